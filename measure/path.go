@@ -1,0 +1,187 @@
+// Package measure estimates what paths between agents are like: latency, loss,
+// jitter, and whether the other end is there at all. It is pure: times are
+// arguments, and it does no I/O.
+package measure
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"farlan/overlay"
+)
+
+const (
+	// ProbeInterval is how often an idle path is probed.
+	ProbeInterval = time.Second
+	// Misses is how many probes in a row go unanswered before a path is in
+	// doubt: one is loss, three at 1 % loss happen once in a million.
+	Misses = 3
+	// GoneAfter is how long nothing may be heard before a peer is gone. It
+	// covers a restart and most route changes of the underlay.
+	GoneAfter = 10 * time.Second
+
+	minRTTWindow = 10 * time.Second
+	window       = 64 // probes remembered: about a minute
+	timeoutMin   = 200 * time.Millisecond
+)
+
+// State says whether a peer answers.
+type State uint8
+
+// The states of a path.
+const (
+	_       State = iota
+	Up            // answers
+	Suspect       // missed several probes
+	Gone          // silent for GoneAfter
+)
+
+// String returns the state's name in the command line's output.
+func (s State) String() string {
+	return [...]string{"", "up", "suspect", "gone"}[s]
+}
+
+// A Path is what is known of the way to a peer and back. The zero value is not
+// ready: use NewPath. Not safe for concurrent use.
+type Path struct {
+	probes [window]probe // by number
+	number uint32        // of the newest probe
+	srtt   time.Duration // smoothed, α = 1/8 (RFC 6298 § 2)
+	jitter time.Duration // RFC 3550 § 6.4.1: J += (|D|−J)/16
+	last   time.Duration // newest sample
+	minima []sample      // rising times and values: the first is the minimum
+	heard  overlay.Instant
+	misses int
+	count  int // samples so far
+}
+
+type probe struct {
+	number   uint32
+	sent     overlay.Instant
+	answered bool
+	missed   bool
+}
+
+type sample struct {
+	at  overlay.Instant
+	rtt time.Duration
+}
+
+// NewPath returns a path to a peer that was heard from just now.
+func NewPath(now overlay.Instant) *Path { return &Path{heard: now} }
+
+// Heard says that an authenticated datagram came from the peer.
+func (p *Path) Heard(now overlay.Instant) {
+	p.heard = max(p.heard, now)
+	p.misses = 0
+}
+
+// Probe returns the number of the next probe, which is sent now.
+func (p *Path) Probe(now overlay.Instant) uint32 {
+	p.number++
+	p.probes[p.number%window] = probe{number: p.number, sent: now}
+	return p.number
+}
+
+// Reply takes the reply to a probe, which the peer held for hold, and returns
+// the round trip. Replies to probes that were not sent, or were answered
+// before, are ignored: ok is false.
+func (p *Path) Reply(now overlay.Instant, number uint32, hold time.Duration) (rtt time.Duration, ok bool) {
+	q := &p.probes[number%window]
+	if q.number != number || q.sent == 0 || q.answered || now.Before(q.sent) {
+		return 0, false
+	}
+	q.answered = true
+	p.Heard(now)
+	rtt = max(now.Sub(q.sent)-max(hold, 0), 0)
+	if p.count == 0 {
+		p.srtt = rtt
+	} else {
+		p.srtt += (rtt - p.srtt) / 8
+		p.jitter += ((rtt - p.last).Abs() - p.jitter) / 16
+	}
+	p.last = rtt
+	p.count++
+	p.push(sample{now, rtt})
+	return rtt, true
+}
+
+// push adds a sample to the windowed minimum: samples that are older and not
+// smaller than a newer one can never be the minimum again.
+func (p *Path) push(s sample) {
+	i, _ := slices.BinarySearchFunc(p.minima, s.rtt, func(m sample, rtt time.Duration) int { return cmp.Compare(m.rtt, rtt) })
+	p.minima = append(p.minima[:i], s)
+	for len(p.minima) > window || s.at.Sub(p.minima[0].at) > minRTTWindow {
+		p.minima = slices.Delete(p.minima, 0, 1)
+	}
+}
+
+// timeout is how long a probe may take.
+func (p *Path) timeout() time.Duration {
+	if p.count == 0 {
+		return ProbeInterval
+	}
+	return max(timeoutMin, 2*p.srtt)
+}
+
+// Tick counts the probes that have gone unanswered for too long.
+func (p *Path) Tick(now overlay.Instant) {
+	for i := range p.probes {
+		q := &p.probes[i]
+		if q.sent == 0 || q.answered || q.missed || now.Sub(q.sent) < p.timeout() {
+			continue
+		}
+		q.missed = true
+		if p.heard.Before(q.sent) {
+			p.misses++
+		}
+	}
+}
+
+// State says whether the peer answers.
+func (p *Path) State(now overlay.Instant) State {
+	switch {
+	case now.Sub(p.heard) >= GoneAfter:
+		return Gone
+	case p.misses >= Misses:
+		return Suspect
+	}
+	return Up
+}
+
+// RTT returns the smallest round trip of the last 10 s, ok false if none is
+// known.
+func (p *Path) RTT(now overlay.Instant) (rtt time.Duration, ok bool) {
+	for _, s := range p.minima {
+		if now.Sub(s.at) <= minRTTWindow {
+			return s.rtt, true
+		}
+	}
+	return 0, false
+}
+
+// Smoothed returns the smoothed round trip and the jitter, ok false if nothing
+// is known.
+func (p *Path) Smoothed() (srtt, jitter time.Duration, ok bool) { return p.srtt, p.jitter, p.count > 0 }
+
+// Loss returns the fraction of the last probes (about a minute of them) that
+// went unanswered, ok false if none is decided.
+func (p *Path) Loss() (fraction float64, ok bool) {
+	answered, missed := 0, 0
+	for _, q := range p.probes {
+		switch {
+		case q.answered:
+			answered++
+		case q.missed:
+			missed++
+		}
+	}
+	if answered+missed == 0 {
+		return 0, false
+	}
+	return float64(missed) / float64(answered+missed), true
+}
+
+// LastHeard returns when the peer was heard from last.
+func (p *Path) LastHeard() overlay.Instant { return p.heard }

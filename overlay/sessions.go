@@ -1,0 +1,390 @@
+package overlay
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	// MaxContacts bounds the members that an agent keeps in session with.
+	// Members beyond are not contacted, which Know reports.
+	MaxContacts = 4096
+	// MaxAddrs bounds the addresses that are tried for one member.
+	MaxAddrs = 16
+
+	maxPending   = 3                      // initiations that wait for an answer
+	retryFirst   = time.Second            // above most round trips of the world
+	retryMax     = 15 * time.Second       // for members that don't answer
+	yieldTime    = 400 * time.Millisecond // what the agent with the larger id waits for the other to begin
+	crossTime    = 2 * time.Second        // handshakes that close together may have crossed
+	respondRate  = 200                    // handshakes answered a second; about 10 % of a core
+	respondBurst = 400
+)
+
+// Errors of Know and Receive.
+var (
+	ErrTooManyContacts = errors.New("overlay: too many members")
+	errNotGenuine      = errors.New("overlay: handshake: not from a member")
+	errBusy            = errors.New("overlay: handshake: too many at once")
+	errReplayed        = errors.New("overlay: handshake: seen before")
+	errNoInitiation    = errors.New("overlay: handshake: answers nothing of ours")
+)
+
+// Sessions keeps an agent in session with every member that it knows: it
+// begins handshakes, answers them, repeats what gets lost, renews keys, and
+// erases old ones. It is pure: it is told what arrived and what time it is, and
+// says what to send. Not safe for concurrent use; the Session values that Live
+// shows are.
+//
+// Of a member it holds three sessions at most: the current one, which frames
+// are sent with; the previous one, which frames may still arrive with; and one
+// that this agent answered for but that no datagram has confirmed yet.
+type Sessions struct {
+	self     AgentID
+	hs       *Handshaker
+	rand     io.Reader
+	seen     SeenCache
+	answers  Bucket
+	contacts []*contact // in the order of their ids
+	index    map[uint32]*contact
+	out      []outgoing
+	changed  bool
+}
+
+// A contact is a member, and where the agent stands with it.
+type contact struct {
+	id      AgentID
+	static  [32]byte
+	addrs   []netip.AddrPort // to try, the best first
+	pending []*Initiation    // oldest first
+	begin   Instant          // when to send the next initiation; 0: no need
+	tries   int
+
+	current, previous, unconfirmed *Session
+	addr                           netip.AddrPort // where current's datagrams go
+}
+
+type outgoing struct {
+	to netip.AddrPort
+	d  []byte
+}
+
+// NewSessions returns the sessions of agent self. random must be safe for
+// keys.
+func NewSessions(self AgentID, hs *Handshaker, random io.Reader) *Sessions {
+	return &Sessions{
+		self: self, hs: hs, rand: random,
+		answers: NewBucket(respondRate, respondBurst),
+		index:   make(map[uint32]*contact),
+	}
+}
+
+func (s *Sessions) find(id AgentID) (int, bool) {
+	return slices.BinarySearchFunc(s.contacts, id, func(c *contact, id AgentID) int { return c.id.Compare(id) })
+}
+
+func (s *Sessions) contact(id AgentID) *contact {
+	if i, ok := s.find(id); ok {
+		return s.contacts[i]
+	}
+	return nil
+}
+
+// Know tells of a member: its static key and the addresses to try, best first.
+func (s *Sessions) Know(now Instant, id AgentID, static [32]byte, addrs []netip.AddrPort) error {
+	if id == s.self {
+		return nil
+	}
+	i, ok := s.find(id)
+	if !ok {
+		if len(s.contacts) >= MaxContacts {
+			return fmt.Errorf("%w (limit %d)", ErrTooManyContacts, MaxContacts)
+		}
+		s.contacts = slices.Insert(s.contacts, i, &contact{id: id})
+	}
+	c := s.contacts[i]
+	news := c.static != static || !slices.Equal(c.addrs, addrs)
+	c.static = static
+	c.addrs = slices.Clone(addrs[:min(len(addrs), MaxAddrs)])
+	if news && c.current == nil {
+		c.tries = 0
+		c.begin = now
+		if s.self.Compare(id) > 0 {
+			c.begin = now.Add(yieldTime)
+		}
+	}
+	return nil
+}
+
+// Forget drops a member: its sessions are erased and nothing is sent to it.
+func (s *Sessions) Forget(id AgentID) {
+	i, ok := s.find(id)
+	if !ok {
+		return
+	}
+	s.drop(s.contacts[i])
+	s.contacts = slices.Delete(s.contacts, i, i+1)
+}
+
+// drop erases all that c holds.
+func (s *Sessions) drop(c *contact) {
+	for _, e := range []*Session{c.current, c.previous, c.unconfirmed} {
+		s.erase(e)
+	}
+	c.current, c.previous, c.unconfirmed = nil, nil, nil
+	for _, p := range c.pending {
+		delete(s.index, p.Index())
+	}
+	c.pending = nil
+}
+
+func (s *Sessions) erase(e *Session) {
+	if e != nil {
+		delete(s.index, e.LocalIndex())
+		e.Erase()
+		s.changed = true
+	}
+}
+
+// Doubt says that a member doesn't answer: it may have lost its keys in a
+// restart, so a handshake is tried beside the session.
+func (s *Sessions) Doubt(now Instant, id AgentID) {
+	if c := s.contact(id); c != nil && c.begin == 0 {
+		c.tries = 0
+		c.begin = now
+	}
+}
+
+// Lost says that a member is gone: its sessions end, and a handshake is tried
+// from time to time.
+func (s *Sessions) Lost(now Instant, id AgentID) {
+	c := s.contact(id)
+	if c == nil {
+		return
+	}
+	s.drop(c)
+	if c.begin == 0 {
+		c.begin = now
+	}
+}
+
+// Receive takes a datagram of a handshake. What it must answer, Flush sends.
+func (s *Sessions) Receive(now Instant, from netip.AddrPort, d []byte) error {
+	kind, ok := ParseKind(d)
+	if !ok || !s.hs.Genuine(d) {
+		return errNotGenuine
+	}
+	if kind == KindResponse {
+		return s.receiveResponse(now, from, d)
+	}
+	return s.receiveInitiation(now, from, d)
+}
+
+func (s *Sessions) receiveInitiation(now Instant, from netip.AddrPort, d []byte) error {
+	if s.seen.Seen(HandshakeMAC(d)) {
+		return errReplayed
+	}
+	if !s.answers.Allow(now) {
+		return errBusy
+	}
+	index, err := s.newIndex()
+	if err != nil {
+		return err
+	}
+	session, answer, err := s.hs.Respond(now, d, s.who, index, s.rand)
+	if err != nil {
+		return err
+	}
+	c := s.contact(session.Peer())
+	s.erase(c.unconfirmed)
+	c.unconfirmed = session
+	s.index[index] = c
+	s.changed = true
+	s.out = append(s.out, outgoing{from, answer})
+	return nil
+}
+
+// who names the member with a static key.
+func (s *Sessions) who(static [32]byte) (AgentID, bool) {
+	for _, c := range s.contacts {
+		if c.static == static {
+			return c.id, true
+		}
+	}
+	return AgentID{}, false
+}
+
+func (s *Sessions) receiveResponse(now Instant, from netip.AddrPort, d []byte) error {
+	index := ResponseIndex(d)
+	c := s.index[index]
+	if c == nil {
+		return errNoInitiation
+	}
+	i := slices.IndexFunc(c.pending, func(p *Initiation) bool { return p.Index() == index })
+	if i < 0 {
+		return errNoInitiation
+	}
+	session, err := c.pending[i].Finish(now, d)
+	if err != nil {
+		return err
+	}
+	for j, p := range c.pending {
+		if j != i {
+			delete(s.index, p.Index())
+		}
+	}
+	c.pending, c.begin, c.tries = nil, 0, 0
+	s.promote(now, c, session, from)
+	return nil
+}
+
+// promote makes session, which a datagram of the member's proved, the current
+// one. Two agents that began at the same time have two sessions then: both
+// choose the one that the agent with the smaller id began, and keep the other
+// as the previous one.
+func (s *Sessions) promote(now Instant, c *contact, session *Session, from netip.AddrPort) {
+	s.changed = true
+	old := c.current
+	if old != nil && old.Initiator() != session.Initiator() &&
+		session.Created().Sub(old.Created()) < crossTime && old.Initiator() == (s.self.Compare(c.id) < 0) {
+		s.erase(c.previous)
+		c.previous = session
+		return
+	}
+	if old != nil {
+		s.erase(c.previous)
+		c.previous = old
+	}
+	c.current, c.addr = session, from
+}
+
+// Heard says that a datagram on session came from an address: the first one on
+// a session that waits to be confirmed, or one from a new address.
+func (s *Sessions) Heard(now Instant, session *Session, from netip.AddrPort) {
+	c := s.index[session.LocalIndex()]
+	switch {
+	case c == nil:
+	case c.unconfirmed == session:
+		c.unconfirmed, c.begin, c.tries = nil, 0, 0
+		s.promote(now, c, session, from)
+	case c.current == session && c.addr != from:
+		c.addr = from
+		s.changed = true
+	}
+}
+
+// Tick begins the handshakes that are due and erases what has expired. It
+// returns when it wants to be called next, 0 if it needn't.
+func (s *Sessions) Tick(now Instant) (next Instant) {
+	for _, c := range s.contacts {
+		s.expire(now, c)
+		if c.begin == 0 && c.current != nil && c.current.WantsRekey(now) {
+			c.begin, c.tries = now, 0
+		}
+		if c.begin != 0 && !now.Before(c.begin) {
+			s.initiate(now, c)
+		}
+		if c.begin != 0 && (next == 0 || c.begin.Before(next)) {
+			next = c.begin
+		}
+	}
+	return next
+}
+
+func (s *Sessions) expire(now Instant, c *contact) {
+	for _, e := range []**Session{&c.previous, &c.unconfirmed, &c.current} {
+		if *e == nil || !(*e).Expired(now) {
+			continue
+		}
+		s.erase(*e)
+		*e = nil
+		if e == &c.current && c.begin == 0 {
+			c.begin = now
+		}
+	}
+}
+
+// initiate sends an initiation to every address of c. The member answers the
+// copy that comes first.
+func (s *Sessions) initiate(now Instant, c *contact) {
+	wait := min(retryFirst<<min(max(c.tries-1, 0), 10), retryMax)
+	c.tries++
+	c.begin = now.Add(wait)
+	index, err := s.newIndex()
+	if err != nil {
+		return
+	}
+	p, d, err := s.hs.Initiate(now, c.id, c.static, index, s.rand)
+	if err != nil {
+		return // a static key that isn't one; the next record may mend it
+	}
+	if len(c.pending) == maxPending {
+		delete(s.index, c.pending[0].Index())
+		c.pending = slices.Delete(c.pending, 0, 1)
+	}
+	c.pending = append(c.pending, p)
+	s.index[index] = c
+	if c.addr.IsValid() && !slices.Contains(c.addrs, c.addr) {
+		s.out = append(s.out, outgoing{c.addr, d})
+	}
+	for _, a := range c.addrs {
+		s.out = append(s.out, outgoing{a, d})
+	}
+}
+
+// newIndex draws an index that no session of ours has.
+func (s *Sessions) newIndex() (uint32, error) {
+	var b [4]byte
+	for {
+		if _, err := io.ReadFull(s.rand, b[:]); err != nil {
+			return 0, fmt.Errorf("overlay: draw a session index: %w", err)
+		}
+		if i := binary.BigEndian.Uint32(b[:]); i != 0 && s.index[i] == nil {
+			return i, nil
+		}
+	}
+}
+
+// Flush hands over the datagrams to send, and forgets them.
+func (s *Sessions) Flush(send func(to netip.AddrPort, d []byte)) {
+	for _, o := range s.out {
+		send(o.to, o.d)
+	}
+	clear(s.out)
+	s.out = s.out[:0]
+}
+
+// Changed says whether Live shows something else than at the last call.
+func (s *Sessions) Changed() bool {
+	c := s.changed
+	s.changed = false
+	return c
+}
+
+// A Live session can open datagrams.
+type Live struct {
+	Session *Session
+	Current bool           // frames are sent with it
+	Waiting bool           // the first datagram on it must be reported to Heard
+	Addr    netip.AddrPort // where to, if Current
+}
+
+// Live calls yield for every session, in the order of the members' ids.
+func (s *Sessions) Live(yield func(Live)) {
+	for _, c := range s.contacts {
+		if c.current != nil {
+			yield(Live{Session: c.current, Current: true, Addr: c.addr})
+		}
+		if c.previous != nil {
+			yield(Live{Session: c.previous})
+		}
+		if c.unconfirmed != nil {
+			yield(Live{Session: c.unconfirmed, Waiting: true})
+		}
+	}
+}

@@ -1,0 +1,368 @@
+package overlay
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A world is some agents on a network that delays, loses and doubles
+// datagrams, in virtual time.
+type world struct {
+	t      *testing.T
+	now    Instant
+	rand   *rand.Rand
+	delay  time.Duration
+	loss   float64
+	double float64
+	agents []*resident
+	air    []flight
+}
+
+type resident struct {
+	id      AgentID
+	static  StaticKey
+	addr    netip.AddrPort
+	s       *Sessions
+	current map[AgentID]*Session
+}
+
+type flight struct {
+	at       Instant
+	from, to netip.AddrPort
+	d        []byte
+}
+
+func newWorld(t *testing.T, seed uint64, agents int) *world {
+	w := &world{t: t, now: Instant(time.Hour), rand: rand.New(rand.NewPCG(seed, 0)), delay: 20 * time.Millisecond}
+	random := rand.NewChaCha8([32]byte{byte(seed)})
+	for i := range agents {
+		k, _ := NewStaticKey(random)
+		r := &resident{
+			id: AgentID{byte(i + 1)}, static: k,
+			addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), 4747),
+		}
+		w.agents = append(w.agents, r)
+		w.start(r, byte(i))
+	}
+	return w
+}
+
+// start begins a resident's life, or another one.
+func (w *world) start(r *resident, seed byte) {
+	hs := NewHandshaker(r.id, r.static, [32]byte{1}, [32]byte{2}, true)
+	r.s = NewSessions(r.id, hs, rand.NewChaCha8([32]byte{seed, byte(w.rand.Uint32()), 1}))
+	r.current = make(map[AgentID]*Session)
+}
+
+// introduce tells every agent of every other.
+func (w *world) introduce() {
+	for _, a := range w.agents {
+		for _, b := range w.agents {
+			if err := a.s.Know(w.now, b.id, b.static.Public, []netip.AddrPort{b.addr}); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+}
+
+func (w *world) send(from, to netip.AddrPort, d []byte) {
+	copies := 1
+	if w.rand.Float64() < w.double {
+		copies = 2
+	}
+	for range copies {
+		if w.rand.Float64() >= w.loss {
+			at := w.now.Add(w.delay + time.Duration(w.rand.Int64N(int64(w.delay)/2)))
+			w.air = append(w.air, flight{at, from, to, bytes.Clone(d)})
+		}
+	}
+}
+
+// run lets time pass.
+func (w *world) run(d time.Duration) {
+	for end := w.now.Add(d); w.now.Before(end); {
+		w.now = w.now.Add(10 * time.Millisecond)
+		var due []flight
+		w.air = slices.DeleteFunc(w.air, func(f flight) bool {
+			if f.at > w.now {
+				return false
+			}
+			due = append(due, f)
+			return true
+		})
+		for _, f := range due {
+			w.arrive(f)
+		}
+		for _, a := range w.agents {
+			a.s.Tick(w.now)
+			w.after(a)
+		}
+	}
+}
+
+func (w *world) arrive(f flight) {
+	for _, a := range w.agents {
+		if a.addr != f.to {
+			continue
+		}
+		kind, ok := ParseKind(f.d)
+		if !ok {
+			w.t.Fatal("a datagram of no kind")
+		}
+		if kind != KindData {
+			_ = a.s.Receive(w.now, f.from, f.d) // refused ones are part of the world
+		} else {
+			a.s.Live(func(l Live) {
+				if l.Session.LocalIndex() == ReceiverIndex(f.d) {
+					if _, ok := l.Session.Open(f.d); ok {
+						a.s.Heard(w.now, l.Session, f.from)
+					}
+				}
+			})
+		}
+		w.after(a)
+	}
+}
+
+// after sends what a has to send, and a first datagram on each new current
+// session, as probes do.
+func (w *world) after(a *resident) {
+	a.s.Flush(func(to netip.AddrPort, d []byte) { w.send(a.addr, to, d) })
+	a.s.Changed()
+	a.s.Live(func(l Live) {
+		if l.Current && (a.current[l.Session.Peer()] != l.Session || w.rand.IntN(100) == 0) {
+			a.current[l.Session.Peer()] = l.Session
+			if d := l.Session.Seal(AppendProbe(make([]byte, HeaderLen, 100), Probe{}, false)); d != nil {
+				w.send(a.addr, l.Addr, d)
+			}
+		}
+	})
+}
+
+// reaches says whether what a seals now, b can open.
+func (w *world) reaches(a, b *resident) error {
+	var d []byte
+	a.s.Live(func(l Live) {
+		if l.Current && l.Session.Peer() == b.id {
+			d = l.Session.Seal(make([]byte, HeaderLen+20, 100))
+			if l.Addr != b.addr {
+				d = nil
+			}
+		}
+	})
+	if d == nil {
+		return fmt.Errorf("agent %d has no session with %d at its address", a.id[0], b.id[0])
+	}
+	opened := false
+	b.s.Live(func(l Live) {
+		if l.Session.LocalIndex() == ReceiverIndex(d) {
+			_, opened = l.Session.Open(d)
+		}
+	})
+	if !opened {
+		return fmt.Errorf("what agent %d seals, %d can't open", a.id[0], b.id[0])
+	}
+	return nil
+}
+
+func (w *world) mustReach() {
+	w.t.Helper()
+	for _, a := range w.agents {
+		for _, b := range w.agents {
+			if a == b {
+				continue
+			}
+			if err := w.reaches(a, b); err != nil {
+				w.t.Fatalf("at %v: %v", w.now.Sub(Instant(time.Hour)), err)
+			}
+		}
+	}
+}
+
+func TestSessionsMeet(t *testing.T) {
+	w := newWorld(t, 1, 5)
+	w.introduce()
+	w.run(700 * time.Millisecond)
+	w.mustReach()
+}
+
+func TestSessionsMeetOnBadPaths(t *testing.T) {
+	for seed := range uint64(20) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			w := newWorld(t, seed, 4)
+			w.loss, w.double, w.delay = 0.3, 0.1, 150*time.Millisecond
+			w.introduce()
+			w.run(30 * time.Second)
+			w.loss = 0
+			w.run(2 * time.Second)
+			w.mustReach()
+		})
+	}
+}
+
+// Both begin at the same instant, and the handshakes cross.
+func TestSessionsCross(t *testing.T) {
+	for seed := range uint64(20) {
+		w := newWorld(t, seed, 2)
+		w.introduce()
+		for _, a := range w.agents {
+			for _, c := range a.s.contacts {
+				c.begin = w.now
+			}
+		}
+		w.run(time.Second)
+		w.mustReach()
+		first := w.agents[0].current[w.agents[1].id]
+		if other := w.agents[1].current[w.agents[0].id]; first.LocalIndex() != other.RemoteIndex() {
+			t.Errorf("seed %d: the agents chose different sessions", seed)
+		}
+		w.run(10 * time.Minute) // through several renewals
+		w.mustReach()
+	}
+}
+
+func TestSessionsRenewWithoutGap(t *testing.T) {
+	w := newWorld(t, 2, 3)
+	w.introduce()
+	w.run(2 * time.Second)
+	first := w.agents[0].current[w.agents[1].id]
+	for range 400 {
+		w.run(time.Second)
+		w.mustReach()
+	}
+	if w.agents[0].current[w.agents[1].id] == first {
+		t.Error("the keys were never renewed")
+	}
+	if first.Seal(make([]byte, HeaderLen+1, 100)) != nil {
+		t.Error("keys of long ago still work")
+	}
+	for _, a := range w.agents {
+		if n := len(a.s.index); n > 3*len(a.s.contacts) {
+			t.Errorf("%d sessions and initiations of %d contacts", n, len(a.s.contacts))
+		}
+	}
+}
+
+func TestSessionsAfterRestart(t *testing.T) {
+	w := newWorld(t, 3, 3)
+	w.introduce()
+	w.run(5 * time.Second)
+	w.start(w.agents[1], 99) // all its keys are lost
+	w.introduce()
+	w.run(time.Second)
+	w.mustReach()
+}
+
+func TestSessionsAfterSilence(t *testing.T) {
+	w := newWorld(t, 4, 2)
+	w.introduce()
+	w.run(time.Second)
+	a, b := w.agents[0], w.agents[1]
+	w.loss = 1
+	a.s.Lost(w.now, b.id)
+	b.s.Lost(w.now, a.id)
+	w.run(5 * time.Minute)
+	w.loss = 0
+	w.run(retryMax + time.Second)
+	w.mustReach()
+}
+
+func TestSessionsFollowAnAddress(t *testing.T) {
+	w := newWorld(t, 5, 2)
+	w.introduce()
+	w.run(time.Second)
+	w.agents[1].addr = netip.MustParseAddrPort("10.9.9.9:1234")
+	w.run(3 * time.Second)
+	w.mustReach()
+}
+
+func TestSessionsForget(t *testing.T) {
+	w := newWorld(t, 6, 2)
+	w.introduce()
+	w.run(time.Second)
+	a, b := w.agents[0], w.agents[1]
+	a.s.Forget(b.id)
+	if len(a.s.index) != 0 || len(a.s.contacts) != 0 {
+		t.Errorf("something is left: %d, %d", len(a.s.index), len(a.s.contacts))
+	}
+	if err := w.reaches(b, a); err == nil {
+		t.Error("a forgotten member's datagrams still open")
+	}
+}
+
+// A captured initiation is answered once; an answer that nobody waits for, and
+// what strangers send, changes nothing.
+func TestSessionsRefuse(t *testing.T) {
+	w := newWorld(t, 7, 2)
+	w.introduce()
+	a, b := w.agents[0], w.agents[1]
+	a.s.Tick(w.now)
+	var initiation []byte
+	a.s.Flush(func(_ netip.AddrPort, d []byte) { initiation = bytes.Clone(d) })
+	if err := b.s.Receive(w.now, a.addr, bytes.Clone(initiation)); err != nil {
+		t.Fatal(err)
+	}
+	var answer []byte
+	b.s.Flush(func(_ netip.AddrPort, d []byte) { answer = bytes.Clone(d) })
+	for range 3 {
+		if err := b.s.Receive(w.now, a.addr, bytes.Clone(initiation)); err == nil {
+			t.Error("a replayed initiation was taken")
+		}
+	}
+	if err := b.s.Receive(w.now, a.addr, bytes.Clone(answer)); err == nil {
+		t.Error("an answer came to its sender, and was taken")
+	}
+	forged := bytes.Clone(initiation)
+	forged[len(forged)-1] ^= 1
+	if err := b.s.Receive(w.now, a.addr, forged); err == nil {
+		t.Error("a forged initiation was taken")
+	}
+	b.s.Flush(func(netip.AddrPort, []byte) { t.Error("something was answered") })
+	if err := a.s.Receive(w.now, b.addr, bytes.Clone(answer)); err != nil {
+		t.Error(err)
+	}
+	if err := a.s.Receive(w.now, b.addr, answer); err == nil {
+		t.Error("an answer was taken twice")
+	}
+}
+
+// Members that send handshakes without end are answered at a bounded rate.
+func TestSessionsAnswerBounded(t *testing.T) {
+	w := newWorld(t, 8, 2)
+	w.introduce()
+	a, b := w.agents[0], w.agents[1]
+	answers := 0
+	for range respondBurst + 200 {
+		_, d, err := a.s.hs.Initiate(w.now, b.id, b.static.Public, w.rand.Uint32()|1, rand.NewChaCha8([32]byte{byte(w.rand.Uint32()), byte(w.rand.Uint32()), byte(w.rand.Uint32())}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.s.Receive(w.now, a.addr, d) == nil {
+			answers++
+		}
+	}
+	if answers > respondBurst {
+		t.Errorf("%d handshakes were answered at once", answers)
+	}
+	if n := len(b.s.index); n > 3 {
+		t.Errorf("%d sessions with one member", n)
+	}
+}
+
+func FuzzSessionsReceive(f *testing.F) {
+	f.Add([]byte{0x12, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, d []byte) {
+		hs := NewHandshaker(AgentID{1}, StaticKey{}, [32]byte{1}, [32]byte{2}, true)
+		s := NewSessions(AgentID{1}, hs, rand.NewChaCha8([32]byte{}))
+		from := netip.MustParseAddrPort("10.0.0.1:1")
+		if s.Receive(1, from, d) == nil {
+			t.Error("a stranger's datagram was taken")
+		}
+		s.Flush(func(netip.AddrPort, []byte) { t.Error("a stranger was answered") })
+	})
+}

@@ -1,0 +1,188 @@
+package overlay
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// MaxStations bounds the station table. When it is full, new stations are
+	// not learned: their frames are flooded, which is slow but correct.
+	MaxStations = 16384
+	// StationAge is how long a silent station is remembered, as long as
+	// bridges do (IEEE 802.1D § 7.9.2).
+	StationAge = 300 * time.Second
+
+	stationShards = 16
+	stationFresh  = 100 * time.Millisecond // how often an active station's age is renewed; well under echoTime
+	maxStationIPs = 8                      // remembered for each station, newest first
+)
+
+// A Place is where frames come from or go to: a port of this agent, or another
+// agent, by the index that the agent's node gave it. The zero Place is nowhere.
+type Place uint32
+
+const (
+	placePort  Place = 1 << 30
+	placeAgent Place = 1 << 31
+)
+
+// PortPlace is the place of this agent's port i.
+func PortPlace(i int) Place { return placePort | Place(i) }
+
+// AgentPlace is the place of the agent with index i.
+func AgentPlace(i int) Place { return placeAgent | Place(i) }
+
+// Port returns the port's index if p is a port of this agent.
+func (p Place) Port() (int, bool) { return int(p &^ placePort), p&placePort != 0 }
+
+// Agent returns the agent's index if p is another agent.
+func (p Place) Agent() (int, bool) { return int(p &^ placeAgent), p&placeAgent != 0 }
+
+// A Station is a MAC address and where it is.
+type Station struct {
+	MAC      MAC
+	Place    Place
+	IPs      []netip.Addr
+	Sequence uint64 // rises with every move (RFC 7432 § 15)
+	Seen     Instant
+}
+
+// station is a row of the table. MAC and shard never change; place, seq and
+// seen are read on the frame path.
+type station struct {
+	place atomic.Uint32
+	seq   atomic.Uint64
+	seen  atomic.Int64
+	ips   []netip.Addr // guarded by the shard's lock
+}
+
+// Stations is the table of stations. The zero value is ready; it is safe for
+// concurrent use, and looking up takes one shard's read lock only.
+type Stations struct {
+	shards [stationShards]struct {
+		sync.RWMutex
+		at map[MAC]*station
+	}
+	count atomic.Int64
+}
+
+func (t *Stations) shard(m MAC) int { return int((m[5] ^ m[4] ^ m[3]) % stationShards) }
+
+// Lookup returns where m was seen last.
+func (t *Stations) Lookup(now Instant, m MAC) (Place, bool) {
+	p, seen := t.last(m)
+	return p, p != 0 && now.Sub(seen) < StationAge
+}
+
+// last returns where and when m was seen last, 0 if never.
+func (t *Stations) last(m MAC) (Place, Instant) {
+	s := &t.shards[t.shard(m)]
+	s.RLock()
+	e := s.at[m]
+	s.RUnlock()
+	if e == nil {
+		return 0, 0
+	}
+	return Place(e.place.Load()), Instant(e.seen.Load())
+}
+
+// Learn notes that m sent a frame from place p. It says whether that is news:
+// a new station, or one that moved.
+func (t *Stations) Learn(now Instant, m MAC, p Place) bool {
+	s := &t.shards[t.shard(m)]
+	s.RLock()
+	e := s.at[m]
+	s.RUnlock()
+	if e == nil {
+		return t.add(now, m, p)
+	}
+	if now.Sub(Instant(e.seen.Load())) >= stationFresh {
+		e.seen.Store(int64(now))
+	}
+	if Place(e.place.Load()) == p {
+		return false
+	}
+	e.seen.Store(int64(now))
+	e.place.Store(uint32(p))
+	e.seq.Add(1)
+	return true
+}
+
+func (t *Stations) add(now Instant, m MAC, p Place) bool {
+	s := &t.shards[t.shard(m)]
+	s.Lock()
+	defer s.Unlock()
+	if s.at == nil {
+		s.at = make(map[MAC]*station)
+	}
+	if s.at[m] != nil || t.count.Load() >= MaxStations {
+		return false
+	}
+	e := &station{}
+	e.place.Store(uint32(p))
+	e.seen.Store(int64(now))
+	s.at[m] = e
+	t.count.Add(1)
+	return true
+}
+
+// SetIP notes that the station m, if it is known, uses ip. An address that
+// another station used before isn't taken from it: the newer row shows it first.
+func (t *Stations) SetIP(m MAC, ip netip.Addr) {
+	s := &t.shards[t.shard(m)]
+	s.Lock()
+	defer s.Unlock()
+	e := s.at[m]
+	if e == nil || (len(e.ips) > 0 && e.ips[0] == ip) {
+		return
+	}
+	ips := append([]netip.Addr{ip}, slices.DeleteFunc(e.ips, func(a netip.Addr) bool { return a == ip })...)
+	e.ips = ips[:min(len(ips), maxStationIPs)]
+}
+
+// Forget removes the stations at place p: a port that was closed, an agent
+// that is gone.
+func (t *Stations) Forget(p Place) {
+	t.remove(func(e *station) bool { return Place(e.place.Load()) == p })
+}
+
+// Expire removes the stations that were silent for StationAge.
+func (t *Stations) Expire(now Instant) {
+	t.remove(func(e *station) bool { return now.Sub(Instant(e.seen.Load())) >= StationAge })
+}
+
+func (t *Stations) remove(gone func(*station) bool) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.Lock()
+		for m, e := range s.at {
+			if gone(e) {
+				delete(s.at, m)
+				t.count.Add(-1)
+			}
+		}
+		s.Unlock()
+	}
+}
+
+// List returns all stations in the order of their addresses.
+func (t *Stations) List() []Station {
+	var all []Station
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.RLock()
+		for m, e := range s.at {
+			all = append(all, Station{
+				MAC: m, Place: Place(e.place.Load()), IPs: slices.Clone(e.ips),
+				Sequence: e.seq.Load(), Seen: Instant(e.seen.Load()),
+			})
+		}
+		s.RUnlock()
+	}
+	slices.SortFunc(all, func(a, b Station) int { return a.MAC.Compare(b.MAC) })
+	return all
+}

@@ -1,0 +1,112 @@
+package overlay
+
+import "time"
+
+const (
+	// FloodRate and FloodBurst bound the frames a second that are flooded for
+	// one source place (storm control); what is beyond is dropped and counted.
+	// An ordinary LAN of some hundred machines broadcasts tens of frames a
+	// second; a video multicast is about a thousand.
+	FloodRate  = 4000
+	FloodBurst = 4000
+
+	// echoTime is how long after a station spoke on one side of a LAN port a
+	// frame of its on the other side is taken for an echo. It bounds what a
+	// second bridge between the same two segments can do to one frame a
+	// station and echoTime.
+	echoTime = time.Second
+)
+
+// A Verdict is what becomes of a frame.
+type Verdict uint8
+
+// What a Switch can say about a frame. The Drop ones are counted by name.
+const (
+	_             Verdict = iota
+	ToPlace               // to one place
+	Flood                 // to every other place; see Switch.Forward
+	DropShort             // shorter than an Ethernet header
+	DropSource            // a source address that nobody can have
+	DropLinkLocal         // addressed to the next bridge only (spanning tree, LLDP)
+	DropSame              // its station is where it came from
+	DropTransit           // from an agent for a station of another agent
+	DropStorm             // over the flood rate
+	DropEcho              // one of the overlay's own frames that came back by a LAN
+	verdicts
+)
+
+var verdictNames = [verdicts]string{
+	ToPlace: "forwarded", Flood: "flooded", DropShort: "short", DropSource: "bad source",
+	DropLinkLocal: "link-local", DropSame: "same side", DropTransit: "transit",
+	DropStorm: "storm", DropEcho: "echo",
+}
+
+// String returns the name under which the verdict is counted.
+func (v Verdict) String() string {
+	if int(v) < len(verdictNames) {
+		return verdictNames[v]
+	}
+	return "unknown"
+}
+
+// A Switch decides where frames go. Its Stations are safe for concurrent use;
+// Forward is too, as long as each source has a Bucket of its own.
+type Switch struct {
+	Stations Stations
+	// LAN tells which ports are attached to a physical LAN, where other
+	// bridges may be. It is set before the first frame.
+	LAN []bool
+}
+
+// Forward learns the source of a frame that came from place from, and decides
+// where it goes. Flood means: from a port, to all other ports and all agents;
+// from an agent, to all ports. So a frame visits each agent once at most, and
+// never leaves by the way it came.
+func (s *Switch) Forward(now Instant, from Place, frame []byte, floods *Bucket) (Place, Verdict) {
+	if len(frame) < MinFrame {
+		return 0, DropShort
+	}
+	dst, src := MAC(frame[:6]), MAC(frame[6:12])
+	switch {
+	case src.Group() || src == MAC{}:
+		return 0, DropSource
+	case dst.LinkLocal():
+		return 0, DropLinkLocal
+	case s.echo(now, from, src):
+		return 0, DropEcho
+	}
+	s.Stations.Learn(now, src, from)
+	if !dst.Group() {
+		to, known := s.Stations.Lookup(now, dst)
+		_, fromAgent := from.Agent()
+		_, toAgent := to.Agent()
+		switch {
+		case known && to == from:
+			return 0, DropSame
+		case known && fromAgent && toAgent:
+			return 0, DropTransit
+		case known:
+			return to, ToPlace
+		}
+	}
+	if !floods.Allow(now) {
+		return 0, DropStorm
+	}
+	return 0, Flood
+}
+
+// echo says whether a frame from src at from is one that the overlay and a
+// second bridge on a LAN carry in a circle: src spoke a moment ago on the
+// other side of one of our LAN ports.
+func (s *Switch) echo(now Instant, from Place, src MAC) bool {
+	last, seen := s.Stations.last(src)
+	if last == 0 || last == from || now.Sub(seen) >= echoTime {
+		return false
+	}
+	return s.isLAN(from) || s.isLAN(last)
+}
+
+func (s *Switch) isLAN(p Place) bool {
+	i, ok := p.Port()
+	return ok && i < len(s.LAN) && s.LAN[i]
+}

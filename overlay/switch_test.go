@@ -1,0 +1,202 @@
+package overlay
+
+import (
+	"testing"
+	"time"
+)
+
+func mac(i byte) MAC { return MAC{0x02, 0, 0, 0, 0, i} }
+
+// eth makes the shortest frame.
+func eth(dst, src MAC) []byte {
+	return append(append(append(make([]byte, 0, 14), dst[:]...), src[:]...), 0x08, 0x00)
+}
+
+func TestSwitch(t *testing.T) {
+	tap, lan, agent1, agent2 := PortPlace(0), PortPlace(1), AgentPlace(0), AgentPlace(1)
+	group := MAC{0x01, 0, 0x5e, 0, 0, 1}
+	type step struct {
+		after    time.Duration
+		from     Place
+		dst, src MAC
+		to       Place
+		want     Verdict
+	}
+	for name, steps := range map[string][]step{
+		"unknown is flooded, known is not": {
+			{0, tap, mac(2), mac(1), 0, Flood},
+			{0, agent1, mac(1), mac(2), tap, ToPlace},
+			{0, tap, mac(2), mac(1), agent1, ToPlace},
+		},
+		"groups are flooded": {
+			{0, tap, Broadcast, mac(1), 0, Flood},
+			{0, agent1, group, mac(2), 0, Flood},
+		},
+		"never back where it came from": {
+			{0, tap, Broadcast, mac(1), 0, Flood},
+			{0, tap, mac(1), mac(2), 0, DropSame},
+			{0, agent1, Broadcast, mac(3), 0, Flood},
+			{0, agent1, mac(3), mac(4), 0, DropSame},
+		},
+		"never from agent to agent": {
+			{0, agent1, Broadcast, mac(1), 0, Flood},
+			{0, agent2, mac(1), mac(2), 0, DropTransit},
+		},
+		"a station that moves is followed at once": {
+			{0, agent1, Broadcast, mac(1), 0, Flood},
+			{time.Millisecond, agent2, Broadcast, mac(1), 0, Flood},
+			{0, tap, mac(1), mac(2), agent2, ToPlace},
+			{time.Millisecond, tap, Broadcast, mac(1), 0, Flood},
+			{0, agent1, mac(1), mac(3), tap, ToPlace},
+		},
+		"a silent station is forgotten": {
+			{0, agent1, Broadcast, mac(1), 0, Flood},
+			{StationAge - time.Second, tap, mac(1), mac(2), agent1, ToPlace},
+			{time.Second, tap, mac(1), mac(2), 0, Flood},
+		},
+		"what comes back by a LAN is an echo": {
+			{0, agent1, Broadcast, mac(1), 0, Flood},
+			{time.Millisecond, lan, Broadcast, mac(1), 0, DropEcho},
+			{0, lan, Broadcast, mac(2), 0, Flood},
+			{time.Millisecond, agent1, Broadcast, mac(2), 0, DropEcho},
+		},
+		"an echo of a busy station, too": {
+			{0, agent1, Broadcast, mac(1), 0, Flood},
+			{950 * time.Millisecond, agent1, Broadcast, mac(1), 0, Flood},
+			{150 * time.Millisecond, lan, Broadcast, mac(1), 0, DropEcho},
+		},
+		"a station can move to the LAN": {
+			{0, agent1, Broadcast, mac(1), 0, Flood},
+			{echoTime, lan, Broadcast, mac(1), 0, Flood},
+		},
+		"bad sources and link-local": {
+			{0, tap, mac(1), Broadcast, 0, DropSource},
+			{0, tap, mac(1), MAC{}, 0, DropSource},
+			{0, tap, mac(1), group, 0, DropSource},
+			{0, tap, MAC{0x01, 0x80, 0xc2, 0, 0, 0}, mac(1), 0, DropLinkLocal},
+			{0, tap, MAC{0x01, 0x80, 0xc2, 0, 0, 0x0e}, mac(1), 0, DropLinkLocal},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := Switch{LAN: []bool{false, true}}
+			now := Instant(time.Hour)
+			floods := NewBucket(FloodRate, FloodBurst)
+			for i, st := range steps {
+				now = now.Add(st.after)
+				to, v := s.Forward(now, st.from, eth(st.dst, st.src), &floods)
+				if to != st.to || v != st.want {
+					t.Fatalf("step %d: %v to %x, want %v to %x", i, v, to, st.want, st.to)
+				}
+			}
+		})
+	}
+}
+
+func TestSwitchShortFrames(t *testing.T) {
+	var s Switch
+	floods := NewBucket(FloodRate, FloodBurst)
+	for n := range MinFrame {
+		if _, v := s.Forward(1, PortPlace(0), make([]byte, n), &floods); v != DropShort {
+			t.Errorf("%d bytes: %v", n, v)
+		}
+	}
+}
+
+func TestFloodIsBounded(t *testing.T) {
+	var s Switch
+	now := Instant(time.Hour)
+	floods := NewBucket(FloodRate, FloodBurst)
+	passed := 0
+	for range 10 * FloodBurst { // over one second
+		now = now.Add(time.Second / (10 * FloodBurst))
+		if _, v := s.Forward(now, PortPlace(0), eth(Broadcast, mac(1)), &floods); v == Flood {
+			passed++
+		}
+	}
+	if passed > FloodBurst+FloodRate || passed < FloodBurst {
+		t.Errorf("%d frames of a storm passed in a second", passed)
+	}
+	if _, v := s.Forward(now, AgentPlace(1), eth(mac(1), mac(2)), &floods); v != ToPlace {
+		t.Errorf("a storm stops unicast: %v", v)
+	}
+}
+
+func TestStationsAreBounded(t *testing.T) {
+	var s Stations
+	now := Instant(time.Hour)
+	for i := range MaxStations + 100 {
+		s.Learn(now, MAC{2, 0, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}, PortPlace(0))
+	}
+	if n := len(s.List()); n != MaxStations {
+		t.Errorf("%d stations learned", n)
+	}
+	s.Expire(now.Add(StationAge))
+	if n := len(s.List()); n != 0 {
+		t.Errorf("%d stations are left", n)
+	}
+	if !s.Learn(now, mac(1), PortPlace(0)) {
+		t.Error("nothing is learned after the table was full")
+	}
+	s.Learn(now, mac(2), AgentPlace(3))
+	s.Forget(AgentPlace(3))
+	if _, ok := s.Lookup(now, mac(2)); ok {
+		t.Error("a station of an agent that is gone is still there")
+	}
+	if _, ok := s.Lookup(now, mac(1)); !ok {
+		t.Error("a station was forgotten with another's agent")
+	}
+}
+
+func TestForwardDoesNotAllocate(t *testing.T) {
+	var s Switch
+	floods := NewBucket(FloodRate, FloodBurst)
+	s.Forward(1, AgentPlace(1), eth(Broadcast, mac(2)), &floods)
+	f := eth(mac(2), mac(1))
+	s.Forward(2, PortPlace(0), f, &floods)
+	if n := testing.AllocsPerRun(100, func() { s.Forward(3, PortPlace(0), f, &floods) }); n != 0 {
+		t.Errorf("%v allocations a frame", n)
+	}
+}
+
+func FuzzForward(f *testing.F) {
+	f.Add(eth(mac(1), mac(2)))
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		s := Switch{LAN: []bool{true}}
+		floods := NewBucket(FloodRate, FloodBurst)
+		now := Instant(time.Hour)
+		for _, from := range []Place{PortPlace(0), PortPlace(1), AgentPlace(0), AgentPlace(1)} {
+			if to, v := s.Forward(now, from, frame, &floods); v == ToPlace && to == from {
+				t.Fatal("a frame goes back where it came from")
+			}
+		}
+	})
+}
+
+func TestParseMAC(t *testing.T) {
+	for _, s := range []string{"02:00:5e:10:00:ff", "02-00-5e-10-00-ff"} {
+		if m, err := ParseMAC(s); err != nil || m.String() != "02:00:5e:10:00:ff" {
+			t.Errorf("ParseMAC(%q) = %v, %v", s, m, err)
+		}
+	}
+	for _, s := range []string{"", "02:00:5e:10:00", "02:00:5e:10:00:fg", "02.00.5e.10.00.ff", "02:00:5e:10:00:ff:01", "2:0:5e:10:0:ff      "} {
+		if m, err := ParseMAC(s); err == nil {
+			t.Errorf("ParseMAC(%q) = %v", s, m)
+		}
+	}
+}
+
+func TestAgentID(t *testing.T) {
+	id := AgentID{1, 2, 3, 31: 9}
+	got, err := ParseAgentID(id.String())
+	if err != nil || got != id {
+		t.Fatalf("%v, %v", got, err)
+	}
+	if s := id.String(); s[:8] != "12D3KooW" {
+		t.Errorf("peer id %s", s)
+	}
+	for _, s := range []string{"", "12D3KooW", "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N", "0OIl", id.String() + "1"} {
+		if a, err := ParseAgentID(s); err == nil {
+			t.Errorf("ParseAgentID(%q) = %v", s, a)
+		}
+	}
+}
