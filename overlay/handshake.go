@@ -55,8 +55,7 @@ import (
 //     member's name, for that takes that one's static key (ss), which must be in
 //     the signed record of the AgentID in the payload. A member that signs a
 //     record with someone else's static key can't pass for anybody, nor anybody
-//     for it, as the AgentIDs are in the prologue, the payload and the keys; but
-//     if who takes its record for the key's, the true owner's calls are refused.
+//     for it, as the AgentIDs are in the prologue, the payload and the keys.
 //     Garbled answers don't end an initiation.
 //   - A relay is such a member, with the choice to delay and drop.
 //   - A thief of an agent's static key, if also a member, can call and answer in
@@ -64,8 +63,8 @@ import (
 //     it: the initiation's payload hides from all but the holder of that key. It
 //     can't read sessions it isn't an end of, past or to come, as both ephemeral
 //     keys are gone with the handshake (forward secrecy). It can call that agent
-//     in anyone's name, as in every handshake of one round trip, but then can't
-//     compute the keys (se): such a session, too, is never Confirmed.
+//     in anyone's name, as IK's first message allows, but then can't compute the
+//     keys (se): such a session, too, is never Confirmed.
 //   - Someone who records everything now and has a quantum computer later, and
 //     the network key and static keys besides, learns who called whom, but not
 //     what they said: for that ML-KEM would have to be broken as well. Who can do
@@ -314,13 +313,13 @@ func (i *Initiation) Finish(now Instant, d []byte) (*Session, error) {
 }
 
 // Respond answers initiation d, which it leaves as it is: it returns a session,
-// which the peer has yet to confirm, and the datagram to send back. who says
-// whose signed record has a static key; an initiator whose record hasn't the
-// key that it used is refused. index is the local index of the session to be, as
+// which the peer has yet to confirm, and the datagram to send back. member says
+// whether an agent's signed record has a static key; an initiator whose record
+// hasn't the key that it used is refused. index is the local index of the session to be, as
 // in Initiate. rand yields 32 bytes; ML-KEM draws its own.
 //
 // Its caller bounds how often it is called, and asks a SeenCache first.
-func (h *Handshaker) Respond(now Instant, d []byte, who func(static [32]byte) (AgentID, bool), index uint32, rand io.Reader) (*Session, []byte, error) {
+func (h *Handshaker) Respond(now Instant, d []byte, member func(id AgentID, static [32]byte) bool, index uint32, rand io.Reader) (*Session, []byte, error) {
 	if kind, _ := ParseKind(d); kind != KindInitiation || !h.Genuine(d) || senderIndex(d) == 0 || index == 0 {
 		return nil, nil, errors.New("overlay: handshake: respond: not an initiation, or index 0")
 	}
@@ -333,7 +332,7 @@ func (h *Handshaker) Respond(now Instant, d []byte, who func(static [32]byte) (A
 		return nil, nil, fmt.Errorf("overlay: handshake: respond: open initiation: %w", err)
 	}
 	peer := AgentID(payload[1:33])
-	if id, ok := who([32]byte(state.PeerStatic())); !ok || id != peer || peer == h.self {
+	if peer == h.self || !member(peer, [32]byte(state.PeerStatic())) {
 		return nil, nil, fmt.Errorf("overlay: handshake: respond: %v is no member with that static key", peer)
 	}
 	kem, err := mlkem.NewEncapsulationKey768(payload[33:])

@@ -37,15 +37,15 @@ func newShaker(t testing.TB, name, network byte, hasAES bool) *shaker {
 	return &shaker{Handshaker: h, id: id, static: static, rand: random}
 }
 
-// knows returns the who function of someone who knows agents.
-func knows(agents ...*shaker) func([32]byte) (AgentID, bool) {
-	return func(static [32]byte) (AgentID, bool) {
+// knows returns the member function of someone who knows agents.
+func knows(agents ...*shaker) func(AgentID, [32]byte) bool {
+	return func(id AgentID, static [32]byte) bool {
 		for _, a := range agents {
-			if a.static.Public == static {
-				return a.id, true
+			if a.id == id && a.static.Public == static {
+				return true
 			}
 		}
-		return AgentID{}, false
+		return false
 	}
 }
 
@@ -179,7 +179,7 @@ func TestHandshakeRefuses(t *testing.T) {
 	all := knows(a, b, c)
 	for name, x := range map[string]struct {
 		from, called, answers *shaker // from calls called, but answers gets it
-		who                   func([32]byte) (AgentID, bool)
+		who                   func(AgentID, [32]byte) bool
 		responds              bool // the initiation is answered, but the response is refused
 	}{
 		"wrong psk":                   {a, b, changed(b, func(h *Handshaker) { h.psk[0]++ }), all, true},
@@ -548,9 +548,26 @@ func FuzzFinish(f *testing.F) {
 
 func BenchmarkHandshake(b *testing.B) {
 	x, y := newShaker(b, 'a', 1, true), newShaker(b, 'b', 1, true)
-	for b.Loop() {
-		shake(b, x, y)
-	}
+	i, d := initiate(b, x, y)
+	_, r := respond(b, x, y, d)
+	b.Run("initiate", func(b *testing.B) {
+		for b.Loop() {
+			initiate(b, x, y)
+		}
+	})
+	b.Run("respond", func(b *testing.B) {
+		for b.Loop() {
+			respond(b, x, y, d)
+		}
+	})
+	b.Run("finish", func(b *testing.B) {
+		for b.Loop() {
+			again := *i
+			if _, err := again.Finish(3000, r); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // BenchmarkGenuine is the cost of a datagram of an outsider.

@@ -20,7 +20,7 @@ func pair(t testing.TB) (a, b *Session) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, r, err := hb.Respond(1, d, func([32]byte) (AgentID, bool) { return ida, true }, 9, random)
+	b, r, err := hb.Respond(1, d, func(AgentID, [32]byte) bool { return true }, 9, random)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ const (
 type Suite uint8
 
 // The suites. Every agent can do ChaCha20-Poly1305; AES-256-GCM is used between
-// two that both have instructions for it: it is half as fast again with them,
+// two that both have instructions for it: it is nearly twice as fast with them,
 // and slow or leaky without.
 const (
 	_           Suite = iota

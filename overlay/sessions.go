@@ -196,11 +196,15 @@ func (s *Sessions) receiveInitiation(now Instant, from netip.AddrPort, d []byte)
 	if err != nil {
 		return err
 	}
-	session, answer, err := s.hs.Respond(now, d, s.who, index, s.rand)
+	session, answer, err := s.hs.Respond(now, d, s.member, index, s.rand)
 	if err != nil {
 		return err
 	}
 	c := s.contact(session.Peer())
+	if c.unconfirmed != nil && now.Sub(c.unconfirmed.Created()) < retryFirst {
+		session.Erase() // members wait that long before they ask again: a replay, perhaps
+		return errBusy
+	}
 	s.erase(c.unconfirmed)
 	c.unconfirmed = session
 	s.index[index] = c
@@ -209,14 +213,10 @@ func (s *Sessions) receiveInitiation(now Instant, from netip.AddrPort, d []byte)
 	return nil
 }
 
-// who names the member with a static key.
-func (s *Sessions) who(static [32]byte) (AgentID, bool) {
-	for _, c := range s.contacts {
-		if c.static == static {
-			return c.id, true
-		}
-	}
-	return AgentID{}, false
+// member says whether the agent with a static key is a member.
+func (s *Sessions) member(id AgentID, static [32]byte) bool {
+	c := s.contact(id)
+	return c != nil && c.static == static
 }
 
 func (s *Sessions) receiveResponse(now Instant, from netip.AddrPort, d []byte) error {
