@@ -23,7 +23,6 @@ const (
 
 	minRTTWindow = 10 * time.Second
 	window       = 64 // probes remembered: about a minute
-	timeoutMin   = 200 * time.Millisecond
 )
 
 // State says whether a peer answers.
@@ -118,12 +117,7 @@ func (p *Path) push(s sample) {
 }
 
 // timeout is how long a probe may take.
-func (p *Path) timeout() time.Duration {
-	if p.count == 0 {
-		return ProbeInterval
-	}
-	return max(timeoutMin, 2*p.srtt)
-}
+func (p *Path) timeout() time.Duration { return max(ProbeInterval, 2*p.srtt) }
 
 // Tick counts the probes that have gone unanswered for too long.
 func (p *Path) Tick(now overlay.Instant) {
@@ -137,6 +131,18 @@ func (p *Path) Tick(now overlay.Instant) {
 			p.misses++
 		}
 	}
+}
+
+// Forgive takes the probes that are under way for answered: this agent was not
+// there to hear the answers (it was suspended, or had no time), so their absence
+// says nothing of the peer. It counts as heard from.
+func (p *Path) Forgive(now overlay.Instant) {
+	for i := range p.probes {
+		if q := &p.probes[i]; !q.answered && !q.missed {
+			q.sent = 0
+		}
+	}
+	p.Heard(now)
 }
 
 // State says whether the peer answers.

@@ -143,3 +143,29 @@ func TestPathLoss(t *testing.T) {
 		t.Errorf("a path that loses every fourth probe is %v", s)
 	}
 }
+
+// An agent that was suspended for a while doesn't hold that against its peers.
+func TestPathForgive(t *testing.T) {
+	p := NewPath(start)
+	for range Misses {
+		p.Probe(start)
+	}
+	now := start.Add(time.Minute)
+	p.Forgive(now)
+	p.Tick(now)
+	if s := p.State(now); s != Up {
+		t.Errorf("after a pause the peer is %v", s)
+	}
+	if _, ok := p.Loss(); ok {
+		t.Error("a pause counts as loss")
+	}
+	now = now.Add(time.Millisecond)
+	for range Misses {
+		p.Probe(now)
+	}
+	now = now.Add(ProbeInterval)
+	p.Tick(now)
+	if s := p.State(now); s != Suspect {
+		t.Errorf("what comes after the pause doesn't count: %v", s)
+	}
+}

@@ -17,13 +17,18 @@ const (
 	// MaxAddrs bounds the addresses that are tried for one member.
 	MaxAddrs = 16
 
-	maxPending   = 3                      // initiations that wait for an answer
-	retryFirst   = time.Second            // above most round trips of the world
-	retryMax     = 15 * time.Second       // for members that don't answer
-	yieldTime    = 400 * time.Millisecond // what the agent with the larger id waits for the other to begin
-	crossTime    = 2 * time.Second        // handshakes that close together may have crossed
-	respondRate  = 200                    // handshakes answered a second; about 10 % of a core
+	maxPending   = 3                // initiations that wait for an answer
+	retryFirst   = time.Second      // above most round trips of the world
+	retryMax     = 15 * time.Second // for members that don't answer
+	yieldTime    = time.Second      // what the agent with the larger id waits for the other to begin
+	crossTime    = 2 * time.Second  // handshakes that close together may have crossed
+	respondRate  = 200              // handshakes answered a second; about 15 % of a core
 	respondBurst = 400
+	// Handshakes begun a second. Each costs both sides about a millisecond;
+	// without the bound, agents that are too busy to answer in time would be
+	// kept busy by the repetitions.
+	initiateRate  = 50
+	initiateBurst = 100
 )
 
 // Errors of Know and Receive.
@@ -50,6 +55,7 @@ type Sessions struct {
 	rand     io.Reader
 	seen     SeenCache
 	answers  Bucket
+	begins   Bucket
 	contacts []*contact // in the order of their ids
 	index    map[uint32]*contact
 	out      []outgoing
@@ -80,6 +86,7 @@ func NewSessions(self AgentID, hs *Handshaker, random io.Reader) *Sessions {
 	return &Sessions{
 		self: self, hs: hs, rand: random,
 		answers: NewBucket(respondRate, respondBurst),
+		begins:  NewBucket(initiateRate, initiateBurst),
 		index:   make(map[uint32]*contact),
 	}
 }
@@ -148,15 +155,6 @@ func (s *Sessions) erase(e *Session) {
 		delete(s.index, e.LocalIndex())
 		e.Erase()
 		s.changed = true
-	}
-}
-
-// Doubt says that a member doesn't answer: it may have lost its keys in a
-// restart, so a handshake is tried beside the session.
-func (s *Sessions) Doubt(now Instant, id AgentID) {
-	if c := s.contact(id); c != nil && c.begin == 0 {
-		c.tries = 0
-		c.begin = now
 	}
 }
 
@@ -286,7 +284,7 @@ func (s *Sessions) Tick(now Instant) (next Instant) {
 		if c.begin == 0 && c.current != nil && c.current.WantsRekey(now) {
 			c.begin, c.tries = now, 0
 		}
-		if c.begin != 0 && !now.Before(c.begin) {
+		if c.begin != 0 && !now.Before(c.begin) && s.begins.Allow(now) {
 			s.initiate(now, c)
 		}
 		if c.begin != 0 && (next == 0 || c.begin.Before(next)) {
@@ -312,7 +310,7 @@ func (s *Sessions) expire(now Instant, c *contact) {
 // initiate sends an initiation to every address of c. The member answers the
 // copy that comes first.
 func (s *Sessions) initiate(now Instant, c *contact) {
-	wait := min(retryFirst<<min(max(c.tries-1, 0), 10), retryMax)
+	wait := min(retryFirst<<min(c.tries, 10), retryMax)
 	c.tries++
 	c.begin = now.Add(wait)
 	index, err := s.newIndex()

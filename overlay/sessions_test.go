@@ -254,7 +254,7 @@ func TestSessionsAfterRestart(t *testing.T) {
 	w.run(5 * time.Second)
 	w.start(w.agents[1], 99) // all its keys are lost
 	w.introduce()
-	w.run(time.Second)
+	w.run(2 * time.Second)
 	w.mustReach()
 }
 

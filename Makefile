@@ -1,0 +1,115 @@
+# farlan: make demo and make test are all that a fresh machine needs.
+#
+#   make demo      builds, then tells the product's story on this machine
+#   make test      everything that CI runs
+#   make bench     frame path, beside bare veth and tinc in the same run
+#   make fuzz      every fuzz target, FUZZTIME each
+#   make install   the binary, the systemd unit, the example configuration
+#
+# What is missing is installed: Debian packages by apt-get (as root), Go tools
+# at the versions below into .cache/bin.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := build
+
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+FUZZTIME ?= 60s
+CACHE    := $(CURDIR)/.cache
+BIN      := $(CURDIR)/bin/farlan
+
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI         := $(CACHE)/bin/golangci-lint-$(GOLANGCI_VERSION)
+
+export FARLAN_BIN   := $(BIN)
+export FARLAN_CACHE := $(CACHE)
+export GOFLAGS      := -mod=readonly
+
+ROOT := $(filter 0,$(shell id -u))
+
+.PHONY: build demo test unit e2e race lint bench fuzz install uninstall clean deps deps-build
+
+build: deps-build
+	go build -trimpath -o $(BIN) .
+
+# --- what the machine must have ---------------------------------------------
+
+# program=package, for everything that a test or the demo calls.
+DEMO_NEEDS := ip=iproute2 ping=iputils-ping dnsmasq=dnsmasq-base iperf3=iperf3 busybox=busybox-static
+TEST_NEEDS := $(DEMO_NEEDS) gcc=gcc ethtool=ethtool qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod dpkg-deb=dpkg
+BENCH_NEEDS := $(TEST_NEEDS) tincd=tinc
+
+deps-build:
+	@.ci/deps go=golang-go git=git
+
+deps: deps-build
+	@.ci/deps $(DEMO_NEEDS)
+
+deps-test: deps-build
+	@.ci/deps $(TEST_NEEDS)
+
+deps-bench: deps-build
+	@.ci/deps $(BENCH_NEEDS)
+
+.PHONY: deps-test deps-bench
+
+$(GOLANGCI):
+	@echo "installing golangci-lint $(GOLANGCI_VERSION)" >&2
+	@mkdir -p $(CACHE)/bin $(CACHE)/tools
+	@GOFLAGS=-mod=mod GOBIN=$(CACHE)/tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION) \
+	  || { echo "farlan: golangci-lint $(GOLANGCI_VERSION) can't be installed: the Go module proxy (go env GOPROXY) must be reachable" >&2; exit 1; }
+	@mv $(CACHE)/tools/golangci-lint $@
+
+# --- the two commands of the README -----------------------------------------
+
+demo: deps build
+	$(BIN) lab demo
+
+test: deps-test build lint race
+
+# --- what test is made of ----------------------------------------------------
+
+lint: $(GOLANGCI)
+	go mod tidy -diff
+	$(GOLANGCI) run ./...
+
+# All tests, under the race detector. As root none may be skipped.
+race:
+	$(if $(ROOT),FARLAN_NO_SKIP=1) go test -race -timeout 14m ./...
+	$(if $(ROOT),,@echo "NOT ROOT: the tests that need network namespaces were SKIPPED" >&2)
+
+unit:
+	go test -short ./...
+
+e2e: deps-test build
+	FARLAN_NO_SKIP=1 go test -count=1 -v -timeout 30m ./agent/...
+
+bench: deps-bench build
+	go test -run '^$$' -bench . -benchmem ./overlay/... ./measure ./discovery
+	go test -run '^$$' -bench '^BenchmarkTunnels$$' -benchtime 1x -timeout 60m -v ./agent
+
+# go test takes one fuzz target at a time.
+fuzz: build
+	@for package in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "== $$package $$target $(FUZZTIME)"; \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
+
+# --- installing ---------------------------------------------------------------
+
+install: build
+	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/farlan
+	install -D -m 0644 packaging/farlan.service $(DESTDIR)/lib/systemd/system/farlan.service
+	install -D -m 0644 packaging/farlan.yaml $(DESTDIR)/etc/farlan/farlan.yaml.example
+	@echo "next: farlan key new /etc/farlan/network.key, and see README.md" >&2
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/farlan $(DESTDIR)/lib/systemd/system/farlan.service $(DESTDIR)/etc/farlan/farlan.yaml.example
+
+clean:
+	rm -rf bin .cache
+	go clean -testcache

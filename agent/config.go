@@ -1,0 +1,284 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/spf13/pflag"
+
+	"farlan/discovery/p2p"
+	"farlan/reserve"
+)
+
+const (
+	defaultConfigFile = "/etc/farlan/farlan.yaml"
+	defaultKeyFile    = "/etc/farlan/network.key"
+	defaultListen     = ":4747"
+	maxPorts          = 64 // of one agent
+	maxBootstrap      = 64
+)
+
+// A tapConfig is one --tap.
+type tapConfig struct {
+	Name, Bridge string
+	MTU          int // 0: as it is
+}
+
+// A lanConfig is one --lan.
+type lanConfig struct{ Interface, Bridge string }
+
+// options are the values of up's flags as text, before they are understood.
+type options struct {
+	configFile, keyFile, listen, uplink, name string
+	stateDir, socket, logLevel, logFormat     string
+	bootstrap, advertise, taps, lans          []string
+}
+
+// A config is what an agent needs to know to start; see CLI.md's table of
+// flags.
+type config struct {
+	KeyFile   string
+	Bootstrap []p2p.Seed
+	Listen    netip.AddrPort // with an unspecified address: all of the host's
+	Dual      bool           // listen on IPv4 and IPv6
+	Uplink    reserve.Access
+	Advertise []netip.AddrPort
+	Name      string
+	Taps      []tapConfig
+	LANs      []lanConfig
+	StateDir  string
+	Socket    string
+	LogLevel  slog.Level
+	LogJSON   bool
+}
+
+// addFlags declares up's flags on flags.
+func (o *options) addFlags(flags *pflag.FlagSet) {
+	flags.SortFlags = false
+	flags.StringVar(&o.configFile, "config", "", "YAML `FILE`; every flag has a key of the same name (default "+defaultConfigFile+" if it exists)")
+	flags.StringVar(&o.keyFile, "key-file", defaultKeyFile, "`FILE` with the network key, made by 'farlan key new'")
+	flags.StringArrayVar(&o.bootstrap, "bootstrap", nil, "`MULTIADDR` of a member to join by, as /ip4/192.0.2.1/udp/4747/quic-v1/p2p/12D3Koo… (repeats)")
+	flags.StringVar(&o.listen, "listen", defaultListen, "`[HOST]:PORT`, one UDP port for everything")
+	flags.StringVar(&o.uplink, "uplink", "", "`RATE[/RATE]`: this host's way out (and in), as 100Mbit or 20Mbit/250Mbit")
+	flags.StringArrayVar(&o.advertise, "advertise", nil, "`ADDR[:PORT]`: reachable address behind a static NAT (repeats)")
+	flags.StringVar(&o.name, "name", "", "`NAME` that people call this agent by (default the host's name)")
+	flags.StringArrayVar(&o.taps, "tap", nil, "`NAME[,bridge=BR][,mtu=N]`: attach a TAP interface, made if missing (repeats)")
+	flags.StringArrayVar(&o.lans, "lan", nil, "`IFACE[,bridge=BR]`: home proxy: attach the physical LAN on IFACE (repeats)")
+	flags.StringVar(&o.stateDir, "state-dir", defaultStateDir(), "`DIR` for the identity and the remembered peers")
+	flags.StringVar(&o.socket, "socket", defaultSocket(), "`PATH` of the control socket")
+	flags.StringVar(&o.logLevel, "log-level", "info", "`LEVEL`: debug, info, warn or error")
+	flags.StringVar(&o.logFormat, "log-format", "text", "`FORMAT`: text or json")
+}
+
+// parse understands the options; it reports every problem at once and touches
+// nothing.
+func (o *options) parse() (*config, error) {
+	c := &config{KeyFile: o.keyFile, Name: o.name, StateDir: o.stateDir, Socket: o.socket}
+	var errs []error
+	try := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	try(c.parseListen(o.listen))
+	try(c.parseName())
+	try(c.parseLog(o.logLevel, o.logFormat))
+	if o.uplink != "" {
+		var err error
+		if c.Uplink, err = reserve.ParseAccess(o.uplink); err != nil {
+			try(usagef("one rate for both ways, or up and down as 20Mbit/250Mbit")("--uplink: %w", err))
+		}
+	}
+	if len(o.bootstrap) > maxBootstrap {
+		try(usagef("a few members are enough: they tell of all others")("--bootstrap: more than %d", maxBootstrap))
+	}
+	for _, s := range o.bootstrap[:min(len(o.bootstrap), maxBootstrap)] {
+		seed, err := p2p.ParseSeed(s)
+		if err != nil {
+			try(usagef("copy it from 'farlan status' of a member, as /ip4/192.0.2.1/udp/4747/quic-v1/p2p/12D3Koo…")("--bootstrap %q: %w", s, err))
+			continue
+		}
+		c.Bootstrap = append(c.Bootstrap, seed)
+	}
+	for _, s := range o.advertise {
+		try(c.parseAdvertise(s))
+	}
+	for _, s := range o.taps {
+		try(c.parseTap(s))
+	}
+	for _, s := range o.lans {
+		try(c.parseLAN(s))
+	}
+	if len(c.Taps)+len(c.LANs) > maxPorts {
+		try(usagef("")("more than %d ports", maxPorts))
+	}
+	try(c.duplicates())
+	return c, errors.Join(errs...)
+}
+
+func (c *config) parseListen(s string) error {
+	bad := usagef("want [HOST]:PORT, as :4747, 192.0.2.1:4747 or [2001:db8::1]:4747")
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return bad("--listen %q: no port", s)
+	}
+	port, err := strconv.ParseUint(s[i+1:], 10, 16)
+	if err != nil {
+		return bad("--listen %q: %q is not a port", s, s[i+1:])
+	}
+	host := strings.Trim(s[:i], "[]")
+	if host == "" {
+		c.Listen, c.Dual = netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(port)), true
+		return nil
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return bad("--listen %q: %q is not an IP address", s, host)
+	}
+	c.Listen = netip.AddrPortFrom(addr.Unmap(), uint16(port))
+	return nil
+}
+
+func (c *config) parseName() error {
+	if c.Name == "" {
+		host, err := os.Hostname()
+		if err != nil || host == "" {
+			return usagef("give one with --name")("name: the host has none")
+		}
+		c.Name, _, _ = strings.Cut(host, ".")
+	}
+	bad := func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) }
+	if len(c.Name) > 63 || strings.ContainsFunc(c.Name, bad) || strings.ContainsRune(c.Name, unicode.ReplacementChar) {
+		return usagef("")("--name %q: want 1 to 63 bytes without white space", c.Name)
+	}
+	return nil
+}
+
+func (c *config) parseLog(level, format string) error {
+	if err := c.LogLevel.UnmarshalText([]byte(level)); err != nil {
+		return usagef("")("--log-level %q: want debug, info, warn or error", level)
+	}
+	if format != "text" && format != "json" {
+		return usagef("")("--log-format %q: want text or json", format)
+	}
+	c.LogJSON = format == "json"
+	return nil
+}
+
+func (c *config) parseAdvertise(s string) error {
+	if a, err := netip.ParseAddrPort(s); err == nil {
+		c.Advertise = append(c.Advertise, a)
+		return nil
+	}
+	a, err := netip.ParseAddr(strings.Trim(s, "[]"))
+	if err != nil || a.IsUnspecified() {
+		return usagef("want the address that others reach this host at, as 192.0.2.1 or 192.0.2.1:4747")("--advertise %q: not an address", s)
+	}
+	c.Advertise = append(c.Advertise, netip.AddrPortFrom(a, c.Listen.Port()))
+	return nil
+}
+
+// parsePort cuts "NAME,key=value,…".
+func parsePort(flag, s string, keys ...string) (name string, values map[string]string, err error) {
+	parts := strings.Split(s, ",")
+	values = make(map[string]string)
+	if err := checkInterfaceName(parts[0]); err != nil {
+		return "", nil, usagef("")("%s %q: %w", flag, s, err)
+	}
+	for _, p := range parts[1:] {
+		k, v, ok := strings.Cut(p, "=")
+		if !ok || v == "" || !slices.Contains(keys, k) {
+			return "", nil, usagef("known after the name: %s=…", strings.Join(keys, "=…, "))("%s %q: don't understand %q", flag, s, p)
+		}
+		values[k] = v
+	}
+	if b := values["bridge"]; b != "" {
+		if err := checkInterfaceName(b); err != nil {
+			return "", nil, usagef("")("%s %q: bridge: %w", flag, s, err)
+		}
+	}
+	return parts[0], values, nil
+}
+
+func checkInterfaceName(s string) error {
+	if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' || r == ':' || r == '%' }) {
+		return fmt.Errorf("%q is not the name of an interface (1 to 15 characters, no white space, '/', ':' or '%%')", s)
+	}
+	return nil
+}
+
+func (c *config) parseTap(s string) error {
+	name, values, err := parsePort("--tap", s, "bridge", "mtu", "queues")
+	if err != nil {
+		return err
+	}
+	t := tapConfig{Name: name, Bridge: values["bridge"]}
+	if v, ok := values["mtu"]; ok {
+		if t.MTU, err = strconv.Atoi(v); err != nil || t.MTU < 576 || t.MTU > 9000 {
+			return usagef("")("--tap %q: mtu %q: want 576 to 9000", s, v)
+		}
+	}
+	if v, ok := values["queues"]; ok && v != "1" {
+		return usagef("leave it out")("--tap %q: queues %q: only 1 works yet", s, v)
+	}
+	c.Taps = append(c.Taps, t)
+	return nil
+}
+
+func (c *config) parseLAN(s string) error {
+	name, values, err := parsePort("--lan", s, "bridge")
+	if err != nil {
+		return err
+	}
+	c.LANs = append(c.LANs, lanConfig{Interface: name, Bridge: values["bridge"]})
+	return nil
+}
+
+// duplicates refuses one interface for two ports.
+func (c *config) duplicates() error {
+	seen := make(map[string]bool)
+	for _, name := range c.portNames() {
+		if seen[name] {
+			return usagef("")("interface %q is given twice", name)
+		}
+		seen[name] = true
+	}
+	return nil
+}
+
+// portNames returns the names of the configured ports, TAPs first.
+func (c *config) portNames() []string {
+	var names []string
+	for _, t := range c.Taps {
+		names = append(names, t.Name)
+	}
+	for _, l := range c.LANs {
+		names = append(names, l.Interface)
+	}
+	return names
+}
+
+func defaultStateDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/farlan"
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
+		return filepath.Join(dir, "farlan")
+	}
+	return filepath.Join(os.Getenv("HOME"), ".local", "state", "farlan")
+}
+
+func defaultSocket() string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); os.Geteuid() != 0 && dir != "" {
+		return filepath.Join(dir, "farlan.sock")
+	}
+	return "/run/farlan/farlan.sock"
+}

@@ -1,0 +1,58 @@
+package agent
+
+import (
+	"sync/atomic"
+
+	"farlan/overlay"
+)
+
+// A dropReason says why a datagram or frame went no further.
+type dropReason int
+
+// The reasons, beside those of the switch.
+const (
+	dropStranger  dropReason = iota // not a datagram of ours
+	dropNoKeys                      // for a session that isn't there
+	dropForged                      // didn't open: forged, or seen before
+	dropHandshake                   // a handshake that wasn't answered
+	dropBusy                        // the node had too much to do
+	dropNoSession                   // a frame for an agent without session
+	dropSend                        // the underlay refused a datagram
+	dropPort                        // a port refused a frame
+	dropControl                     // a control datagram that doesn't prove the network key
+	dropMalformed                   // a member's datagram that makes no sense
+	dropSwitch                      // the first of the switch's verdicts
+	dropReasons   = dropSwitch + 16
+)
+
+var dropNames = [dropSwitch]string{
+	dropStranger: "datagram of a stranger", dropNoKeys: "no such session", dropForged: "forged or replayed",
+	dropHandshake: "handshake refused", dropBusy: "busy", dropNoSession: "no session with the agent",
+	dropSend: "underlay refused", dropPort: "port refused", dropMalformed: "malformed", dropControl: "control datagram of a stranger",
+}
+
+// drops counts what was dropped. Safe for concurrent use.
+type drops [dropReasons]atomic.Uint64
+
+func (d *drops) add(r dropReason) { d[r].Add(1) }
+
+func (d *drops) verdict(v overlay.Verdict) { d[min(dropSwitch+dropReason(v), dropReasons-1)].Add(1) }
+
+func (d *drops) count(v overlay.Verdict) uint64 { return d[dropSwitch+dropReason(v)].Load() }
+
+// views returns the reasons that occurred.
+func (d *drops) views() []dropView {
+	all := []dropView{}
+	for i := range d {
+		n := d[i].Load()
+		if n == 0 {
+			continue
+		}
+		name := overlay.Verdict(i - int(dropSwitch)).String()
+		if i < int(dropSwitch) {
+			name = dropNames[i]
+		}
+		all = append(all, dropView{name, n})
+	}
+	return all
+}

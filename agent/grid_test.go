@@ -1,0 +1,552 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The tests here run real agents, as processes of their own, on the loopback
+// interface.
+
+var built struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// program returns the program under test: FARLAN_BIN, or one built for the tests.
+func program(t *testing.T) string {
+	t.Helper()
+	built.once.Do(func() {
+		if built.path = os.Getenv("FARLAN_BIN"); built.path != "" {
+			return
+		}
+		dir, err := os.MkdirTemp("", "farlan-test")
+		if err != nil {
+			built.err = err
+			return
+		}
+		built.path = filepath.Join(dir, "farlan")
+		if out, err := exec.Command("go", "build", "-o", built.path, "farlan").CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("build: %w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.path
+}
+
+// A process is an agent that a test runs.
+type process struct {
+	t    *testing.T
+	name string
+	dir  string
+	args []string
+	cmd  *exec.Cmd
+	log  *bytes.Buffer
+	done chan struct{}
+	err  error
+}
+
+// newKeyFile makes a network key.
+func newKeyFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "network.key")
+	if out, err := exec.Command(program(t), "key", "new", path).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+// startAgent runs an agent on the loopback interface until the test ends.
+func startAgent(t *testing.T, key, name string, args ...string) *process {
+	t.Helper()
+	d := &process{t: t, name: name, dir: t.TempDir()}
+	if !slices.Contains(args, "--listen") {
+		args = append(args, "--listen", "127.0.0.1:0")
+	}
+	d.args = append([]string{
+		"up", "--key-file", key, "--name", name, "--state-dir", filepath.Join(d.dir, "state"),
+		"--socket", filepath.Join(d.dir, "s"), "--config", os.DevNull, "--log-level", "debug",
+	}, args...)
+	d.start()
+	t.Cleanup(d.kill)
+	return d
+}
+
+func (d *process) start() {
+	d.t.Helper()
+	d.log = &bytes.Buffer{}
+	d.cmd = exec.Command(program(d.t), d.args...)
+	d.cmd.Stderr = d.log
+	d.cmd.Stdout = d.log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := d.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	d.done = done
+	cmd := d.cmd
+	go func() { d.err = cmd.Wait(); close(done) }()
+}
+
+// kill ends the agent without a word, as a crash does.
+func (d *process) kill() {
+	_ = d.cmd.Process.Kill()
+	<-d.done
+}
+
+// stop ends the agent in order and returns how it ended.
+func (d *process) stop() error {
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.done:
+	case <-time.After(10 * time.Second):
+		d.t.Fatalf("%s doesn't stop:\n%s", d.name, d.log)
+	}
+	return d.err
+}
+
+// ask runs a client command and decodes what it prints.
+func (d *process) ask(view any, args ...string) error {
+	var stderr bytes.Buffer
+	cmd := exec.Command(program(d.t), append(args, "--json", "--socket", filepath.Join(d.dir, "s"))...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("%v: %w: %s", args, err, stderr.String())
+	}
+	return json.Unmarshal(out, view)
+}
+
+// client returns a client of the agent in this process: cheaper than ask.
+func (d *process) client() *client {
+	return &client{socket: filepath.Join(d.dir, "s"), timeout: 5 * time.Second}
+}
+
+func (d *process) status() (v statusView, err error) {
+	err = d.client().call(context.Background(), "GET", "/status", nil, &v)
+	return v, err
+}
+
+func (d *process) peers() (v peersView, err error) {
+	err = d.client().call(context.Background(), "GET", "/peers", nil, &v)
+	return v, err
+}
+
+// up returns the names of the agents that d sees up, itself included.
+func (d *process) up() []string {
+	v, err := d.peers()
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, p := range v.Peers {
+		if p.State == "up" {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+func (d *process) stateOf(name string) string {
+	v, err := d.peers()
+	if err != nil {
+		return err.Error()
+	}
+	for _, p := range v.Peers {
+		if p.Name == name {
+			return p.State
+		}
+	}
+	return "not listed"
+}
+
+// bootstrap returns what others take as --bootstrap, once the agent is ready.
+func (d *process) bootstrap() string {
+	d.t.Helper()
+	var addr string
+	eventually(d.t, 10*time.Second, func() error {
+		v, err := d.status()
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, d.log)
+		}
+		if len(v.Listen) == 0 {
+			return errors.New("listens nowhere")
+		}
+		addr = v.Listen[0]
+		return nil
+	})
+	return addr
+}
+
+// eventually waits until is returns nil, and says how long that took.
+func eventually(t *testing.T, limit time.Duration, is func() error) time.Duration {
+	t.Helper()
+	start := time.Now()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for {
+		err := is()
+		if err == nil {
+			return time.Since(start)
+		}
+		if time.Since(start) > limit {
+			t.Fatalf("not within %v: %v", limit, err)
+		}
+		<-look.C
+	}
+}
+
+// sees returns an error until d sees count agents up, itself included.
+func (d *process) sees(count int) error {
+	if n := len(d.up()); n != count {
+		return fmt.Errorf("%s sees %d of %d agents up: %v", d.name, n, count, d.up())
+	}
+	return nil
+}
+
+func TestThreeFindEachOther(t *testing.T) {
+	key := newKeyFile(t)
+	a := startAgent(t, key, "a")
+	seed := a.bootstrap()
+	b := startAgent(t, key, "b", "--bootstrap", seed)
+	c := startAgent(t, key, "c", "--bootstrap", seed)
+	took := eventually(t, 10*time.Second, func() error { return errors.Join(a.sees(3), b.sees(3), c.sees(3)) })
+	t.Logf("all three see each other after %v", took)
+
+	var v statusView
+	if err := b.ask(&v, "status"); err != nil || v.State != "ready" || v.Peers != 2 || v.Links != 2 || v.Schema != 1 {
+		t.Errorf("status: %+v, %v", v, err)
+	}
+	var p pingView
+	if err := b.ask(&p, "ping", "c", "--count", "3", "--interval", "20ms"); err != nil || p.Received != 3 || p.MinMs == nil || !slices.Equal(p.Path, []string{"b", "c"}) {
+		t.Errorf("ping: %+v, %v", p, err)
+	}
+	if err := b.ask(&p, "ping", "nobody"); err == nil || !strings.Contains(err.Error(), "exit status 5") {
+		t.Errorf("ping of nobody: %v", err)
+	}
+	var l linksView
+	eventually(t, 15*time.Second, func() error {
+		if err := a.ask(&l, "links"); err != nil || len(l.Links) != 6 {
+			return fmt.Errorf("links: %+v, %w", l, err)
+		}
+		return nil
+	})
+	if err := a.ask(&l, "links", "--own"); err != nil || len(l.Links) != 2 || l.Links[0].From != "a" || l.Links[0].State != "up" {
+		t.Errorf("own links: %+v, %v", l, err)
+	}
+	if out, err := exec.Command(program(t), "wait", "--for", "peer=c", "--socket", filepath.Join(a.dir, "s")).CombinedOutput(); err != nil {
+		t.Errorf("wait: %v: %s", err, out)
+	}
+	if err := c.stop(); err != nil {
+		t.Errorf("stop: %v\n%s", err, c.log)
+	}
+	took = eventually(t, 2*time.Second, func() error {
+		if s := a.stateOf("c"); s != "gone" {
+			return errors.New("c is " + s)
+		}
+		return nil
+	})
+	t.Logf("one that left is gone after %v", took)
+	if left, _ := filepath.Glob(filepath.Join(c.dir, "*")); !slices.Equal(left, []string{filepath.Join(c.dir, "state")}) {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestKilledAndRestarted(t *testing.T) {
+	key := newKeyFile(t)
+	a := startAgent(t, key, "a")
+	b := startAgent(t, key, "b", "--bootstrap", a.bootstrap())
+	c := startAgent(t, key, "c", "--bootstrap", a.bootstrap())
+	eventually(t, 10*time.Second, func() error { return errors.Join(a.sees(3), b.sees(3), c.sees(3)) })
+	// Its own port: the restarted one listens where the killed one did.
+	v, err := b.status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := netip.MustParseAddrPort(hostPort(v.Listen[0]))
+	eventually(t, 5*time.Second, b.remembers(3))
+	b.kill()
+	suspect := eventually(t, 6*time.Second, func() error {
+		if s := a.stateOf("b"); s != "suspect" {
+			return errors.New("b is " + s)
+		}
+		return nil
+	})
+	gone := suspect + eventually(t, 12*time.Second, func() error {
+		if s := a.stateOf("b"); s != "gone" {
+			return errors.New("b is " + s)
+		}
+		return nil
+	})
+	b.args[slices.Index(b.args, "--listen")+1] = port.String()
+	if i := slices.Index(b.args, "--bootstrap"); i > 0 { // it must remember
+		b.args = slices.Delete(b.args, i, i+2)
+	}
+	b.start()
+	back := eventually(t, 5*time.Second, func() error { return errors.Join(a.sees(3), b.sees(3), c.sees(3)) })
+	t.Logf("killed: suspect after %v, gone after %v; restarted without bootstrap: back after %v", suspect, gone, back)
+}
+
+// hostPort takes the address out of a multiaddr.
+func hostPort(multiaddr string) string {
+	p := strings.Split(multiaddr, "/")
+	return net.JoinHostPort(p[2], p[4])
+}
+
+// remembers says whether an agent has written down count members.
+func (d *process) remembers(count int) func() error {
+	return func() error {
+		var r remembered
+		b, err := os.ReadFile(filepath.Join(d.dir, "state", rememberedFile))
+		if err == nil {
+			err = json.Unmarshal(b, &r)
+		}
+		if err == nil && len(r.Records) < count {
+			err = fmt.Errorf("%s remembers %d records", d.name, len(r.Records))
+		}
+		return err
+	}
+}
+
+func TestBootstrapGoneForGood(t *testing.T) {
+	key := newKeyFile(t)
+	first := startAgent(t, key, "first")
+	b := startAgent(t, key, "b", "--bootstrap", first.bootstrap())
+	c := startAgent(t, key, "c", "--bootstrap", first.bootstrap())
+	eventually(t, 10*time.Second, func() error { return errors.Join(b.sees(3), c.sees(3)) })
+	var ports []string
+	for _, d := range []*process{b, c} {
+		v, err := d.status()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, hostPort(v.Listen[0]))
+	}
+	for _, d := range []*process{b, c} {
+		eventually(t, 5*time.Second, d.remembers(3))
+	}
+	first.kill()
+	b.kill()
+	c.kill()
+	for i, d := range []*process{b, c} { // the bootstrap address is still given, and dead
+		d.args[slices.Index(d.args, "--listen")+1] = ports[i]
+		d.start()
+	}
+	took := eventually(t, 10*time.Second, func() error { return errors.Join(b.sees(2), c.sees(2)) })
+	t.Logf("together again by the peers on disk after %v", took)
+}
+
+func TestWrongKeyLearnsNothing(t *testing.T) {
+	a := startAgent(t, newKeyFile(t), "a")
+	seed := a.bootstrap()
+	b := startAgent(t, newKeyFile(t), "b", "--bootstrap", seed)
+	b.bootstrap()
+	var status statusView
+	eventually(t, 20*time.Second, func() (err error) {
+		if status, err = b.status(); err == nil && status.State != "degraded" {
+			err = errors.New("state " + status.State)
+		}
+		return err
+	})
+	said := fmt.Sprint(status.Health)
+	for _, want := range []string{hostPort(seed), "farlan key id"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("status doesn't say %q: %s", want, said)
+		}
+	}
+	if err := exec.Command(program(t), "status", "--check", "ready", "--socket", filepath.Join(b.dir, "s")).Run(); err != nil {
+		t.Errorf("a degraded agent is ready: %v", err)
+	}
+	for _, d := range []*process{a, b} {
+		if v, err := d.peers(); err != nil || len(v.Peers) != 1 {
+			t.Errorf("%s knows %+v, %v", d.name, v.Peers, err)
+		}
+	}
+	b.kill()
+	if !strings.Contains(b.log.String(), "nobody answered") {
+		t.Errorf("the log doesn't say that nobody answered:\n%s", b.log)
+	}
+}
+
+func TestFiftyAgents(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short")
+	}
+	const count = 50
+	key := newKeyFile(t)
+	all := []*process{startAgent(t, key, "agent-0", "--log-level", "info")}
+	seed := all[0].bootstrap()
+	start := time.Now()
+	for i := 1; i < count; i++ {
+		all = append(all, startAgent(t, key, fmt.Sprint("agent-", i), "--bootstrap", seed, "--log-level", "info"))
+	}
+	eventually(t, 60*time.Second, func() error {
+		for _, d := range all {
+			if err := d.sees(count); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	full := time.Since(start)
+	t.Logf("%d agents know all others after %v", count, full)
+	if full > 20*time.Second {
+		t.Errorf("more than 20 s")
+	}
+
+	member := all[count/2].bootstrap()
+	all[0].kill()
+	late := startAgent(t, key, "late", "--bootstrap", member, "--log-level", "info")
+	took := eventually(t, 20*time.Second, func() error { return late.sees(count) })
+	t.Logf("with the first one killed, a new one learns all after %v", took)
+	if took > 10*time.Second {
+		t.Errorf("more than 10 s")
+	}
+}
+
+// What strangers send changes nothing but a counter, and is never answered.
+func TestFloodOfRandomDatagrams(t *testing.T) {
+	key := newKeyFile(t)
+	a := startAgent(t, key, "a", "--log-level", "info")
+	b := startAgent(t, key, "b", "--bootstrap", a.bootstrap(), "--log-level", "info")
+	eventually(t, 10*time.Second, func() error { return errors.Join(a.sees(2), b.sees(2)) })
+	seconds := 5
+	if os.Getenv("FARLAN_LONG") != "" {
+		seconds = 30
+	}
+	v, err := a.status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := a.memory()
+	answers := flood(t, hostPort(v.Listen[0]), 10_000, seconds)
+	if answers != 0 {
+		t.Errorf("%d datagrams were answered", answers)
+	}
+	after, err := a.status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.State != "ready" || after.Peers != 1 {
+		t.Errorf("after the flood: %+v", after)
+	}
+	var counted uint64
+	for _, d := range after.Drops {
+		counted += d.Count
+	}
+	t.Logf("dropped by reason: %+v; memory %d → %d kB", after.Drops, before, a.memory())
+	if counted == 0 {
+		t.Error("nothing was counted")
+	}
+	if m := a.memory(); m > before+20_000 {
+		t.Errorf("memory grew from %d to %d kB", before, m)
+	}
+	if err := errors.Join(a.sees(2), b.sees(2)); err != nil {
+		t.Error(err)
+	}
+}
+
+// memory returns the agent's resident memory in kB.
+func (d *process) memory() (kB int) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if n, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			_, _ = fmt.Sscan(n, &kB)
+		}
+	}
+	return kB
+}
+
+// flood sends datagrams of random bytes, and of our own kinds with random
+// bytes behind, and returns how many answers came.
+func flood(t *testing.T, to string, perSecond, seconds int) (answers int) {
+	t.Helper()
+	c, err := net.Dial("udp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r := rand.New(rand.NewPCG(1, 1))
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	buf := make([]byte, 1500)
+	for range seconds * 100 {
+		for i := range perSecond / 100 {
+			d := buf[:1+r.IntN(len(buf)-1)]
+			for j := range d {
+				d[j] = byte(r.Uint32())
+			}
+			switch i % 4 {
+			case 1: // our header
+				d[0] = 0x10 | byte(r.IntN(4))
+				clear(d[1:min(4, len(d))])
+			case 2: // the control plane's
+				d[0] = 0xc0 | d[0]
+			}
+			_, _ = c.Write(d)
+		}
+		<-tick.C
+	}
+	_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	for {
+		if _, err := c.Read(buf); err != nil {
+			return answers
+		}
+		answers++
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	key := newKeyFile(t)
+	a := startAgent(t, key, "a")
+	v := hostPort(a.bootstrap())
+	refuses := func(name, want string, args ...string) {
+		t.Helper()
+		dir := t.TempDir()
+		all := append([]string{"up", "--key-file", key, "--config", os.DevNull, "--state-dir", filepath.Join(dir, "state"), "--socket", filepath.Join(dir, "s"), "--listen", "127.0.0.1:0"}, args...)
+		out, err := exec.Command(program(t), all...).CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), want) || strings.Count(string(out), "\n") != 2 {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 0 {
+			t.Errorf("%s: left behind: %v", name, left)
+		}
+	}
+	refuses("another farlan's port", "is in use", "--listen", v)
+	refuses("another farlan's folder", "in use by another farlan", "--state-dir", filepath.Join(a.dir, "state"))
+	refuses("another farlan's socket", "in use by another farlan", "--socket", filepath.Join(a.dir, "s"))
+	other, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	refuses("another program's port", "is in use", "--listen", other.LocalAddr().String())
+	refuses("no such interface", "nosuch0", "--lan", "nosuch0")
+	refuses("not Ethernet", "lo", "--lan", "lo")
+	refuses("a bridge that isn't there", "nosuchbr", "--tap", "fltest0,bridge=nosuchbr")
+	if _, err := net.InterfaceByName("fltest0"); err == nil {
+		t.Error("the TAP is left behind")
+	}
+}

@@ -1,0 +1,22 @@
+// Package lab builds a whole grid on one machine: a home LAN with a router, a
+// DHCP server, two ordinary hosts and a proxy; far sites with virtual machines;
+// and an emulated wide area between them. Every machine is a network namespace
+// (a virtual machine can be a real QEMU guest), every agent a real process.
+//
+//	home                                              site1, site2, …
+//	 host-a  host-b  dhcp  home-proxy                  siteN-vm1 … siteN-vmM
+//	   │       │      │       │ eth0 (--lan eth0)           │ eth0 (by DHCP)
+//	 ──┴───────┴──────┴───┬───┴── lan0                   ───┴─┬── br0 ── farlan0
+//	                 home-router                            siteN
+//	                      │ wan0 10.99.0.1                    │ wan0 10.99.N.1
+//	                ══════╧═══════════════════════════════════╧══════
+//	                   the wide area: delay, jitter, rate, loss, cuts
+//
+// The proxy's only card is on the home LAN and is its uplink too. A far host
+// has no address on the home LAN: what it sends there goes through its kernel
+// to wan0, and what its virtual machines send there goes through farlan.
+//
+// Everything that a lab makes carries its name, is written to its state file
+// before it is made, and is removed by Down, also after a crash. Labs with
+// different names don't meet.
+package lab

@@ -1,0 +1,334 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"farlan/discovery"
+	"farlan/discovery/p2p"
+	"farlan/measure"
+	"farlan/overlay"
+	"farlan/overlay/link"
+)
+
+const (
+	// tick is how often the loop looks at the clock when nothing happens. The
+	// shortest deadline of any core is several times longer.
+	tick = 100 * time.Millisecond
+	// late is when the loop was kept from running, as in a suspended or
+	// overloaded machine: answers may have been missed.
+	late = time.Second
+	// controlEvery is how often the control connections, the addresses of this
+	// host, and what it tells of itself are looked at.
+	controlEvery = time.Second
+	// goneShown is how long a peer that is gone stays listed.
+	goneShown = 10 * time.Minute
+	// linksEvery is how often an agent tells of other links at most, rttEvery of
+	// other round trips. With 50 agents, every second that is less costs each of
+	// them 10 records to take and to pass on.
+	linksEvery = 5 * time.Second
+	rttEvery   = time.Minute
+	// renewEvery is how long before its end an agent renews its own record.
+	renewEvery = discovery.RecordLifetime / 4
+)
+
+type socketPair = *link.Pair
+
+// A node is an agent at work: the cores of all packages, joined. Its loop alone
+// touches what is not safe for concurrent use; others put events into its mail.
+type node struct {
+	cfg     *config
+	log     *slog.Logger
+	started time.Time
+	epoch   overlay.Instant // of started
+	ident   identity
+	self    overlay.AgentID
+	network discovery.NetworkKey
+	state   *state
+	sockets []socketPair
+	ports   []*port
+	mail    *mailbox
+
+	// Shared with the frame path.
+	hs       *overlay.Handshaker
+	sw       overlay.Switch
+	view     atomic.Pointer[view]
+	overlays atomic.Pointer[[]netip.Prefix]
+	drops    drops
+
+	// The loop's own.
+	store    *discovery.Store
+	sessions *overlay.Sessions
+	p2p      *p2p.Node
+	peers    map[overlay.AgentID]*peer
+	byIndex  []*peer
+	send     func(to netip.AddrPort, b []byte, segment int)
+	control  control
+	own      ownRecords
+	stale    overlay.Instant // since when the remembered peers differ from the disk's, 0 not
+	saved    overlay.Instant
+	aged     overlay.Instant // when the stations were last looked at
+	stepped  overlay.Instant // when step ran last
+	lonely   bool            // said that nobody answers
+	spawn    func(name string, f func(context.Context) error)
+}
+
+// now reads the agent's clock: the wall clock at the start, and the time since
+// by a clock that doesn't jump.
+func (n *node) now() overlay.Instant { return n.epoch.Add(time.Since(n.started)) }
+
+// newNode joins the cores; it touches nothing.
+func newNode(c *config, log *slog.Logger, network discovery.NetworkKey, ident identity) *node {
+	started := time.Now()
+	n := &node{
+		cfg: c, log: log, started: started, epoch: overlay.Instant(started.UnixNano()),
+		ident: ident, self: ident.id(), network: network,
+		mail: newMailbox(), peers: make(map[overlay.AgentID]*peer),
+		control: newControl(),
+	}
+	n.hs = overlay.NewHandshaker(n.self, ident.static, network.DoorKey(), network.SessionPSK(), overlay.HasAES())
+	n.sessions = overlay.NewSessions(n.self, n.hs, rand.Reader)
+	n.store = discovery.NewStore(n.self, network, uint64(n.epoch), discovery.Limits{})
+	n.view.Store(&view{})
+	return n
+}
+
+// loop runs the node until ctx ends.
+func (n *node) loop(ctx context.Context) error {
+	timer := time.NewTicker(tick)
+	defer timer.Stop()
+	n.step(n.now())
+	for {
+		select {
+		case <-ctx.Done():
+			n.leave(n.now())
+			for _, e := range n.mail.close() {
+				e(n.now())
+			}
+			return nil
+		case <-n.mail.ready:
+			for _, e := range n.mail.take() {
+				e(n.now())
+			}
+		case <-timer.C:
+		}
+		n.step(n.now())
+	}
+}
+
+// step is where the parts meet: after whatever happened, every core does what
+// is due and says what changed, and the others are told.
+func (n *node) step(now overlay.Instant) {
+	if n.stepped != 0 && now.Sub(n.stepped) > late {
+		n.log.Warn("this agent had no time to run", "missed", now.Sub(n.stepped))
+		n.forgive(now)
+	}
+	n.stepped = now
+	n.store.Tick(now)
+	for _, c := range n.store.Changes() {
+		n.recordChanged(now, c)
+	}
+	n.sessions.Tick(now)
+	n.sessions.Flush(func(to netip.AddrPort, d []byte) { n.send(to, d, len(d)) })
+	if n.sessions.Changed() {
+		n.publish(now)
+	}
+	for _, p := range n.byIndex {
+		if p != nil {
+			n.watch(now, p)
+		}
+	}
+	n.steer(now)
+	n.store.Flush(n.p2p.Send)
+	n.remember(now)
+	if now.Sub(n.aged) >= time.Second {
+		n.aged = now
+		n.sw.Stations.Expire(now)
+	}
+}
+
+// recordChanged acts on a new record, or on one that expired.
+func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
+	if n.stale == 0 && c.Kind == discovery.KindMember {
+		n.stale = now
+	}
+	if c.Origin == n.self {
+		// Our own record of a former life: say again who we are, above it.
+		n.own.due(c.Kind, n.store.OwnVersion())
+		return
+	}
+	if c.Kind != discovery.KindMember {
+		return
+	}
+	m, ok := n.store.Member(c.Origin)
+	if !ok {
+		n.forget(c.Origin)
+		return
+	}
+	p := n.peers[c.Origin]
+	if p == nil {
+		p = n.meet(now, c.Origin)
+		n.log.Info("member found", "name", m.Name, "id", c.Origin)
+	}
+	p.member = m
+	if m.Left {
+		n.gone(now, p, "left")
+		n.sessions.Forget(c.Origin)
+		return
+	}
+	if err := n.sessions.Know(now, c.Origin, m.SessionKey, n.reachable(m.Addrs)); err != nil {
+		n.log.Warn("member not contacted", "name", m.Name, "error", err)
+	}
+}
+
+// meet makes a peer for a member.
+func (n *node) meet(now overlay.Instant, id overlay.AgentID) *peer {
+	i := slices.Index(n.byIndex, nil)
+	if i < 0 {
+		i = len(n.byIndex)
+		n.byIndex = append(n.byIndex, nil)
+	}
+	p := newPeer(id, i, now)
+	n.byIndex[i] = p
+	n.peers[id] = p
+	n.control.met = now
+	return p
+}
+
+// forget drops a member whose record expired.
+func (n *node) forget(id overlay.AgentID) {
+	p := n.peers[id]
+	if p == nil {
+		return
+	}
+	n.sessions.Forget(id)
+	n.sw.Stations.Forget(p.place())
+	delete(n.peers, id)
+	n.byIndex[p.index] = nil
+}
+
+// watch follows one peer: probes it, and notes when it falls silent or is back.
+func (n *node) watch(now overlay.Instant, p *peer) {
+	out := p.out.Load()
+	if out == nil {
+		if p.state != measure.Gone && now.Sub(p.since) >= measure.GoneAfter {
+			n.gone(now, p, "no answer")
+		} else if p.state == measure.Up {
+			n.become(now, p, measure.Suspect)
+		}
+		return
+	}
+	p.mu.Lock()
+	p.path.Tick(now)
+	state := p.path.State(now)
+	var number uint32
+	probe := !now.Before(p.probe)
+	if probe {
+		number = p.path.Probe(now)
+	}
+	p.mu.Unlock()
+	if probe {
+		n.probe(now, p, out, number)
+		p.probe = now.Add(measure.ProbeInterval)
+	}
+	switch {
+	case state == measure.Gone:
+		n.gone(now, p, "silent")
+	case state != p.state:
+		n.become(now, p, state)
+	}
+}
+
+// forgive doesn't hold against the peers what this agent missed.
+func (n *node) forgive(now overlay.Instant) {
+	for _, p := range n.peers {
+		p.mu.Lock()
+		if p.path != nil && p.state != measure.Gone {
+			p.path.Forgive(now)
+		}
+		p.mu.Unlock()
+	}
+}
+
+// probe sends a probe to a peer.
+func (n *node) probe(now overlay.Instant, p *peer, out *outbound, number uint32) {
+	b := make([]byte, overlay.HeaderLen, 128)
+	b = overlay.AppendProbe(b, overlay.Probe{Number: number, Sent: now}, false)
+	if d := out.session.Seal(b); d != nil {
+		n.send(out.to, d, len(d))
+	}
+}
+
+func (n *node) become(now overlay.Instant, p *peer, s measure.State) {
+	n.log.Info("peer is "+s.String(), "name", p.member.Name, "was", p.state.String())
+	p.state, p.since = s, now
+}
+
+// gone ends the sessions with a peer and forgets its stations: frames to them
+// are flooded until they turn up elsewhere.
+func (n *node) gone(now overlay.Instant, p *peer, why string) {
+	if p.state == measure.Gone {
+		return
+	}
+	n.log.Info("peer is gone", "name", p.member.Name, "why", why)
+	p.state, p.since = measure.Gone, now
+	n.sessions.Lost(now, p.id)
+	n.sw.Stations.Forget(p.place())
+	n.publish(now)
+}
+
+// leave says goodbye: to the other agents' frame paths, and to their stores.
+func (n *node) leave(now overlay.Instant) {
+	n.own.left = true
+	n.own.member = 0
+	n.tell(now)
+	n.store.Flush(n.p2p.Send)
+	for _, p := range n.view.Load().linked {
+		out := p.out.Load()
+		if out == nil {
+			continue
+		}
+		b := overlay.AppendBye(make([]byte, overlay.HeaderLen, 64))
+		if d := out.session.Seal(b); d != nil {
+			n.send(out.to, d, len(d))
+		}
+	}
+	n.stale = now
+	n.saved = 0
+	n.remember(now)
+}
+
+// remember writes what is known of the members to the disk, some time after it
+// changed.
+func (n *node) remember(now overlay.Instant) {
+	const settle = 500 * time.Millisecond
+	if n.stale == 0 || (n.saved != 0 && now.Sub(n.saved) < settle) {
+		return
+	}
+	n.stale, n.saved = 0, now
+	if err := n.state.save(n.network.ID(), n.store.Dump()); err != nil {
+		n.log.Error("peers can't be remembered", "error", err)
+	}
+}
+
+// do runs f in the node's loop and waits for it.
+func (n *node) do(ctx context.Context, f event) error {
+	done := make(chan struct{})
+	if !n.mail.put(func(now overlay.Instant) { f(now); close(done) }) {
+		return errStopping
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var errStopping = errors.New("the agent is too busy, or stopping")

@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/vishvananda/netlink"
+
+	"farlan/overlay"
+	"farlan/overlay/lan"
+	"farlan/overlay/tap"
+)
+
+// A device is where frames enter and leave: a TAP interface, a packet socket.
+type device interface {
+	Name() string
+	MTU() int
+	// Read fills b with the frames that wait, at least one. After Close it
+	// returns net.ErrClosed or os.ErrClosed.
+	Read(b *overlay.Batch) error
+	// Write writes frames and returns how many; it never blocks. It may be
+	// called by several goroutines.
+	Write(frames [][]byte) int
+	Close() error
+}
+
+// A port is a device and what the agent says of it.
+type port struct {
+	device
+	name   string // as configured
+	kind   string // tap, lan
+	bridge string
+	warn   string       // what may be wrong with it, "" nothing
+	failed atomic.Value // string: why it carries no frames any more
+}
+
+// openPorts opens all configured ports, or none.
+func openPorts(c *config) (ports []*port, err error) {
+	defer func() {
+		if err != nil {
+			closePorts(ports)
+		}
+	}()
+	for _, t := range c.Taps {
+		d, err := tap.Open(tap.Config{Name: t.Name, Bridge: t.Bridge, MTU: t.MTU})
+		if err != nil {
+			return ports, fmt.Errorf("--tap %s: %w", t.Name, err)
+		}
+		ports = append(ports, &port{device: d, name: t.Name, kind: "tap", bridge: t.Bridge})
+	}
+	for _, l := range c.LANs {
+		p, err := openLAN(l)
+		if err != nil {
+			return ports, fmt.Errorf("--lan %s: %w", l.Interface, err)
+		}
+		ports = append(ports, p)
+	}
+	return ports, nil
+}
+
+// openLAN attaches a physical LAN: by a packet socket on its interface, or, if
+// that is a port of a bridge, by a TAP in the bridge, so that this host can talk
+// to far stations too.
+func openLAN(l lanConfig) (*port, error) {
+	if l.Bridge == "" {
+		d, err := lan.Open(lan.Config{Interface: l.Interface})
+		if err != nil {
+			return nil, err
+		}
+		return &port{device: d, name: l.Interface, kind: "lan", warn: d.Warning()}, nil
+	}
+	if err := checkBridged(l); err != nil {
+		return nil, err
+	}
+	name := "fl-" + l.Interface
+	d, err := tap.Open(tap.Config{Name: name[:min(len(name), 15)], Bridge: l.Bridge})
+	if err != nil {
+		return nil, err
+	}
+	return &port{device: d, name: l.Interface, kind: "lan", bridge: l.Bridge}, nil
+}
+
+// checkBridged sees that the interface of l is a port of its bridge.
+func checkBridged(l lanConfig) error {
+	link, err := netlink.LinkByName(l.Interface)
+	if err != nil {
+		return hintf("'ip link' lists the interfaces")("%w", err)
+	}
+	bridge, err := netlink.LinkByName(l.Bridge)
+	if err != nil {
+		return hintf("make it with 'ip link add %s type bridge', or leave the bridge out: none is needed", l.Bridge)("bridge %s: %w", l.Bridge, err)
+	}
+	if link.Attrs().MasterIndex != bridge.Attrs().Index {
+		return hintf("make it one with 'ip link set %s master %s' (the host's address belongs on the bridge then), or leave the bridge out", l.Interface, l.Bridge)(
+			"%s is not a port of bridge %s", l.Interface, l.Bridge)
+	}
+	return nil
+}
+
+func closePorts(ports []*port) error {
+	var errs []error
+	for _, p := range ports {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// failure returns why the port carries no frames any more, "" if it does.
+func (p *port) failure() string {
+	s, _ := p.failed.Load().(string)
+	return s
+}
+
+// overlayPrefixes returns the networks that are reached by the agent's own
+// ports. Datagrams to them would travel through themselves, so addresses in
+// them are neither told to others nor used.
+func overlayPrefixes(ports []*port) []netip.Prefix {
+	var all []netip.Prefix
+	for _, p := range ports {
+		names := []string{p.Name()}
+		switch {
+		case p.kind == "lan":
+			names = nil // its network is the underlay, too
+		case p.bridge != "":
+			names = append(names, p.bridge)
+		}
+		for _, name := range names {
+			all = append(all, prefixesOf(name)...)
+		}
+	}
+	return all
+}
+
+func prefixesOf(name string) []netip.Prefix {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return nil
+	}
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil
+	}
+	var all []netip.Prefix
+	for _, a := range addrs {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		ones, _ := a.Mask.Size()
+		if ok && !ip.Unmap().IsLinkLocalUnicast() {
+			all = append(all, netip.PrefixFrom(ip.Unmap(), ones).Masked())
+		}
+	}
+	return all
+}

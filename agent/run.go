@@ -1,0 +1,278 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"farlan/discovery"
+	"farlan/discovery/p2p"
+	"farlan/overlay"
+	"farlan/overlay/link"
+)
+
+// stopTime is how long an agent that was told to stop may take to say goodbye.
+const stopTime = 3 * time.Second
+
+// runAgent starts an agent and returns when it has ended: with nil after ctx was
+// cancelled, with an error if it could not start or can't go on. If it couldn't
+// start, it leaves nothing behind.
+func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
+	network, err := readNetworkKey(c.KeyFile)
+	if err != nil {
+		return err
+	}
+	var undo []func()
+	defer func() {
+		for i := len(undo) - 1; i >= 0; i-- {
+			undo[i]()
+		}
+	}()
+	state, err := openState(c.StateDir)
+	if err != nil {
+		return err
+	}
+	undo = append(undo, func() {
+		if err != nil {
+			state.undo()
+		} else {
+			state.close()
+		}
+	})
+	sockets, err := openSockets(c)
+	if err != nil {
+		return err
+	}
+	undo = append(undo, func() { closeSockets(sockets) })
+	listener, err := listenControl(c.Socket)
+	if err != nil {
+		return err
+	}
+	undo = append(undo, func() { _ = listener.Close() }) // removes the socket file, too
+	ports, err := openPorts(c)
+	if err != nil {
+		return err
+	}
+	undo = append(undo, func() { _ = closePorts(ports) })
+	ident, err := state.identity()
+	if err != nil {
+		return err
+	}
+	n := newNode(c, log, network, ident)
+	n.state, n.sockets = state, sockets
+	n.setPorts(ports)
+	return n.run(ctx, listener)
+}
+
+// setPorts gives the node its ports, before it runs.
+func (n *node) setPorts(ports []*port) {
+	n.ports = ports
+	for _, p := range ports {
+		n.sw.LAN = append(n.sw.LAN, p.kind == "lan")
+	}
+	prefixes := overlayPrefixes(ports)
+	n.overlays.Store(&prefixes)
+	n.send = n.sender()
+}
+
+// run starts every goroutine of the agent, and joins them.
+func (n *node) run(ctx context.Context, listener net.Listener) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	// What must end the agent, and what goes on until the loop has said goodbye.
+	start := func(ctx context.Context, name string, f func(context.Context) error) {
+		wg.Go(func() {
+			if err := f(ctx); err != nil {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	after, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	n.spawn = func(name string, f func(context.Context) error) { start(ctx, name, f) }
+	if err := n.startP2P(start, after); err != nil {
+		return err
+	}
+	for _, s := range n.sockets {
+		in := newInbound(n, s.Data)
+		start(ctx, "socket", func(context.Context) error { return in.run() })
+	}
+	for i := range n.ports {
+		start(ctx, "port", func(context.Context) error { return n.carry(i) })
+	}
+	server := n.server(listener)
+	start(ctx, "control socket", server.serve)
+	looped := make(chan struct{})
+	start(ctx, "loop", func(ctx context.Context) error { defer close(looped); return n.loop(ctx) })
+	n.announce()
+
+	<-looped
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	server.stop()
+	stop() // libp2p: sends what is queued, and closes
+	_ = closePorts(n.ports)
+	for _, s := range n.sockets {
+		_ = s.Data.Close()
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// carry reads a port until it is closed. A port that fails doesn't end the
+// agent: the others go on, and status says so.
+func (n *node) carry(i int) error {
+	if err := newOutgoing(n, i).run(); err != nil {
+		n.ports[i].failed.Store(err.Error())
+		n.log.Error("port failed", "port", n.ports[i].name, "error", err)
+	}
+	return nil
+}
+
+// startP2P makes the libp2p node and runs it.
+func (n *node) startP2P(start func(context.Context, string, func(context.Context) error), ctx context.Context) error {
+	var sockets []net.PacketConn
+	for _, s := range n.sockets {
+		sockets = append(sockets, s.Control)
+	}
+	must := func(e event) {
+		if !n.mail.put(e) {
+			n.drops.add(dropBusy)
+		}
+	}
+	node, err := p2p.New(p2p.Config{
+		Key: n.ident.key, Network: n.network, Sockets: sockets, Bootstrap: n.cfg.Bootstrap, Log: n.log,
+		Addrs:  n.underlay,
+		Usable: n.usable,
+		Go: func(f func()) {
+			start(ctx, "libp2p", func(context.Context) error { f(); return nil })
+		},
+		Connected: func(id overlay.AgentID) {
+			must(func(now overlay.Instant) { n.control.connected[id] = true; n.store.Connected(now, id) })
+		},
+		Disconnected: func(id overlay.AgentID) {
+			must(func(overlay.Instant) { delete(n.control.connected, id); n.store.Disconnected(id) })
+		},
+		Message: func(from overlay.AgentID, msg []byte) {
+			if !n.mail.offer(func(now overlay.Instant) {
+				if err := n.store.Receive(now, from, msg); err != nil {
+					n.log.Debug("record refused", "from", from, "error", err)
+				}
+			}) {
+				n.drops.add(dropBusy)
+			}
+		},
+		Found: func(id overlay.AgentID, addrs []netip.AddrPort) {
+			n.mail.offer(func(now overlay.Instant) { n.found(now, id, addrs) })
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("libp2p: %w", err)
+	}
+	n.p2p = node
+	n.recall()
+	start(ctx, "libp2p", node.Run)
+	return nil
+}
+
+// recall loads the peers remembered from before.
+func (n *node) recall() {
+	records, err := n.state.load(n.network.ID(), n.started)
+	if err != nil {
+		n.log.Warn("starting without remembered peers", "error", err)
+	}
+	if bad := n.store.Load(n.now(), records); bad > 0 {
+		n.log.Warn("some remembered records are damaged", "count", bad)
+	}
+}
+
+// announce says that the agent is ready.
+func (n *node) announce() {
+	n.log.Info("ready", "name", n.cfg.Name, "id", n.self, "network", n.network.ID(), "listen", n.multiaddrs())
+	_, _ = daemon.SdNotify(false, fmt.Sprintf("%s\nSTATUS=%s: ready, looking for members", daemon.SdNotifyReady, n.cfg.Name))
+}
+
+// multiaddrs returns what another agent can take as --bootstrap.
+func (n *node) multiaddrs() []string {
+	all := []string{}
+	for _, a := range n.underlay() {
+		all = append(all, p2p.Multiaddr(n.self, a))
+	}
+	return all
+}
+
+// openSockets binds the port, on both families if the address is not given.
+func openSockets(c *config) ([]socketPair, error) {
+	first, err := link.Open(c.Listen)
+	if err != nil {
+		return nil, socketError(c, err)
+	}
+	sockets := []socketPair{first}
+	if !c.Dual {
+		return sockets, nil
+	}
+	six := netip.AddrPortFrom(netip.IPv6Unspecified(), first.Data.LocalAddr().Port())
+	second, err := link.Open(six)
+	switch {
+	case err == nil:
+		sockets = append(sockets, second)
+	case !errors.Is(err, syscall.EAFNOSUPPORT) && !errors.Is(err, syscall.EADDRNOTAVAIL): // this host has IPv6
+		closeSockets(sockets)
+		return nil, socketError(c, err)
+	}
+	return sockets, nil
+}
+
+func socketError(c *config, err error) error {
+	port := c.Listen.Port()
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return hintf("another farlan or another program has it ('ss -ulpn sport = :%d' tells which): stop that one, or choose another port with --listen", port)(
+			"--listen: port %d is in use: %w", port, err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return hintf("'ip addr' lists this host's addresses")("--listen: this host doesn't have the address %v: %w", c.Listen.Addr(), err)
+	case errors.Is(err, os.ErrPermission):
+		return hintf("choose a port above 1023, or run as root")("--listen: not allowed to use port %d: %w", port, err)
+	}
+	return fmt.Errorf("--listen: %w", err)
+}
+
+func closeSockets(sockets []socketPair) {
+	for _, s := range sockets {
+		_ = s.Close()
+	}
+}
+
+// readNetworkKey reads a network key that nobody else may read.
+func readNetworkKey(path string) (discovery.NetworkKey, error) {
+	fail := hintf("on the first agent make it with 'farlan key new %s'; on the others copy that file", path)
+	info, err := os.Stat(path)
+	if err != nil {
+		return discovery.NetworkKey{}, fail("network key: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return discovery.NetworkKey{}, hintf("make it private with 'chmod 600 %s'; if others may have read it, make a new key", path)(
+			"network key %s: others can read it (mode %04o)", path, info.Mode().Perm())
+	}
+	b, err := readBounded(path)
+	if err != nil {
+		return discovery.NetworkKey{}, fail("network key: %w", err)
+	}
+	key, err := discovery.ParseNetworkKey(b)
+	if err != nil {
+		return discovery.NetworkKey{}, hintf("copy the file again from another agent, unchanged")("network key %s: %w", path, err)
+	}
+	return key, nil
+}

@@ -1,0 +1,137 @@
+package agent
+
+import "time"
+
+// What the client commands print with --json, and what the control socket
+// answers: the contract of the command line. Fields are added, never changed or
+// dropped. A value that isn't known is null.
+
+const schemaVersion = 1
+
+type statusView struct {
+	Schema  int          `json:"schema_version"`
+	ID      string       `json:"id"`
+	Name    string       `json:"name"`
+	Network string       `json:"network"`
+	Version string       `json:"version"`
+	Started time.Time    `json:"started"`
+	State   string       `json:"state"` // starting, ready, degraded
+	Listen  []string     `json:"listen"`
+	Ports   []portView   `json:"ports"`
+	Peers   int          `json:"peers"`
+	Links   int          `json:"links"`
+	Control int          `json:"control_connections"`
+	Health  []healthView `json:"health"`
+	Uplink  *uplinkView  `json:"uplink"` // null: not configured
+	Drops   []dropView   `json:"drops"`  // frames and datagrams dropped, by reason
+}
+
+type portView struct {
+	Name     string `json:"name"`
+	Kind     string `json:"kind"`
+	Role     string `json:"role"`
+	MTU      int    `json:"mtu"`
+	Offload  bool   `json:"offload"`
+	Stations int    `json:"stations"`
+	Bridge   string `json:"bridge,omitempty"`
+}
+
+type healthView struct {
+	Check  string `json:"check"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+	Hint   string `json:"hint"`
+}
+
+type uplinkView struct {
+	UpMbit             float64 `json:"up_mbit"`
+	DownMbit           float64 `json:"down_mbit"`
+	ReservableUpMbit   float64 `json:"reservable_up_mbit"`
+	ReservableDownMbit float64 `json:"reservable_down_mbit"`
+}
+
+type dropView struct {
+	Reason string `json:"reason"`
+	Count  uint64 `json:"count"`
+}
+
+type peersView struct {
+	Schema int        `json:"schema_version"`
+	Peers  []peerView `json:"peers"`
+}
+
+type peerView struct {
+	ID        string     `json:"id"`
+	Name      string     `json:"name"`
+	State     string     `json:"state"` // up, suspect, gone
+	Path      string     `json:"path"`  // self, direct, relayed, none
+	Via       []string   `json:"via"`
+	Transport *string    `json:"transport"` // udp, stream
+	Address   *string    `json:"address"`
+	RTTms     *float64   `json:"rtt_ms"`
+	Loss      *float64   `json:"loss"`
+	LastSeen  *time.Time `json:"last_seen"`
+}
+
+type linksView struct {
+	Schema int        `json:"schema_version"`
+	Links  []linkView `json:"links"`
+}
+
+type linkView struct {
+	From      string   `json:"from"`
+	To        string   `json:"to"`
+	State     string   `json:"state"` // up, down, probing
+	Transport *string  `json:"transport"`
+	RTTms     *float64 `json:"rtt_ms"`
+	Reason    string   `json:"reason"`
+}
+
+type stationsView struct {
+	Schema   int           `json:"schema_version"`
+	Stations []stationView `json:"stations"`
+}
+
+type stationView struct {
+	MAC      string   `json:"mac"`
+	IPs      []string `json:"ips"`
+	Agent    string   `json:"agent"`
+	Port     *string  `json:"port"` // null: the other agent knows
+	Local    bool     `json:"local"`
+	Sequence uint64   `json:"sequence"`
+	AgeS     float64  `json:"age_s"`
+}
+
+type pingView struct {
+	Schema   int      `json:"schema_version"`
+	To       string   `json:"to"`
+	Path     []string `json:"path"`
+	Sent     int      `json:"sent"`
+	Received int      `json:"received"`
+	MinMs    *float64 `json:"rtt_min_ms"`
+	P50Ms    *float64 `json:"rtt_p50_ms"`
+	P99Ms    *float64 `json:"rtt_p99_ms"`
+}
+
+type versionView struct {
+	Schema  int    `json:"schema_version"`
+	Version string `json:"version"`
+	Wire    int    `json:"wire_version"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+}
+
+// errorView is the control socket's answer to what it can't do.
+type errorView struct {
+	Error string `json:"error"`
+	Hint  string `json:"hint"`
+	Code  int    `json:"code"` // the command's exit code
+}
+
+func millis(d time.Duration) *float64 {
+	ms := float64(d.Microseconds()) / 1000
+	return &ms
+}
+
+func ptr[T any](v T) *T { return &v }

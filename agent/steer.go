@@ -1,0 +1,290 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"farlan/discovery"
+	"farlan/measure"
+	"farlan/overlay"
+)
+
+const (
+	controlDegree = 8 // control connections that an agent opens and keeps
+	dhtServers    = 8 // agents that serve the DHT
+	serverEvery   = 5 * time.Second
+	// serverAfter is how long an agent that isn't alone knows the network before
+	// it may serve the DHT: every server costs every agent a connection, and
+	// those who don't know all members yet would choose too many.
+	serverAfter   = 15 * time.Second
+	foundPatience = 3 * time.Second
+	// settleTime is how long no new member must have turned up before an agent
+	// decides by how many there are.
+	settleTime   = 2 * time.Second
+	dialRetry    = 2 * time.Second
+	dialRetryMax = 2 * time.Minute
+	maxDials     = 16 // at once
+)
+
+// control is what the loop knows of the control connections.
+type control struct {
+	next      overlay.Instant
+	connected map[overlay.AgentID]bool
+	dials     map[overlay.AgentID]dial
+	dialing   int
+	found     map[overlay.AgentID]overlay.Instant // by the DHT, without a record: since when
+	met       overlay.Instant                     // when a member was last met
+	server    bool                                // what the DHT was told
+	chosen    overlay.Instant                     // when that was decided, 0 not yet
+}
+
+// A dial is an attempt to connect to an agent, and how often it failed.
+type dial struct {
+	running bool
+	fails   int
+	again   overlay.Instant
+}
+
+func newControl() control {
+	return control{
+		found:     make(map[overlay.AgentID]overlay.Instant),
+		connected: make(map[overlay.AgentID]bool),
+		dials:     make(map[overlay.AgentID]dial),
+	}
+}
+
+// ownRecords is what this agent tells of itself.
+type ownRecords struct {
+	member, links overlay.Instant // when told last, 0 to tell at once
+	addrs         []netip.AddrPort
+	told          []discovery.Link
+	left          bool
+}
+
+// due says that the record of a kind must be told again, unless it is the one
+// with the version that was told last.
+func (o *ownRecords) due(kind discovery.Kind, version uint64) {
+	switch kind {
+	case discovery.KindMember:
+		if uint64(o.member) < version {
+			o.member = 0
+		}
+	case discovery.KindLinks:
+		if uint64(o.links) < version {
+			o.links, o.told = 0, nil
+		}
+	}
+}
+
+// steer looks after the control connections and this agent's own records.
+func (n *node) steer(now overlay.Instant) {
+	if now.Before(n.control.next) && n.own.member != 0 {
+		return
+	}
+	n.control.next = now.Add(controlEvery)
+	prefixes := overlayPrefixes(n.ports)
+	n.overlays.Store(&prefixes)
+	n.tell(now)
+	live := n.liveMembers()
+	want := discovery.Neighbours(n.self, live, controlDegree)
+	settled := now.Sub(n.control.met) >= settleTime
+	switch {
+	case len(n.control.connected) == 0:
+		want = live // whoever is there
+	case !settled && len(n.control.connected) >= 2:
+		want = nil // these will tell of more
+	}
+	for _, id := range want {
+		n.dial(now, id, nil)
+	}
+	if settled {
+		n.p2p.Keep(want)
+		n.chooseServer(now, live)
+	}
+	n.complain(now)
+}
+
+// chooseServer decides from time to time whether this agent serves the DHT: it
+// does if it is one of those whom all agents that know the same members choose.
+func (n *node) chooseServer(now overlay.Instant, live []overlay.AgentID) {
+	c := &n.control
+	first := n.epoch // a first agent serves at once, or newcomers find nobody
+	switch {
+	case len(live) > 0:
+		// Not all at the same time.
+		first = first.Add(serverAfter + time.Duration(n.self[0])*serverAfter/256)
+	case len(n.cfg.Bootstrap) > 0:
+		first = first.Add(serverEvery)
+	}
+	if now.Before(first) || (c.chosen != 0 && now.Sub(c.chosen) < serverEvery) {
+		return
+	}
+	server := slices.Contains(discovery.Servers(append(live, n.self), dhtServers), n.self)
+	if c.chosen == 0 || c.server != server {
+		n.p2p.SetServer(server)
+	}
+	c.chosen, c.server = now, server
+}
+
+// complain says once that nobody answers, and once that somebody does.
+func (n *node) complain(now overlay.Instant) {
+	h := n.checkJoin(now)
+	if !h.OK && !n.lonely {
+		n.log.Error("nobody answered", "detail", h.Detail, "hint", h.Hint)
+	} else if h.OK && n.lonely {
+		n.log.Info("a member answered")
+	}
+	n.lonely = !h.OK
+}
+
+// liveMembers returns the other members that are not known to be gone.
+func (n *node) liveMembers() []overlay.AgentID {
+	var live []overlay.AgentID
+	for _, p := range n.byIndex {
+		if p != nil && p.state != measure.Gone {
+			live = append(live, p.id)
+		}
+	}
+	slices.SortFunc(live, overlay.AgentID.Compare)
+	return live
+}
+
+// found takes an agent that the DHT named. Those whose record is known need no
+// connection for it; the others' records are most often on their way from
+// whoever is connected, so they are dialled only when they don't come: then the
+// network is in pieces, and this joins them.
+func (n *node) found(now overlay.Instant, id overlay.AgentID, addrs []netip.AddrPort) {
+	c := &n.control
+	if n.peers[id] != nil {
+		delete(c.found, id)
+		return
+	}
+	since, again := c.found[id]
+	if !again {
+		since = now
+		if len(c.found) < overlay.MaxContacts { // strangers that the DHT named
+			c.found[id] = now
+		}
+	}
+	if len(c.connected) == 0 || now.Sub(since) >= foundPatience {
+		n.dial(now, id, addrs)
+	}
+}
+
+// dial opens a control connection unless there is one, or an attempt is under
+// way or failed a moment ago. Without addrs it uses those of the member's
+// record.
+func (n *node) dial(now overlay.Instant, id overlay.AgentID, addrs []netip.AddrPort) {
+	c := &n.control
+	d := c.dials[id]
+	if id == n.self || c.connected[id] || d.running || now.Before(d.again) || c.dialing >= maxDials {
+		return
+	}
+	if m, ok := n.store.Member(id); ok {
+		addrs = append(slices.Clone(addrs), m.Addrs...)
+	}
+	if addrs = n.reachable(addrs); len(addrs) == 0 {
+		return
+	}
+	d.running = true
+	c.dials[id] = d
+	c.dialing++
+	n.spawn("dial", func(ctx context.Context) error {
+		err := n.p2p.Dial(ctx, id, addrs)
+		n.mail.put(func(now overlay.Instant) { n.dialled(now, id, err) })
+		return nil
+	})
+}
+
+func (n *node) dialled(now overlay.Instant, id overlay.AgentID, err error) {
+	c := &n.control
+	c.dialing--
+	d := c.dials[id]
+	d.running = false
+	if err == nil {
+		delete(c.dials, id)
+		return
+	}
+	n.log.Debug("dial failed", "id", id, "error", err)
+	d.again = now.Add(min(dialRetry<<min(d.fails, 10), dialRetryMax))
+	d.fails++
+	c.dials[id] = d
+	if len(c.dials) > overlay.MaxContacts { // strangers that the DHT named
+		delete(c.dials, id)
+	}
+}
+
+// tell publishes what this agent says of itself, if that is news.
+func (n *node) tell(now overlay.Instant) {
+	addrs := n.underlay()
+	if n.own.member == 0 || !slices.Equal(addrs, n.own.addrs) || now.Sub(n.own.member) >= renewEvery {
+		m := discovery.Member{Name: n.cfg.Name, SessionKey: n.ident.static.Public, Addrs: addrs, Left: n.own.left}
+		if body, err := m.Append(nil); err != nil {
+			n.log.Error("can't tell of this agent", "error", err)
+		} else if v, ok := n.sign(now, discovery.KindMember, body); ok {
+			n.own.member, n.own.addrs = overlay.Instant(v), addrs
+		}
+	}
+	since := now.Sub(n.own.links)
+	if since < linksEvery {
+		return
+	}
+	links := n.ownLinks(now)
+	switch {
+	case n.own.told == nil || !slices.EqualFunc(links, n.own.told, samePeer): // at once
+	case otherRTT(n.own.told, links) && since >= rttEvery:
+	case since >= renewEvery:
+	default:
+		return
+	}
+	if body, err := discovery.AppendLinks(nil, links); err != nil {
+		n.log.Error("can't tell of this agent's links", "error", err)
+	} else if v, ok := n.sign(now, discovery.KindLinks, body); ok {
+		n.own.links, n.own.told = overlay.Instant(v), links
+	}
+}
+
+// sign publishes a record of this agent and returns its version.
+func (n *node) sign(now overlay.Instant, kind discovery.Kind, body []byte) (version uint64, ok bool) {
+	r, err := discovery.SignRecord(n.ident.key, n.network, discovery.Record{
+		Kind: kind, Version: n.store.NextVersion(now),
+		Expires: now.Add(discovery.RecordLifetime).Time().Unix(), Body: body,
+	})
+	if err != nil {
+		n.log.Error("can't sign a record", "kind", kind, "error", err)
+		return 0, false
+	}
+	n.store.Publish(now, r)
+	return r.Version, true
+}
+
+// ownLinks returns the agents that this one has a link to, ascending.
+func (n *node) ownLinks(now overlay.Instant) []discovery.Link {
+	links := []discovery.Link{}
+	for _, p := range n.view.Load().linked {
+		if p.state != measure.Up || len(links) == discovery.MaxLinks {
+			continue
+		}
+		p.mu.Lock()
+		rtt, _ := p.path.RTT(now)
+		p.mu.Unlock()
+		links = append(links, discovery.Link{Peer: p.id, RTTMicros: uint32(min(rtt.Microseconds(), 1<<31))})
+	}
+	return links
+}
+
+func samePeer(a, b discovery.Link) bool { return a.Peer == b.Peer }
+
+// otherRTT says whether a round trip became known, or changed by 10 % and 2 ms.
+// Both lists are of the same links.
+func otherRTT(old, new []discovery.Link) bool {
+	for i := range old {
+		a, b := int64(old[i].RTTMicros), int64(new[i].RTTMicros)
+		if change := max(a-b, b-a); (a == 0) != (b == 0) || (change >= 2000 && change*10 >= a) {
+			return true
+		}
+	}
+	return false
+}

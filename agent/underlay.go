@@ -1,0 +1,74 @@
+package agent
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+
+	"farlan/discovery"
+)
+
+// underlay returns the addresses under which others may reach this agent now:
+// those that the operator advertises, then those of the host's interfaces that
+// the agent listens on, but for the overlay's own.
+func (n *node) underlay() []netip.AddrPort {
+	all := slices.Clone(n.cfg.Advertise)
+	port := n.sockets[0].Data.LocalAddr().Port()
+	if !n.cfg.Listen.Addr().IsUnspecified() {
+		all = append(all, netip.AddrPortFrom(n.cfg.Listen.Addr(), port))
+	} else {
+		for _, a := range hostAddrs() {
+			if n.serves(a) && n.usable(a) {
+				all = append(all, netip.AddrPortFrom(a, port))
+			}
+		}
+	}
+	for i := range all {
+		if all[i].Port() == 0 {
+			all[i] = netip.AddrPortFrom(all[i].Addr(), port)
+		}
+	}
+	slices.SortStableFunc(all[len(n.cfg.Advertise):], netip.AddrPort.Compare)
+	all = slices.Compact(all)
+	return all[:min(len(all), discovery.MaxAddrs)]
+}
+
+// serves says whether a socket of the agent's receives at a's family.
+func (n *node) serves(a netip.Addr) bool {
+	return slices.ContainsFunc(n.sockets, func(s socketPair) bool {
+		return s.Data.LocalAddr().Addr().Is4() == a.Is4()
+	})
+}
+
+// usable says whether a is not one of the overlay's own addresses.
+func (n *node) usable(a netip.Addr) bool {
+	prefixes := n.overlays.Load()
+	return prefixes == nil || !slices.ContainsFunc(*prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// reachable returns the addresses of addrs that this agent can send to.
+func (n *node) reachable(addrs []netip.AddrPort) []netip.AddrPort {
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.AddrPort) bool {
+		return !n.serves(a.Addr()) || !n.usable(a.Addr())
+	})
+}
+
+// hostAddrs returns the addresses of this host that others can use.
+func hostAddrs() []netip.Addr {
+	interfaces, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var all []netip.Addr
+	for _, i := range interfaces {
+		ipnet, ok := i.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		a, ok := netip.AddrFromSlice(ipnet.IP)
+		if a = a.Unmap(); ok && a.IsGlobalUnicast() {
+			all = append(all, a)
+		}
+	}
+	return all
+}

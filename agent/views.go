@@ -1,0 +1,242 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"farlan/measure"
+	"farlan/overlay"
+)
+
+const (
+	joinPatience = 5 * time.Second // before "nobody answered" is a fault
+	fullMesh     = "full mesh: every agent is linked to every other"
+)
+
+// names returns what to call every known agent: its own name, with a suffix of
+// its id where several have the same.
+func (n *node) names() map[overlay.AgentID]string {
+	names := map[overlay.AgentID]string{n.self: n.cfg.Name}
+	for id, p := range n.peers {
+		names[id] = p.member.Name
+	}
+	count := make(map[string]int)
+	for _, name := range names {
+		count[name]++
+	}
+	for id, name := range names {
+		if count[name] > 1 {
+			names[id] = name + "-" + id.Short()
+		}
+	}
+	return names
+}
+
+// find returns the peer with a name or id, nil if there is none.
+func (n *node) find(name string, names map[overlay.AgentID]string) *peer {
+	for id, p := range n.peers {
+		if names[id] == name || id.String() == name {
+			return p
+		}
+	}
+	return nil
+}
+
+func (n *node) statusView(now overlay.Instant) statusView {
+	n.drops[dropControl].Store(n.p2p.Counters().Strangers)
+	v := statusView{
+		Schema: schemaVersion, ID: n.self.String(), Name: n.cfg.Name, Network: n.network.ID(),
+		Version: version(), Started: n.started.UTC().Truncate(time.Millisecond), State: "ready",
+		Listen: n.multiaddrs(), Ports: []portView{}, Health: n.health(now), Drops: n.drops.views(),
+		Control: len(n.control.connected),
+	}
+	stations := n.sw.Stations.List()
+	for i, p := range n.ports {
+		role := "forwarding"
+		if p.failure() != "" {
+			role = "blocked"
+		}
+		here := 0
+		for _, s := range stations {
+			if s.Place == overlay.PortPlace(i) {
+				here++
+			}
+		}
+		v.Ports = append(v.Ports, portView{Name: p.name, Kind: p.kind, Role: role, MTU: p.MTU(), Stations: here, Bridge: p.bridge})
+	}
+	for _, p := range n.peers {
+		if p.state == measure.Up {
+			v.Peers++
+			v.Links++
+		}
+	}
+	if up := n.cfg.Uplink; up.Up != 0 {
+		r := up.Reservable()
+		v.Uplink = &uplinkView{up.Up.Mbit(), up.Down.Mbit(), r.Up.Mbit(), r.Down.Mbit()}
+	}
+	if slices.ContainsFunc(v.Health, func(h healthView) bool { return !h.OK }) {
+		v.State = "degraded"
+	}
+	return v
+}
+
+// health checks what can be wrong.
+func (n *node) health(now overlay.Instant) []healthView {
+	checks := []healthView{n.checkJoin(now)}
+	for _, p := range n.ports {
+		h := healthView{Check: "port " + p.name, OK: true, Detail: p.kind + " carries frames"}
+		if f := p.failure(); f != "" {
+			h = healthView{Check: h.Check, Detail: f, Hint: "mend the interface, then start farlan again"}
+		} else if p.warn != "" {
+			h = healthView{Check: h.Check, Detail: p.warn, Hint: "use a wired interface or a bridge"}
+		}
+		checks = append(checks, h)
+	}
+	echoes := n.drops.count(overlay.DropEcho)
+	h := healthView{Check: "loop", OK: echoes < 100, Detail: fmt.Sprintf("%d frames came back by a LAN", echoes)}
+	if !h.OK {
+		h.Hint = "two agents bridge the same LAN, or a cable or bridge joins two sites: keep one of them"
+	}
+	return append(checks, h)
+}
+
+func (n *node) checkJoin(now overlay.Instant) healthView {
+	up := 0
+	for _, p := range n.peers {
+		if p.state == measure.Up {
+			up++
+		}
+	}
+	h := healthView{Check: "members", OK: true, Detail: fmt.Sprintf("%d of %d other members answer", up, len(n.peers))}
+	lonely := up == 0 && len(n.control.connected) == 0
+	switch {
+	case lonely && len(n.cfg.Bootstrap) == 0 && len(n.peers) == 0:
+		h.Detail = "no other member is known yet"
+	case lonely && now.Sub(n.epoch) > joinPatience:
+		h.OK = false
+		h.Detail = "nobody answered"
+		if why := n.p2p.JoinError(); why != "" {
+			h.Detail = why
+		}
+		h.Hint = joinHint
+	}
+	return h
+}
+
+const joinHint = "check that the address and port are a member's and that UDP passes, and that 'farlan key id' says the same there and here"
+
+func (n *node) peersView(now overlay.Instant) peersView {
+	names := n.names()
+	v := peersView{Schema: schemaVersion, Peers: []peerView{{
+		ID: n.self.String(), Name: names[n.self], State: "up", Path: "self", Via: []string{},
+		LastSeen: ptr(now.Time().Truncate(time.Millisecond)),
+	}}}
+	for id, p := range n.peers {
+		if p.state != measure.Gone || now.Sub(p.since) < goneShown {
+			v.Peers = append(v.Peers, p.view(now, names[id]))
+		}
+	}
+	slices.SortFunc(v.Peers, func(a, b peerView) int { return strings.Compare(a.Name, b.Name) })
+	return v
+}
+
+func (p *peer) view(now overlay.Instant, name string) peerView {
+	v := peerView{ID: p.id.String(), Name: name, State: p.state.String(), Path: "none", Via: []string{}}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.path != nil {
+		v.LastSeen = ptr(p.path.LastHeard().Time().Truncate(time.Millisecond))
+	}
+	out := p.out.Load()
+	if out == nil || p.path == nil {
+		return v
+	}
+	v.Path, v.Transport, v.Address = "direct", ptr("udp"), ptr(out.to.String())
+	if rtt, ok := p.path.RTT(now); ok {
+		v.RTTms = millis(rtt)
+	}
+	if loss, ok := p.path.Loss(); ok {
+		v.Loss = &loss
+	}
+	return v
+}
+
+func (n *node) linksView(now overlay.Instant, own bool) linksView {
+	names := n.names()
+	v := linksView{Schema: schemaVersion, Links: []linkView{}}
+	for id, p := range n.peers {
+		if p.state == measure.Gone && now.Sub(p.since) >= goneShown {
+			continue
+		}
+		v.Links = append(v.Links, n.ownLink(now, p, names[id]))
+		if own {
+			continue
+		}
+		links, _ := n.store.Links(id)
+		for _, l := range links {
+			if p.state == measure.Gone || names[l.Peer] == "" {
+				continue // what it said last isn't so any more
+			}
+			link := linkView{From: names[id], To: names[l.Peer], State: "up", Transport: ptr("udp"), Reason: fullMesh}
+			if l.RTTMicros > 0 {
+				link.RTTms = millis(time.Duration(l.RTTMicros) * time.Microsecond)
+			}
+			v.Links = append(v.Links, link)
+		}
+	}
+	slices.SortFunc(v.Links, func(a, b linkView) int {
+		if c := strings.Compare(a.From, b.From); c != 0 {
+			return c
+		}
+		return strings.Compare(a.To, b.To)
+	})
+	return v
+}
+
+func (n *node) ownLink(now overlay.Instant, p *peer, name string) linkView {
+	l := linkView{From: n.cfg.Name, To: name, State: "down", Reason: fullMesh}
+	if n.names()[n.self] != n.cfg.Name {
+		l.From = n.names()[n.self]
+	}
+	switch p.state {
+	case measure.Up:
+		l.State = "up"
+	case measure.Suspect:
+		l.State = "probing"
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.out.Load() == nil || p.path == nil {
+		return l
+	}
+	l.Transport = ptr("udp")
+	if rtt, ok := p.path.RTT(now); ok {
+		l.RTTms = millis(rtt)
+	}
+	return l
+}
+
+func (n *node) stationsView(now overlay.Instant) stationsView {
+	names := n.names()
+	v := stationsView{Schema: schemaVersion, Stations: []stationView{}}
+	for _, s := range n.sw.Stations.List() {
+		row := stationView{
+			MAC: s.MAC.String(), IPs: []string{}, Sequence: s.Sequence,
+			AgeS: now.Sub(s.Seen).Round(time.Millisecond).Seconds(),
+		}
+		for _, ip := range s.IPs {
+			row.IPs = append(row.IPs, ip.String())
+		}
+		if i, ok := s.Place.Port(); ok {
+			row.Agent, row.Port, row.Local = names[n.self], ptr(n.ports[i].name), true
+		} else if i, _ := s.Place.Agent(); i < len(n.byIndex) && n.byIndex[i] != nil {
+			row.Agent = names[n.byIndex[i].id]
+		} else {
+			continue
+		}
+		v.Stations = append(v.Stations, row)
+	}
+	return v
+}

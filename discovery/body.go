@@ -1,0 +1,206 @@
+package discovery
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"unicode"
+	"unicode/utf8"
+
+	"farlan/overlay"
+)
+
+// Limits of what bodies hold.
+const (
+	// MaxName is the longest name of an agent, in bytes: that of a DNS label.
+	MaxName = 63
+	// MaxAddrs is how many addresses a member tells: a few interfaces in both
+	// families and what others see of it.
+	MaxAddrs = 16
+	// MaxLinks is how many links an agent tells.
+	MaxLinks = 1024
+)
+
+// A Member is the body of a KindMember record: who an agent is and where it can
+// be reached.
+//
+//	0     flags: 1 left; the other bits are ignored
+//	1     length n of the name
+//	2–    name, UTF-8, n bytes
+//	      session key, 32 bytes
+//	      number of addresses
+//	      addresses: 4 or 6, then 4 or 16 bytes, then the port, big endian
+//	      anything further is ignored: later versions append fields here
+type Member struct {
+	Name       string           // 1 to MaxName bytes, printable, no white space
+	SessionKey [32]byte         // static X25519 public key of the agent's sessions
+	Addrs      []netip.AddrPort // underlay UDP addresses, at most MaxAddrs, best first
+	// Left says that the agent left in order. The record still lasts as long as
+	// any: were it forgotten earlier, an older one could come back.
+	Left bool
+}
+
+const memberLeft = 1
+
+var (
+	errShort = errors.New("body ends too early")
+	errName  = fmt.Errorf("name must be 1 to %d bytes of printable UTF-8 without white space", MaxName)
+)
+
+// ValidName says whether s can be the name of an agent.
+func ValidName(s string) bool {
+	if len(s) == 0 || len(s) > MaxName || !utf8.ValidString(s) {
+		return false
+	}
+	for _, r := range s {
+		if !unicode.IsPrint(r) || unicode.IsSpace(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// Append appends m's encoding to b. Errors: a name, an address or a number of
+// addresses that can't be told.
+func (m Member) Append(b []byte) ([]byte, error) {
+	if !ValidName(m.Name) {
+		return nil, fmt.Errorf("member %q: %w", m.Name, errName)
+	}
+	if len(m.Addrs) > MaxAddrs {
+		return nil, fmt.Errorf("member %q: %d addresses, at most %d can be told", m.Name, len(m.Addrs), MaxAddrs)
+	}
+	var flags byte
+	if m.Left {
+		flags |= memberLeft
+	}
+	b = append(b, flags, byte(len(m.Name)))
+	b = append(b, m.Name...)
+	b = append(b, m.SessionKey[:]...)
+	b = append(b, byte(len(m.Addrs)))
+	for _, a := range m.Addrs {
+		if !tellable(a) {
+			return nil, fmt.Errorf("member %q: %v is no address to reach an agent at", m.Name, a)
+		}
+		if a.Addr().Is4() {
+			b = append(b, 4)
+		} else {
+			b = append(b, 6)
+		}
+		b = append(b, a.Addr().AsSlice()...)
+		b = binary.BigEndian.AppendUint16(b, a.Port())
+	}
+	return b, nil
+}
+
+// ParseMember reads the encoding of a Member.
+func ParseMember(b []byte) (Member, error) {
+	if len(b) < 2 || len(b) < 2+int(b[1])+32+1 {
+		return Member{}, errShort
+	}
+	n := int(b[1])
+	m := Member{Name: string(b[2 : 2+n]), Left: b[0]&memberLeft != 0}
+	if !ValidName(m.Name) {
+		return Member{}, errName
+	}
+	b = b[2+n:]
+	copy(m.SessionKey[:], b)
+	count := int(b[32])
+	b = b[33:]
+	if count > MaxAddrs {
+		return Member{}, fmt.Errorf("%d addresses, at most %d are taken", count, MaxAddrs)
+	}
+	for range count {
+		a, rest, err := cutAddr(b)
+		if err != nil {
+			return Member{}, err
+		}
+		m.Addrs = append(m.Addrs, a)
+		b = rest
+	}
+	return m, nil
+}
+
+// cutAddr reads the address at the start of b and returns what follows it.
+func cutAddr(b []byte) (netip.AddrPort, []byte, error) {
+	n := 4
+	if len(b) > 0 && b[0] == 6 {
+		n = 16
+	} else if len(b) > 0 && b[0] != 4 {
+		return netip.AddrPort{}, nil, fmt.Errorf("address of family %d", b[0])
+	}
+	if len(b) < 1+n+2 {
+		return netip.AddrPort{}, nil, errShort
+	}
+	ip, _ := netip.AddrFromSlice(b[1 : 1+n])
+	a := netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b[1+n:]))
+	if !tellable(a) {
+		return netip.AddrPort{}, nil, fmt.Errorf("%v is no address to reach an agent at", a)
+	}
+	return a, b[1+n+2:], nil
+}
+
+// tellable says whether a is an address that others can use: it has one
+// encoding, names one host and means the same everywhere.
+func tellable(a netip.AddrPort) bool {
+	ip := a.Addr()
+	return ip.IsValid() && !ip.Is4In6() && ip.Zone() == "" && !ip.IsUnspecified() && !ip.IsMulticast() && a.Port() != 0
+}
+
+// A Link is an agent that the origin of a KindLinks record exchanges datagrams
+// with directly. The body of such a record is, numbers big endian:
+//
+//	0–1   number of links
+//	2–    links by ascending peer: peer, 32 bytes; RTT, 4 bytes
+//	      anything further is ignored: later versions append fields here, in
+//	      the same order if they are about links
+type Link struct {
+	Peer      overlay.AgentID
+	RTTMicros uint32 // minimum round trip of late, in microseconds; 0 if not measured
+}
+
+const linkLen = 36
+
+// AppendLinks appends the encoding of links, in any order, to b. Errors: too
+// many, or a peer twice.
+func AppendLinks(b []byte, links []Link) ([]byte, error) {
+	if len(links) > MaxLinks {
+		return nil, fmt.Errorf("%d links, at most %d can be told", len(links), MaxLinks)
+	}
+	links = slices.SortedFunc(slices.Values(links), func(a, b Link) int { return a.Peer.Compare(b.Peer) })
+	b = binary.BigEndian.AppendUint16(b, uint16(len(links)))
+	for i, l := range links {
+		if i > 0 && links[i-1].Peer == l.Peer {
+			return nil, fmt.Errorf("two links to %s", l.Peer.Short())
+		}
+		b = append(b, l.Peer[:]...)
+		b = binary.BigEndian.AppendUint32(b, l.RTTMicros)
+	}
+	return b, nil
+}
+
+// ParseLinks reads the encoding of links; they are sorted by peer.
+func ParseLinks(b []byte) ([]Link, error) {
+	if len(b) < 2 {
+		return nil, errShort
+	}
+	n := int(binary.BigEndian.Uint16(b))
+	b = b[2:]
+	if n > MaxLinks {
+		return nil, fmt.Errorf("%d links, at most %d are taken", n, MaxLinks)
+	}
+	if len(b) < n*linkLen {
+		return nil, errShort
+	}
+	links := make([]Link, n)
+	for i := range links {
+		l := Link{Peer: overlay.AgentID(b[:32]), RTTMicros: binary.BigEndian.Uint32(b[32:])}
+		if i > 0 && links[i-1].Peer.Compare(l.Peer) >= 0 {
+			return nil, errors.New("links are not in ascending order")
+		}
+		links[i] = l
+		b = b[linkLen:]
+	}
+	return links, nil
+}

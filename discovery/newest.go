@@ -1,0 +1,141 @@
+package discovery
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"math"
+	"slices"
+	"time"
+
+	"farlan/overlay"
+)
+
+// newer says whether a replaces b. Of two records of one version, which only an
+// agent that runs twice makes, all stores keep the same.
+func newer(a, b Record) bool {
+	return cmp.Or(cmp.Compare(a.Version, b.Version), bytes.Compare(b.encoded, a.encoded)) > 0
+}
+
+// refusal returns the counter of the reason to refuse r before looking at its
+// signature, nil if there is none. An own record from the future is taken from
+// others, who believe it: publishing above it is the way back to be heard.
+func (s *Store) refusal(now overlay.Instant, r Record, fromNeighbour bool) *uint64 {
+	unix := int64(now) / int64(time.Second)
+	ahead := r.Version > uint64(max(0, now.Add(maxAhead))) || r.Expires > unix+int64((RecordLifetime+maxAhead)/time.Second)
+	switch {
+	case r.Expires <= unix:
+		return &s.counters.Expired
+	case ahead && !(fromNeighbour && r.Origin == s.self):
+		return &s.counters.Ahead
+	case fromNeighbour && !s.origins[r.Origin].allow(now):
+		return &s.counters.Limited
+	case !s.room(now, r):
+		return &s.counters.Full
+	}
+	return nil
+}
+
+// room says whether the limits leave room for r, after dropping what expired if
+// they don't.
+func (s *Store) room(now overlay.Instant, r Record) bool {
+	fits := func() bool {
+		size := s.bytes + len(r.encoded)
+		if e := s.entries[key{r.Origin, r.Kind}]; e != nil {
+			size -= len(e.record.encoded)
+		}
+		return size <= s.limits.Bytes && (s.origins[r.Origin] != nil || s.originRoom(r.Origin))
+	}
+	if fits() {
+		return true
+	}
+	s.expire(now)
+	return fits()
+}
+
+// originRoom says whether one more origin may come; there is always room for
+// self.
+func (s *Store) originRoom(id overlay.AgentID) bool {
+	others := len(s.origins)
+	if s.origins[s.self] != nil {
+		others--
+	}
+	return id == s.self || others < s.limits.Origins
+}
+
+// put makes the verified r, whose encoding the store keeps, the newest of k.
+func (s *Store) put(now overlay.Instant, k key, r Record) {
+	old := s.entries[k]
+	if old == nil {
+		s.order.add(k)
+		if s.origins[k.origin] == nil {
+			s.origins[k.origin] = &origin{}
+		}
+		s.origins[k.origin].records++
+	} else {
+		s.forget(old)
+	}
+	e := &entry{record: r, sum: sha256.Sum256(r.encoded)}
+	if k.kind == KindMember {
+		e.member, _ = ParseMember(r.Body) // verified
+	}
+	s.entries[k] = e
+	s.bytes += len(r.encoded)
+	s.mix(e.sum)
+	s.origins[k.origin].pay(now)
+	s.nextExpiry = min(s.nextExpiry, expiry(r))
+	if k.origin == s.self {
+		s.own = max(s.own, r.Version)
+	}
+	s.change(Change{Origin: k.origin, Kind: k.kind})
+}
+
+// forget takes e out of the sums.
+func (s *Store) forget(e *entry) {
+	s.bytes -= len(e.record.encoded)
+	s.mix(e.sum)
+}
+
+func (s *Store) mix(sum [32]byte) {
+	for i := range s.hash {
+		s.hash[i] ^= sum[i]
+	}
+}
+
+func (s *Store) change(c Change) {
+	k := key{c.Origin, c.Kind}
+	if i, ok := s.changed[k]; ok {
+		s.changes[i] = c
+		return
+	}
+	s.changed[k] = len(s.changes)
+	s.changes = append(s.changes, c)
+}
+
+// expire drops the records whose time is over.
+func (s *Store) expire(now overlay.Instant) {
+	s.nextExpiry = math.MaxInt64
+	s.order = slices.DeleteFunc(s.order, func(k key) bool {
+		e := s.entries[k]
+		at := expiry(e.record)
+		if at > now {
+			s.nextExpiry = min(s.nextExpiry, at)
+			return false
+		}
+		s.forget(e)
+		delete(s.entries, k)
+		if s.origins[k.origin].records--; s.origins[k.origin].records == 0 {
+			delete(s.origins, k.origin)
+		}
+		s.change(Change{Origin: k.origin, Kind: k.kind, Gone: true})
+		return true
+	})
+}
+
+// expiry returns when r is forgotten.
+func expiry(r Record) overlay.Instant {
+	if r.Expires > math.MaxInt64/int64(time.Second) {
+		return math.MaxInt64
+	}
+	return overlay.Instant(max(r.Expires, 0) * int64(time.Second))
+}

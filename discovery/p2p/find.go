@@ -1,0 +1,212 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	ds "github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p-kad-dht/records"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multihash"
+
+	"farlan/discovery"
+)
+
+const (
+	// searchDelay lets connections that come together share one search.
+	searchDelay = 300 * time.Millisecond
+	// After a start, after having been alone, and after SetServer, searches
+	// follow each other after 1, 2, 4 and then each 8 seconds for half a minute:
+	// others come at the same time. Then each minute, and after ten minutes
+	// rarely: by then the records tell who is here, and the DHT is only needed
+	// for a network that fell apart. Each search may open a connection to every
+	// server.
+	searchFirst  = time.Second
+	searchMost   = 8 * time.Second
+	searchEager  = 30 * time.Second
+	searchSteady = time.Minute
+	searchWarm   = 10 * time.Minute
+	searchRarely = 10 * time.Minute
+	// searchTimeout bounds one round through the DHT.
+	searchTimeout = 15 * time.Second
+
+	// provideEvery is how often this agent tells the DHT again that it is here,
+	// and where.
+	provideEvery = 10 * time.Minute
+	// provideValid is how long servers believe it: this hour's rendezvous and
+	// the last one's are looked at.
+	provideValid = 3 * time.Hour
+	// maxProvided is how many (agent, rendezvous) pairs a server holds; what
+	// comes beyond is refused until old ones expire.
+	maxProvided = 16384
+)
+
+// newDHT makes the network's own DHT on a host: its own protocol name, client
+// until SetServer, no values, only usable addresses.
+func newDHT(h host.Host, cfg Config) (*dht.IpfsDHT, error) {
+	return dht.New(h,
+		dht.ProtocolPrefix(protocol.ID(cfg.Network.ProtocolPrefix())),
+		dht.Mode(dht.ModeAuto),
+		dht.DisableValues(),
+		dht.AddressFilter(func(addrs []ma.Multiaddr) []ma.Multiaddr { return cfg.quicAddrs(cfg.addrPorts(addrs)) }),
+		dht.RoutingTableRefreshPeriod(10*time.Minute),
+		dht.ProviderDatastore(dssync.MutexWrap(&bounded{MapDatastore: ds.NewMapDatastore()})),
+		dht.ProviderManagerOpts(records.ProvideValidity(provideValid), records.ProviderAddrTTL(provideValid)),
+	)
+}
+
+// bounded is a datastore in memory that refuses to grow beyond maxProvided.
+type bounded struct {
+	*ds.MapDatastore
+	n int
+}
+
+var errFull = errors.New("datastore is full")
+
+// Put implements ds.Datastore.
+func (b *bounded) Put(ctx context.Context, k ds.Key, v []byte) error {
+	has, err := b.Has(ctx, k)
+	if err != nil {
+		return err
+	}
+	if !has && b.n >= maxProvided {
+		return errFull
+	}
+	if !has {
+		b.n++
+	}
+	return b.MapDatastore.Put(ctx, k, v)
+}
+
+// Delete implements ds.Datastore.
+func (b *bounded) Delete(ctx context.Context, k ds.Key) error {
+	if has, err := b.Has(ctx, k); err != nil || !has {
+		return err
+	}
+	b.n--
+	return b.MapDatastore.Delete(ctx, k)
+}
+
+// Batch implements ds.Batching.
+func (b *bounded) Batch(context.Context) (ds.Batch, error) { return ds.NewBasicBatch(b), nil }
+
+// hours returns the hours since the Unix epoch of the rendezvous to look under:
+// the current one first, under which this agent is found, the last one, and
+// shortly before the next that one too, for agents whose clocks are ahead.
+func hours(now time.Time) []int64 {
+	h := now.Unix() / 3600
+	out := []int64{h, h - 1}
+	if now.Unix()%3600 >= 55*60 {
+		out = append(out, h+1)
+	}
+	return out
+}
+
+// rendezvous returns the content id of an hour's rendezvous.
+func rendezvous(k discovery.NetworkKey, hour int64) (cid.Cid, error) {
+	h, err := multihash.Encode(k.Rendezvous(hour), multihash.SHA2_256)
+	return cid.NewCidV1(cid.Raw, h), err
+}
+
+// searchSoon asks for a search.
+func (n *Node) searchSoon() { nudge(n.search) }
+
+// seek tells the DHT that this agent is here and looks for others, until the
+// node ends.
+func (n *Node) seek() {
+	var eager time.Time // since when others are expected to come
+	gap := searchFirst
+	provide, find := time.Now(), time.Now()
+	for {
+		wake := provide
+		if find.Before(wake) {
+			wake = find
+		}
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-n.search:
+			if !n.sleep(searchDelay) {
+				return
+			}
+			eager, gap = time.Now(), searchFirst
+			provide, find = eager, eager
+		case <-time.After(time.Until(wake)):
+		}
+		now := time.Now()
+		if !now.Before(provide) {
+			provide = time.Now().Add(n.provide(now, gap))
+		}
+		if !now.Before(find) {
+			n.find(now)
+			find = time.Now().Add(searchGap(now.Sub(eager), gap))
+			gap = min(2*gap, searchMost)
+		}
+	}
+}
+
+// searchGap returns how long to wait between two searches.
+func searchGap(eager, gap time.Duration) time.Duration {
+	switch {
+	case eager < searchEager:
+		return gap
+	case eager < searchWarm:
+		return searchSteady
+	}
+	return searchRarely
+}
+
+// welcome asks for a search because somebody has come: at once after having
+// been alone, and in the first minute because the newcomer may be a server.
+func (n *Node) welcome(first bool) {
+	if first || time.Since(n.born) < searchSteady {
+		n.searchSoon()
+	}
+}
+
+// provide tells the DHT where this agent is and returns when to do it again: at
+// the latest at the next hour.
+func (n *Node) provide(now time.Time, again time.Duration) time.Duration {
+	ctx, cancel := context.WithTimeout(n.ctx, searchTimeout)
+	defer cancel()
+	c, err := rendezvous(n.cfg.Network, hours(now)[0])
+	if err == nil {
+		err = n.dht.Provide(ctx, c, true)
+	}
+	if err != nil && n.Joined() {
+		n.cfg.Log.Debug("DHT does not take our address", "error", err)
+		return again
+	}
+	return min(provideEvery, time.Until(now.Truncate(time.Hour).Add(time.Hour)))
+}
+
+// find looks for others, under all rendezvous of the moment at the same time.
+func (n *Node) find(now time.Time) {
+	if !n.Joined() {
+		return // a connection starts the next search
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, searchTimeout)
+	defer cancel()
+	each(n, hours(now), func(hour int64) {
+		c, err := rendezvous(n.cfg.Network, hour)
+		if err != nil {
+			return
+		}
+		for info := range n.dht.FindProvidersAsync(ctx, c, 0) {
+			id, ok := agentID(info.ID)
+			if !ok || id == n.self || n.host.Network().Connectedness(info.ID) == network.Connected {
+				continue
+			}
+			if addrs := n.cfg.addrPorts(info.Addrs); len(addrs) > 0 {
+				n.cfg.Found(id, addrs)
+			}
+		}
+	})
+}

@@ -1,0 +1,220 @@
+package p2p
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/control"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
+	"github.com/libp2p/go-libp2p/x/rate"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/quic-go/quic-go"
+	"go.uber.org/fx"
+)
+
+const (
+	// dialTimeout is how long a dial may take: several round trips around the
+	// world, but a dead seed must not hold up those behind it.
+	dialTimeout = 2 * time.Second
+
+	// Limits of connections. libp2p's own (8 connections of one IPv4 address,
+	// 64 to 128 in all) are too low for agents behind one address, and for a
+	// server of the DHT. A connection costs about 100 KB.
+	maxConns        = 1024
+	maxConnsPerAddr = 256 // of one IPv4 address or IPv6 /56
+	maxConnsPerSite = 512 // of one IPv6 /48
+	// newConnsPerSecond is how many connections a second one address may open,
+	// after a burst of maxConnsPerAddr.
+	newConnsPerSecond = 10
+
+	// maxRecordStreams is how many incoming streams of records a peer may have:
+	// one, and another one while the first is being replaced.
+	maxRecordStreams = 4
+)
+
+// newHost makes a libp2p host that speaks QUIC through the doors, and nothing
+// else: no relay, no autonat, no hole punching, no mDNS, no ping, no metrics.
+func newHost(cfg Config, ds doors, records protocol.ID) (host.Host, error) {
+	key, err := crypto.UnmarshalEd25519PrivateKey(cfg.Key)
+	if err != nil {
+		return nil, err
+	}
+	limits, err := newResourceManager(records)
+	if err != nil {
+		return nil, err
+	}
+	var listen []ma.Multiaddr
+	for _, c := range ds.all() {
+		m, err := quicreuse.ToQuicMultiaddr(c.LocalAddr(), quic.Version1)
+		if err != nil {
+			return nil, err
+		}
+		listen = append(listen, m)
+	}
+	return libp2p.New(
+		libp2p.Identity(key),
+		libp2p.ListenAddrs(listen...),
+		libp2p.NoTransports,
+		libp2p.Transport(libp2pquic.NewTransport),
+		libp2p.QUICReuse(reuse(ds)),
+		libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return cfg.multiaddrs() }),
+		libp2p.ConnectionGater(gater{cfg.usable}),
+		libp2p.ConnectionManager(connmgr.NullConnMgr{}), // Node.sweep does it
+		libp2p.ResourceManager(limits),
+		libp2p.WithDialTimeout(dialTimeout),
+		libp2p.UserAgent("farlan"),
+		libp2p.ProtocolVersion(cfg.Network.ProtocolPrefix()),
+		libp2p.DisableRelay(),
+		libp2p.DisableMetrics(),
+		libp2p.DisableIdentifyAddressDiscovery(),
+		libp2p.Ping(false),
+		// Autonat would tell the DHT whether to serve; SetServer does that.
+		libp2p.ForceReachabilityPrivate(),
+		// These would take a hundred dead addresses as proof that no UDP
+		// passes, and there is nothing but UDP here.
+		libp2p.UDPBlackHoleSuccessCounter(nil),
+		libp2p.IPv6BlackHoleSuccessCounter(nil),
+	)
+}
+
+// reuse returns the constructor of libp2p's QUIC sockets: always ours. Like
+// libp2p's own constructor, which it replaces, it hands connections to the
+// resource manager before their handshake, and closes with the host.
+func reuse(ds doors) any {
+	return func(reset quic.StatelessResetKey, token quic.TokenGeneratorKey, limits network.ResourceManager, lifecycle fx.Lifecycle) (*quicreuse.ConnManager, error) {
+		m, err := quicreuse.NewConnManager(reset, token,
+			// It is asked for a socket to listen on, and for one of a random port
+			// when a dial finds no listener of its family: that gets an error.
+			quicreuse.OverrideListenUDP(func(network string, _ *net.UDPAddr) (net.PacketConn, error) {
+				return ds.of(network)
+			}),
+			quicreuse.OverrideSourceIPSelector(func() (quicreuse.SourceIPSelector, error) { return source{ds}, nil }),
+			quicreuse.VerifySourceAddress(limits.VerifySourceAddress),
+			quicreuse.ConnContext(func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+				addr, err := quicreuse.ToQuicMultiaddr(info.RemoteAddr, quic.Version1)
+				if err != nil {
+					addr = nil // the resource manager decides
+				}
+				scope, err := limits.OpenConnection(network.DirInbound, false, addr)
+				if err != nil {
+					return ctx, err
+				}
+				ctx = network.WithConnManagementScope(ctx, scope)
+				context.AfterFunc(ctx, scope.Done)
+				return ctx, nil
+			}),
+		)
+		if err != nil {
+			return nil, err
+		}
+		lifecycle.Append(fx.StopHook(m.Close))
+		return m, nil
+	}
+}
+
+// source makes libp2p dial from our socket of the family, whatever the routing
+// table says.
+type source struct{ doors }
+
+// PreferredSourceIPForDestination implements quicreuse.SourceIPSelector.
+func (s source) PreferredSourceIPForDestination(to *net.UDPAddr) (net.IP, error) {
+	family := "udp6"
+	if to.IP.To4() != nil {
+		family = "udp4"
+	}
+	c, err := s.of(family)
+	if err != nil {
+		return nil, err
+	}
+	return c.LocalAddr().(*net.UDPAddr).IP, nil
+}
+
+// newResourceManager bounds what others can make libp2p hold.
+func newResourceManager(records protocol.ID) (network.ResourceManager, error) {
+	limits := rcmgr.DefaultLimits
+	libp2p.SetDefaultServiceLimits(&limits)
+	limits.SystemBaseLimit = rcmgr.BaseLimit{
+		Conns: maxConns, ConnsInbound: maxConns, ConnsOutbound: maxConns,
+		Streams: 16 * maxConns, StreamsInbound: 8 * maxConns, StreamsOutbound: 8 * maxConns,
+		Memory: 256 << 20,
+	}
+	limits.TransientBaseLimit = rcmgr.BaseLimit{
+		Conns: 256, ConnsInbound: 256, ConnsOutbound: 256,
+		Streams: 512, StreamsInbound: 512, StreamsOutbound: 512,
+		Memory: 64 << 20,
+	}
+	limits.SystemLimitIncrease, limits.TransientLimitIncrease = rcmgr.BaseLimitIncrease{}, rcmgr.BaseLimitIncrease{}
+	limits.AddProtocolLimit(records, rcmgr.BaseLimit{
+		Streams: 4 * maxConns, StreamsInbound: 2 * maxConns, StreamsOutbound: 2 * maxConns, Memory: 256 << 20,
+	}, rcmgr.BaseLimitIncrease{})
+	limits.AddProtocolPeerLimit(records, rcmgr.BaseLimit{
+		Streams: 2 * maxRecordStreams, StreamsInbound: maxRecordStreams, StreamsOutbound: maxRecordStreams, Memory: 16 << 20,
+	}, rcmgr.BaseLimitIncrease{})
+
+	perAddr := rate.Limit{RPS: newConnsPerSecond, Burst: maxConnsPerAddr}
+	return rcmgr.NewResourceManager(
+		// What isn't set above is what libp2p takes on a host of 8 GB.
+		rcmgr.NewFixedLimiter(limits.Scale(1<<30, 1<<10)),
+		rcmgr.WithMetricsDisabled(),
+		rcmgr.WithLimitPerSubnet(
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: maxConnsPerAddr}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: maxConnsPerAddr}, {PrefixLength: 48, ConnCount: maxConnsPerSite}},
+		),
+		rcmgr.WithConnRateLimiters(&rate.Limiter{
+			NetworkPrefixLimits: []rate.PrefixLimit{ // none on this host
+				{Prefix: netip.MustParsePrefix("127.0.0.0/8")},
+				{Prefix: netip.MustParsePrefix("::1/128")},
+			},
+			SubnetRateLimiter: rate.SubnetLimiter{
+				IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: perAddr}},
+				IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: perAddr}},
+				GracePeriod:      time.Minute,
+			},
+		}),
+	)
+}
+
+// A gater refuses connections over the overlay itself, which would carry the
+// overlay in the overlay, and peers that can't be agents.
+type gater struct{ usable func(netip.Addr) bool }
+
+var _ connmgr.ConnectionGater = gater{}
+
+// InterceptPeerDial allows every agent.
+func (gater) InterceptPeerDial(p peer.ID) bool { _, ok := agentID(p); return ok }
+
+// InterceptAddrDial allows usable addresses.
+func (g gater) InterceptAddrDial(_ peer.ID, m ma.Multiaddr) bool { return g.allows(m) }
+
+// InterceptAccept allows usable addresses.
+func (g gater) InterceptAccept(c network.ConnMultiaddrs) bool { return g.allows(c.RemoteMultiaddr()) }
+
+// InterceptSecured allows every agent.
+func (gater) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
+	_, ok := agentID(p)
+	return ok
+}
+
+// InterceptUpgraded allows everything.
+func (gater) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
+
+func (g gater) allows(m ma.Multiaddr) bool {
+	ip, err := manet.ToIP(m)
+	if err != nil {
+		return false
+	}
+	addr, ok := netip.AddrFromSlice(ip)
+	return ok && g.usable(addr.Unmap())
+}

@@ -1,0 +1,174 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+
+	"farlan/overlay"
+)
+
+const (
+	// Seeds are dialled again after a second, then two, up to half a minute, as
+	// long as nobody is connected.
+	joinFirst = time.Second
+	joinMost  = 30 * time.Second
+	// seedsAtOnce is how many are dialled side by side.
+	seedsAtOnce = 8
+
+	sweepEvery = 10 * time.Second
+	// idleAge is how old a connection must be that Keep doesn't name. The DHT
+	// uses one for some seconds; a newcomer's record takes less to spread.
+	idleAge = time.Minute
+	// spareAge is how old a second connection to a peer must be: younger ones
+	// may be about to replace a first that is dead.
+	spareAge = 40 * time.Second
+)
+
+// join keeps this agent in the network until the node ends: dials the seeds
+// while nobody is connected, and closes what nobody needs.
+func (n *Node) join() {
+	wait := joinFirst
+	retry := time.Now()
+	for n.ctx.Err() == nil {
+		next := sweepEvery
+		switch {
+		case n.Joined():
+			wait, retry = joinFirst, time.Now()
+			n.sweep(time.Now())
+		case time.Now().Before(retry):
+			next = time.Until(retry)
+		default:
+			n.dialSeeds()
+			next, retry = wait, time.Now().Add(wait)
+			wait = min(2*wait, joinMost)
+		}
+		select {
+		case <-n.ctx.Done():
+		case <-n.alone:
+		case <-time.After(next):
+		}
+	}
+}
+
+// dialSeeds dials the seeds, some at a time, until anybody is connected.
+func (n *Node) dialSeeds() {
+	for seeds := range slices.Chunk(n.cfg.Bootstrap, seedsAtOnce) {
+		each(n, seeds, func(s Seed) {
+			if s.ID == n.self {
+				return
+			}
+			err := n.dialSeed(s)
+			n.mu.Lock()
+			n.failed[s] = err
+			n.mu.Unlock()
+		})
+		if n.Joined() || n.ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (n *Node) dialSeed(s Seed) error {
+	addrs := []netip.AddrPort{s.Addr}
+	if s.Host != "" {
+		ctx, cancel := context.WithTimeout(n.ctx, 2*dialTimeout)
+		ips, err := net.DefaultResolver.LookupNetIP(ctx, s.Family, s.Host)
+		cancel()
+		if err != nil {
+			return err
+		}
+		addrs = addrs[:0]
+		for _, ip := range ips {
+			addrs = append(addrs, netip.AddrPortFrom(ip.Unmap(), s.Addr.Port()))
+		}
+	}
+	return n.Dial(n.ctx, s.ID, addrs)
+}
+
+// JoinError says why no seed let this agent in, in one line for people; "" if
+// somebody is connected or no seed has been tried.
+func (n *Node) JoinError() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.peers) > 0 {
+		return ""
+	}
+	var out []string
+	for _, s := range n.cfg.Bootstrap {
+		if err := n.failed[s]; err != nil {
+			where := s.Addr.String()
+			if s.Host != "" {
+				where = fmt.Sprintf("%s:%d", s.Host, s.Addr.Port())
+			}
+			// The agent is already named by the wrapping of Dial.
+			out = append(out, fmt.Sprintf("%s: %v", where, err))
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+var errSilent = errors.New("no answer: is it running there, does UDP pass, and does it hold the same network key?")
+
+// reason returns what matters of an error of libp2p's dialling.
+func reason(err error) error {
+	var dial *swarm.DialError
+	if errors.As(err, &dial) && len(dial.DialErrors) > 0 {
+		err = dial.DialErrors[0].Cause
+	}
+	var other sec.ErrPeerIDMismatch
+	if errors.As(err, &other) {
+		if id, ok := agentID(other.Actual); ok {
+			return fmt.Errorf("there is another agent, %s", id)
+		}
+	}
+	var timeout net.Error
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
+		return errSilent
+	}
+	return err
+}
+
+// sweep closes connections that nobody needs: to peers that Keep doesn't name,
+// and second ones, which come when two agents dial each other. Of the two, the
+// agent of smaller id closes the younger.
+func (n *Node) sweep(now time.Time) {
+	n.mu.Lock()
+	keep := n.keep
+	n.mu.Unlock()
+	for _, p := range n.host.Network().Peers() {
+		id, ok := agentID(p)
+		conns := n.host.Network().ConnsToPeer(p)
+		if !ok || len(conns) == 0 {
+			continue
+		}
+		slices.SortFunc(conns, func(a, b network.Conn) int { return a.Stat().Opened.Compare(b.Stat().Opened) })
+		if keep != nil && !keep[id] {
+			n.closeIdle(p, id, now.Sub(conns[len(conns)-1].Stat().Opened))
+		} else if n.self.Compare(id) < 0 {
+			for _, c := range conns[1:] {
+				if now.Sub(c.Stat().Opened) > spareAge {
+					_ = c.Close()
+				}
+			}
+		}
+	}
+}
+
+func (n *Node) closeIdle(p peer.ID, id overlay.AgentID, age time.Duration) {
+	if age > idleAge {
+		n.cfg.Log.Debug("connection not needed", "peer", id.Short())
+		_ = n.host.Network().ClosePeer(p)
+	}
+}

@@ -1,0 +1,366 @@
+// Package p2p connects agents through libp2p and finds them through a private
+// Kademlia DHT. It carries the control plane only: signed records and what
+// agents agree on; frames have their own sockets. It is the only importer of
+// libp2p, whose interfaces change often.
+//
+//   - door.go: every datagram proves the network key
+//   - host.go: a libp2p host with nothing but QUIC on our sockets
+//   - join.go: the seeds, and connections that nobody needs
+//   - find.go: the DHT
+//   - peers.go, stream.go: who is connected, and messages to and from them
+package p2p
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"farlan/discovery"
+	"farlan/overlay"
+)
+
+// Config says how a Node works. All functions are called from several
+// goroutines and must not block; Addrs, Usable and Go may be called at any time,
+// the others only while Run runs. They may call the Node's methods.
+type Config struct {
+	Key     ed25519.PrivateKey // the agent's identity
+	Network discovery.NetworkKey
+	// Sockets are the control plane's bound UDP sockets, at most one of each
+	// address family. ReadFrom returns one datagram and a *net.UDPAddr. The Node
+	// owns them from New on and closes them.
+	Sockets   []net.PacketConn
+	Addrs     func() []netip.AddrPort // where this agent can be reached now
+	Usable    func(netip.Addr) bool   // false for addresses of the overlay itself; nil allows all
+	Bootstrap []Seed
+	Log       *slog.Logger
+	Go        func(func()) // starts a goroutine; the Node starts none otherwise
+
+	// Connected tells that the first connection with a member that speaks our
+	// records protocol is up, Disconnected that the last one is gone. For one
+	// agent they alternate.
+	Connected, Disconnected func(overlay.AgentID)
+	// Message takes a message, between Connected and Disconnected save for
+	// those that a disconnection overtakes. msg belongs to the callee.
+	Message func(from overlay.AgentID, msg []byte)
+	// Found tells of somebody who isn't connected, found through the DHT, and
+	// where it may be. It is told again as long as it isn't connected.
+	Found func(id overlay.AgentID, addrs []netip.AddrPort)
+}
+
+// Validate reports all that is missing or wrong.
+func (c Config) Validate() error {
+	var errs []error
+	if len(c.Key) != ed25519.PrivateKeySize {
+		errs = append(errs, errors.New("no agent key"))
+	}
+	if c.Network.IsZero() {
+		errs = append(errs, errors.New("no network key"))
+	}
+	if len(c.Sockets) == 0 {
+		errs = append(errs, errors.New("no socket"))
+	}
+	if c.Addrs == nil || c.Go == nil || c.Connected == nil || c.Disconnected == nil || c.Message == nil || c.Found == nil || c.Log == nil {
+		errs = append(errs, errors.New("a function or the logger is missing"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) usable(a netip.Addr) bool { return c.Usable == nil || c.Usable(a) }
+
+// multiaddrs returns where this agent can be reached, for libp2p.
+func (c Config) multiaddrs() []ma.Multiaddr { return c.quicAddrs(c.Addrs()) }
+
+// quicAddrs returns those of addrs that libp2p can use.
+func (c Config) quicAddrs(addrs []netip.AddrPort) []ma.Multiaddr {
+	out := make([]ma.Multiaddr, 0, len(addrs))
+	for _, a := range addrs {
+		if m, err := quicAddr(a); err == nil && c.usable(a.Addr().Unmap()) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// addrPorts returns those of multiaddrs that are usable QUIC addresses.
+func (c Config) addrPorts(addrs []ma.Multiaddr) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, m := range addrs {
+		if a, ok := addrPort(m); ok && a.Port() != 0 && !a.Addr().IsUnspecified() && c.usable(a.Addr()) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// A Node is this agent's part in the control plane. Its methods are safe for
+// concurrent use.
+type Node struct {
+	cfg     Config
+	self    overlay.AgentID
+	doors   doors
+	host    host.Host
+	dht     *dht.IpfsDHT
+	records protocol.ID
+	events  event.Subscription
+	reach   event.Emitter
+
+	ctx    context.Context // ends when Run does
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup // what runs for the Node
+	search chan struct{}  // asks for a search in the DHT soon
+	alone  chan struct{}  // tells that the last peer is gone
+	lost   atomic.Uint64  // messages that were not sent
+	born   time.Time
+
+	turn sync.Mutex // held over a change of a peer's state and its callback
+
+	mu     sync.Mutex
+	closed bool
+	server bool
+	peers  map[overlay.AgentID]*outbox
+	keep   map[overlay.AgentID]bool // nil: everybody
+	failed map[Seed]error           // seeds that did not answer, and why
+}
+
+// New makes a node that accepts connections from now on. Run must follow; it
+// also frees what New takes, even with a context that has ended.
+func New(cfg Config) (*Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("p2p: %w", err)
+	}
+	ds, err := newDoors(cfg.Sockets, cfg.Network.ControlKey())
+	if err != nil {
+		for _, s := range cfg.Sockets {
+			_ = s.Close()
+		}
+		return nil, fmt.Errorf("p2p: %w", err)
+	}
+	n := &Node{
+		cfg:     cfg,
+		self:    overlay.AgentID(cfg.Key.Public().(ed25519.PublicKey)),
+		doors:   ds,
+		records: protocol.ID(cfg.Network.ProtocolPrefix() + "/records/1"),
+		search:  make(chan struct{}, 1),
+		alone:   make(chan struct{}, 1),
+		peers:   make(map[overlay.AgentID]*outbox),
+		failed:  make(map[Seed]error),
+		born:    time.Now(),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if err := n.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("p2p: %w", err), n.close())
+	}
+	return n, nil
+}
+
+// open starts libp2p. What it made before an error is closed by close.
+func (n *Node) open() (err error) {
+	if n.host, err = newHost(n.cfg, n.doors, n.records); err != nil {
+		return err
+	}
+	bus := n.host.EventBus()
+	n.events, err = bus.Subscribe([]any{
+		new(event.EvtPeerIdentificationCompleted),
+		new(event.EvtPeerConnectednessChanged),
+	}, eventbus.BufSize(256), eventbus.Name("farlan"))
+	if err != nil {
+		return err
+	}
+	if n.dht, err = newDHT(n.host, n.cfg); err != nil {
+		return err
+	}
+	if n.reach, err = bus.Emitter(new(event.EvtLocalReachabilityChanged), eventbus.Stateful); err != nil {
+		return err
+	}
+	n.host.SetStreamHandler(n.records, n.accept)
+	return nil
+}
+
+// close closes all and waits for all that runs for the node.
+func (n *Node) close() error {
+	n.mu.Lock()
+	n.closed = true
+	n.mu.Unlock()
+	n.cancel()
+	var errs []error
+	if n.reach != nil {
+		errs = append(errs, n.reach.Close())
+	}
+	if n.dht != nil {
+		errs = append(errs, n.dht.Close())
+	}
+	if n.events != nil {
+		errs = append(errs, n.events.Close())
+	}
+	if n.host != nil {
+		errs = append(errs, n.host.Close())
+	}
+	errs = append(errs, n.doors.close())
+	n.tasks.Wait()
+	return errors.Join(errs...)
+}
+
+// Run joins the network and stays in it until ctx ends; then it closes all,
+// sockets included, and returns when everything that it started has ended. No
+// function of the Config is called afterwards.
+func (n *Node) Run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, n.cancel)()
+	n.spawn(n.watch)
+	n.spawn(n.seek)
+	n.join()
+	if err := n.close(); err != nil {
+		return fmt.Errorf("p2p: close: %w", err)
+	}
+	return nil
+}
+
+// begin counts a task, unless the node is closed. The task calls n.tasks.Done.
+func (n *Node) begin() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.closed {
+		n.tasks.Add(1)
+	}
+	return !n.closed
+}
+
+// spawn runs f in a goroutine, unless the node is closed.
+func (n *Node) spawn(f func()) bool {
+	if !n.begin() {
+		return false
+	}
+	n.cfg.Go(func() {
+		defer n.tasks.Done()
+		f()
+	})
+	return true
+}
+
+// each runs f for every item in a goroutine of its own and waits for all.
+func each[T any](n *Node, items []T, f func(T)) {
+	var all sync.WaitGroup
+	for _, item := range items {
+		all.Add(1)
+		if !n.spawn(func() { defer all.Done(); f(item) }) {
+			all.Done()
+		}
+	}
+	all.Wait()
+}
+
+// sleep waits, and says whether the node is still running.
+func (n *Node) sleep(d time.Duration) bool {
+	select {
+	case <-n.ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// Dial connects to an agent at any of some addresses, or at those known from
+// before if there are none. It returns when the connection is up, which proves
+// that the other one holds the network key and is who it should be, or after
+// two seconds. Connected to the agent already, it returns nil at once.
+func (n *Node) Dial(ctx context.Context, id overlay.AgentID, addrs []netip.AddrPort) error {
+	p, err := peerID(id)
+	if err != nil {
+		return fmt.Errorf("dial %s: %w", id.Short(), err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if s, ok := n.host.Network().(*swarm.Swarm); ok {
+		s.Backoff().Clear(p) // the caller knows when to try again
+	}
+	err = n.host.Connect(ctx, peer.AddrInfo{ID: p, Addrs: n.cfg.quicAddrs(addrs)})
+	if err == nil && n.host.Network().Connectedness(p) != network.Connected {
+		err = errors.New("it closed the connection")
+	}
+	if err != nil {
+		return fmt.Errorf("dial %s: %w", id.Short(), reason(err))
+	}
+	return nil
+}
+
+// Disconnect closes all connections to an agent.
+func (n *Node) Disconnect(id overlay.AgentID) {
+	if p, err := peerID(id); err == nil {
+		_ = n.host.Network().ClosePeer(p)
+	}
+}
+
+// Keep says which connections to keep. Others, which the DHT or other agents
+// opened, are closed when they are a minute old. Before the first call all are
+// kept.
+func (n *Node) Keep(ids []overlay.AgentID) {
+	keep := make(map[overlay.AgentID]bool, len(ids))
+	for _, id := range ids {
+		keep[id] = true
+	}
+	n.mu.Lock()
+	n.keep = keep
+	n.mu.Unlock()
+}
+
+// SetServer says whether this agent answers queries of the DHT; at first it
+// doesn't. A lone agent must, or newcomers find nobody through it.
+func (n *Node) SetServer(on bool) {
+	n.mu.Lock()
+	same := n.server == on || n.closed
+	n.server = on
+	n.mu.Unlock()
+	if same {
+		return
+	}
+	// The DHT takes its mode from this event of libp2p's autonat, which is off.
+	reachability := network.ReachabilityPrivate
+	if on {
+		reachability = network.ReachabilityPublic
+	}
+	if err := n.reach.Emit(event.EvtLocalReachabilityChanged{Reachability: reachability}); err != nil {
+		n.cfg.Log.Error("cannot switch the DHT's mode", "server", on, "error", err)
+	}
+	n.searchSoon()
+}
+
+// RemoteAddr returns from where an agent is connected.
+func (n *Node) RemoteAddr(id overlay.AgentID) (netip.AddrPort, bool) {
+	p, err := peerID(id)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	for _, c := range n.host.Network().ConnsToPeer(p) {
+		if a, ok := addrPort(c.RemoteMultiaddr()); ok && !c.IsClosed() {
+			return a, true
+		}
+	}
+	return netip.AddrPort{}, false
+}
+
+// Counters counts what was thrown away.
+type Counters struct {
+	Strangers uint64 // datagrams that don't prove the network key
+	Lost      uint64 // messages that were not sent: queue full, not connected
+}
+
+// Counters returns what was thrown away so far.
+func (n *Node) Counters() Counters {
+	return Counters{Strangers: n.doors.dropped(), Lost: n.lost.Load()}
+}

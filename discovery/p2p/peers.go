@@ -1,0 +1,135 @@
+package p2p
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"farlan/overlay"
+)
+
+// Connections returns the connected agents in ascending order.
+func (n *Node) Connections() []overlay.AgentID {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(n.peers), overlay.AgentID.Compare)
+}
+
+// Joined says whether any other member is connected.
+func (n *Node) Joined() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.peers) > 0
+}
+
+// watch follows who is connected. A connection counts once the two sides told
+// each other their protocols: a dialler that the other side denies is connected
+// for some milliseconds too.
+func (n *Node) watch() {
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case e, ok := <-n.events.Out():
+			if !ok {
+				return
+			}
+			switch e := e.(type) {
+			case event.EvtPeerIdentificationCompleted:
+				if slices.Contains(e.Protocols, n.records) {
+					if n.supersede(e.Conn) {
+						n.down(e.Peer)
+					}
+					n.up(e.Peer)
+				}
+			case event.EvtPeerConnectednessChanged:
+				if e.Connectedness == network.NotConnected {
+					n.down(e.Peer)
+				}
+			}
+		}
+	}
+}
+
+// supersede closes the older connections to a peer that has dialled us again,
+// and says whether there were any. Nobody dials who is connected, so the peer
+// has lost them: it was started again, or cut off. QUIC would notice only after
+// 30 seconds, and what we send until then would go nowhere. Two agents that
+// dial each other at once do so within a dial's time.
+func (n *Node) supersede(c network.Conn) (found bool) {
+	if c.Stat().Direction != network.DirInbound {
+		return false
+	}
+	for _, old := range n.host.Network().ConnsToPeer(c.RemotePeer()) {
+		if c.Stat().Opened.Sub(old.Stat().Opened) > dialTimeout {
+			found = true
+			_ = old.Close()
+		}
+	}
+	return found
+}
+
+// up makes p a peer if it is connected and isn't one yet, and returns its
+// outbox, nil if it isn't connected.
+func (n *Node) up(p peer.ID) *outbox {
+	id, ok := agentID(p)
+	if !ok {
+		return nil
+	}
+	n.turn.Lock()
+	defer n.turn.Unlock()
+	n.mu.Lock()
+	box := n.peers[id]
+	if box != nil || n.closed || n.host.Network().Connectedness(p) != network.Connected {
+		n.mu.Unlock()
+		return box
+	}
+	box = newOutbox()
+	first := len(n.peers) == 0
+	n.peers[id] = box
+	n.mu.Unlock()
+
+	ctx, cancel := context.WithCancel(n.ctx)
+	box.close = cancel
+	n.spawn(func() { n.drain(ctx, p, box) })
+	n.cfg.Log.Debug("connected", "peer", id.Short())
+	n.cfg.Connected(id)
+	n.welcome(first)
+	return box
+}
+
+// down ends a peer.
+func (n *Node) down(p peer.ID) {
+	id, ok := agentID(p)
+	if !ok {
+		return
+	}
+	n.turn.Lock()
+	defer n.turn.Unlock()
+	n.mu.Lock()
+	box := n.peers[id]
+	delete(n.peers, id)
+	last := len(n.peers) == 0
+	n.mu.Unlock()
+	if box == nil {
+		return
+	}
+	box.close()
+	n.cfg.Log.Debug("disconnected", "peer", id.Short())
+	n.cfg.Disconnected(id)
+	if last {
+		nudge(n.alone)
+	}
+}
+
+// nudge sends on a channel of capacity one; one nudge is as good as many.
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

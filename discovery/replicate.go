@@ -1,0 +1,297 @@
+package discovery
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"farlan/overlay"
+)
+
+// Receive takes a message of a neighbour; msg is not kept. An error means that
+// the neighbour misbehaves (a message that can't be read, a record with a wrong
+// signature): what came before it in the message is taken. Records that are
+// merely not wanted are counted.
+func (s *Store) Receive(now overlay.Instant, from overlay.AgentID, msg []byte) error {
+	i, ok := s.neighbourAt(from)
+	if !ok {
+		s.counters.Stranger++
+		return nil
+	}
+	err := s.receive(now, s.neighbours[i], msg)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrSignature):
+		s.counters.Signature++
+	default:
+		s.counters.Malformed++
+	}
+	return fmt.Errorf("message of %s: %w", from.Short(), err)
+}
+
+func (s *Store) receive(now overlay.Instant, n *neighbour, msg []byte) error {
+	if len(msg) == 0 || len(msg) > MaxMessage {
+		return errMalformed
+	}
+	if msg[0] != messageVersion {
+		s.counters.Unknown++
+		return nil
+	}
+	for rest := msg[1:]; len(rest) > 0; {
+		var typ byte
+		var body []byte
+		var err error
+		if typ, body, rest, err = cutSection(rest); err != nil {
+			return err
+		}
+		switch typ {
+		case sectionHash:
+			err = s.receiveHash(now, n, body)
+		case sectionDigest:
+			err = s.receiveDigest(now, n, body)
+		case sectionOffer:
+			err = s.receiveOffer(now, n, body)
+		case sectionRequest:
+			err = s.receiveRequest(n, body)
+		case sectionRecord:
+			err = s.receiveRecord(now, n, body)
+		default:
+			s.counters.Unknown++
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// receiveHash answers another hash than ours by a digest, which is much longer,
+// so not too often.
+func (s *Store) receiveHash(now overlay.Instant, n *neighbour, body []byte) error {
+	if len(body) != len(s.hash) {
+		return errMalformed
+	}
+	if since := now.Sub(n.answered); !bytes.Equal(body, s.hash[:]) && (since >= digestEvery || since < 0) {
+		n.digest = true
+		n.answered = now
+	}
+	return nil
+}
+
+// receiveDigest walks what the neighbour has and what we have side by side.
+func (s *Store) receiveDigest(now overlay.Instant, n *neighbour, body []byte) error {
+	if len(body) < 2*keyLen || (len(body)-2*keyLen)%stampLen != 0 {
+		return errMalformed
+	}
+	above, upTo := parseKey(body), parseKey(body[keyLen:])
+	i, found := s.order.find(above)
+	if found {
+		i++
+	}
+	for b := body[2*keyLen:]; len(b) > 0; b = b[stampLen:] {
+		t := parseStamp(b)
+		if t.compare(above) <= 0 || t.compare(upTo) > 0 {
+			return errMalformed
+		}
+		above = t.key
+		for ; i < len(s.order) && s.order[i].compare(t.key) < 0; i++ {
+			n.offers.add(s.order[i])
+		}
+		if i < len(s.order) && s.order[i] == t.key {
+			if mine := s.entries[t.key].stamp(t.key); mine != t && mine.version >= t.version {
+				n.offers.add(t.key)
+			}
+			i++
+		}
+		s.consider(now, n, t)
+	}
+	for ; i < len(s.order) && s.order[i].compare(upTo) <= 0; i++ {
+		n.offers.add(s.order[i])
+	}
+	return nil
+}
+
+func (s *Store) receiveOffer(now overlay.Instant, n *neighbour, body []byte) error {
+	if len(body)%stampLen != 0 {
+		return errMalformed
+	}
+	for b := body; len(b) > 0; b = b[stampLen:] {
+		s.consider(now, n, parseStamp(b))
+	}
+	return nil
+}
+
+// consider asks n for the record of a stamp that it has, if we have none as
+// new, would take it, and haven't just asked somebody else.
+func (s *Store) consider(now overlay.Instant, n *neighbour, t stamp) {
+	if e := s.entries[t.key]; e != nil {
+		mine := e.stamp(t.key)
+		if mine == t {
+			n.records.remove(t.key)
+			n.offers.remove(t.key)
+		}
+		if mine == t || mine.version > t.version {
+			return
+		}
+	}
+	ahead := t.version > uint64(max(0, now.Add(maxAhead))) && t.origin != s.self
+	o := s.origins[t.origin]
+	if t.kind.maxBody() == 0 || ahead || !o.allow(now) || o == nil && !s.originRoom(t.origin) {
+		return
+	}
+	if at, ok := s.asked[t.key]; ok && at <= now && now.Sub(at) < askAgain {
+		return
+	}
+	if len(s.asked) > 4*s.limits.Origins {
+		clear(s.asked) // some are asked for twice then
+	}
+	s.asked[t.key] = now
+	n.requests.add(t.key)
+}
+
+func (s *Store) receiveRequest(n *neighbour, body []byte) error {
+	if len(body)%keyLen != 0 {
+		return errMalformed
+	}
+	for b := body; len(b) > 0; b = b[keyLen:] {
+		if k := parseKey(b); s.entries[k] != nil {
+			n.offers.remove(k)
+			n.records.add(k)
+		}
+	}
+	return nil
+}
+
+// receiveRecord takes a record, cheap checks first.
+func (s *Store) receiveRecord(now overlay.Instant, n *neighbour, b []byte) error {
+	r, err := decodeRecord(b)
+	if errors.Is(err, ErrUnknownRecord) {
+		s.counters.Unknown++
+		return nil
+	} else if err != nil {
+		return err
+	}
+	k := key{r.Origin, r.Kind}
+	_, asked := s.asked[k]
+	delete(s.asked, k)
+	if e := s.entries[k]; e != nil && !newer(r, e.record) {
+		if bytes.Equal(e.record.encoded, b) {
+			n.records.remove(k)
+			n.offers.remove(k)
+			s.counters.Duplicate++
+		} else {
+			s.counters.Stale++
+		}
+		return nil
+	}
+	if count := s.refusal(now, r, true); count != nil {
+		*count++
+		return nil
+	}
+	if err := r.verify(s.context); err != nil {
+		return err
+	}
+	r.setEncoded(bytes.Clone(b))
+	s.put(now, k, r)
+	// What we had to ask for isn't news: the others likely have it.
+	s.spread(k, n, asked)
+	return nil
+}
+
+// spread tells all neighbours but one of the record of k: sends it, or offers
+// it.
+func (s *Store) spread(k key, but *neighbour, offer bool) {
+	for _, n := range s.neighbours {
+		switch {
+		case n == but:
+			n.records.remove(k)
+			n.offers.remove(k)
+			n.requests.remove(k)
+		case offer:
+			n.offers.add(k)
+		default:
+			n.records.add(k)
+		}
+	}
+}
+
+// Flush hands over the messages that are to be sent; send keeps msg. A neighbour
+// gets at most about 1 MB of records by one Flush, so that a newcomer's link
+// isn't swamped; Tick tells when to go on.
+func (s *Store) Flush(send func(to overlay.AgentID, msg []byte)) {
+	for _, n := range s.neighbours {
+		p := packer{send: func(msg []byte) { send(n.id, msg) }}
+		s.flush(n, &p)
+	}
+}
+
+func (s *Store) flush(n *neighbour, p *packer) {
+	if n.hash {
+		n.hash = false
+		p.begin(sectionHash, len(s.hash))
+		p.buf = append(p.buf, s.hash[:]...)
+	}
+	if n.digest {
+		n.digest = false
+		s.packDigest(p)
+	}
+	list(p, sectionOffer, stampLen, s.stamps(n.offers), func(b []byte, t stamp) []byte { return t.append(b) })
+	list(p, sectionRequest, keyLen, n.requests, func(b []byte, k key) []byte { return k.append(b) })
+	n.offers, n.requests = n.offers[:0], n.requests[:0]
+
+	p.sent = 0
+	done := 0
+	for _, k := range n.records {
+		e := s.entries[k]
+		if e != nil && p.sent == flushMessages-1 && p.fits(len(e.record.encoded), 0) == 0 {
+			break
+		}
+		done++
+		if e != nil { // else it expired meanwhile
+			p.begin(sectionRecord, len(e.record.encoded))
+			p.buf = append(p.buf, e.record.encoded...)
+		}
+	}
+	n.records = append(n.records[:0], n.records[done:]...)
+	p.flush()
+}
+
+// packDigest writes all stamps, in as many sections as it takes, which together
+// cover all keys.
+func (s *Store) packDigest(p *packer) {
+	stamps := s.stamps(s.order)
+	above := key{}
+	for {
+		n := p.fits(stampLen, 2*keyLen)
+		if n == 0 {
+			p.flush()
+			continue
+		}
+		upTo := lastKey
+		if n < len(stamps) {
+			upTo = stamps[n-1].key
+		}
+		n = min(n, len(stamps))
+		p.begin(sectionDigest, 2*keyLen+n*stampLen)
+		p.buf = upTo.append(above.append(p.buf))
+		for _, t := range stamps[:n] {
+			p.buf = t.append(p.buf)
+		}
+		if upTo == lastKey {
+			return
+		}
+		above, stamps = upTo, stamps[n:]
+	}
+}
+
+// stamps returns the stamps of those of the keys that there are records of.
+func (s *Store) stamps(keys keySet) []stamp {
+	out := make([]stamp, 0, len(keys))
+	for _, k := range keys {
+		if e := s.entries[k]; e != nil {
+			out = append(out, e.stamp(k))
+		}
+	}
+	return out
+}

@@ -1,0 +1,331 @@
+package discovery
+
+import (
+	"bytes"
+	"cmp"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"farlan/overlay"
+)
+
+// Limits bounds what a Store holds. A zero field takes its default.
+type Limits struct {
+	// Origins is how many other agents are remembered, by default 4,096. When
+	// there are more, expired ones go first; then new ones are refused.
+	Origins int
+	// Bytes is how long all records together may be, by default 64 MB. A record
+	// that goes beyond is refused.
+	Bytes int
+}
+
+const (
+	defaultOrigins = 4096
+	defaultBytes   = 64 << 20
+
+	// gossipEvery is the mean time between two comparisons with a random
+	// neighbour, which heal what pushes lost.
+	gossipEvery = 5 * time.Second
+	// maxAhead is how far a record may come from the future. Beyond, its
+	// origin's clock is wrong; were it believed, the origin could not be heard
+	// again once its clock is right.
+	maxAhead = 10 * time.Minute
+	// digestEvery is how often one neighbour can make us send a digest.
+	digestEvery = time.Second
+	// askAgain is how long an answer to a request is awaited before another
+	// neighbour is asked.
+	askAgain = 2 * time.Second
+	// An origin may renew its records updateBurst times at once and then each
+	// updateEvery. What comes more often is dropped; comparisons heal it later.
+	updateBurst = 20
+	updateEvery = 500 * time.Millisecond
+	// flushMessages is how many messages of records one neighbour is sent by
+	// one Flush (1 MB), and flushAgain when the rest follows.
+	flushMessages = 16
+	flushAgain    = 20 * time.Millisecond
+)
+
+// Counters counts what a Store received and did not take, and why.
+type Counters struct {
+	Duplicate uint64 // records that were there already
+	Stale     uint64 // records older than what was there
+	Expired   uint64 // records whose time was over
+	Ahead     uint64 // records from more than ten minutes in the future
+	Limited   uint64 // records of an origin that speaks too often
+	Full      uint64 // records that a limit of the store refused
+	Signature uint64 // records with a wrong signature
+	Unknown   uint64 // messages, sections and records of a newer version
+	Malformed uint64 // messages and records that can't be read
+	Stranger  uint64 // messages of somebody who isn't connected
+}
+
+// A Change tells that the newest record of an origin and kind is another one
+// than before, or that there is none any more.
+type Change struct {
+	Origin overlay.AgentID
+	Kind   Kind
+	Gone   bool // the record expired
+}
+
+// A Store holds the newest record of every agent and kind and replicates it
+// with the neighbours' stores: new records are pushed to all neighbours at
+// once, and stores compare themselves on connecting and with a random neighbour
+// from time to time. It is a state machine: it does nothing by itself, takes the
+// time as an argument, and isn't safe for concurrent use. After each event the
+// owner calls Tick, because what is due may have changed, then Flush and Changes.
+//
+// Records carry wall-clock times, so now must be close to the wall clock; it
+// may jump.
+type Store struct {
+	self    overlay.AgentID
+	context [32]byte // what signatures are bound to
+	limits  Limits
+	rand    *rand.Rand
+
+	entries map[key]*entry
+	order   keySet // the keys of entries
+	origins map[overlay.AgentID]*origin
+	bytes   int      // length of all records
+	hash    [32]byte // exclusive or of the sums of all records
+	own     uint64   // highest version that self ever used, as far as we know
+
+	neighbours []*neighbour // ascending by id
+	asked      map[key]overlay.Instant
+	changes    []Change
+	changed    map[key]int // indices into changes
+	nextExpiry overlay.Instant
+	nextGossip overlay.Instant
+	counters   Counters
+}
+
+// An entry is the newest record of a key.
+type entry struct {
+	record Record
+	sum    [32]byte // SHA-256 of the encoding
+	member Member   // the body, if the kind is KindMember
+}
+
+func (e *entry) stamp(k key) stamp { return stamp{k, e.record.Version, [8]byte(e.sum[:8])} }
+
+// An origin is somebody of whom there is a record.
+type origin struct {
+	records int
+	// paid is the instant up to which the origin's updates are accounted for,
+	// each with updateEvery: a token bucket as one number (GCRA, ITU-T I.371).
+	paid overlay.Instant
+}
+
+// allow says whether the origin may renew a record now.
+func (o *origin) allow(now overlay.Instant) bool {
+	return o == nil || o.paid.Sub(now) <= (updateBurst-1)*updateEvery
+}
+
+func (o *origin) pay(now overlay.Instant) {
+	// The upper bound matters only after the clock jumped back.
+	o.paid = min(max(o.paid, now), now.Add((updateBurst-1)*updateEvery)).Add(updateEvery)
+}
+
+// A neighbour is a connected agent and what it is to be sent.
+type neighbour struct {
+	id       overlay.AgentID
+	hash     bool            // our hash, so that it compares itself with us
+	digest   bool            // all our stamps
+	answered overlay.Instant // when it last made us send a digest
+	offers   keySet          // stamps of these
+	requests keySet          // requests for these
+	records  keySet          // these records
+}
+
+// NewStore returns an empty store of the agent self. seed makes its random
+// choices; agents should use different ones.
+func NewStore(self overlay.AgentID, network NetworkKey, seed uint64, limits Limits) *Store {
+	limits.Origins = cmp.Or(limits.Origins, defaultOrigins)
+	limits.Bytes = cmp.Or(limits.Bytes, defaultBytes)
+	return &Store{
+		self:       self,
+		context:    network.recordContext(),
+		limits:     limits,
+		rand:       rand.New(rand.NewPCG(seed, 0)),
+		entries:    make(map[key]*entry),
+		origins:    make(map[overlay.AgentID]*origin),
+		asked:      make(map[key]overlay.Instant),
+		changed:    make(map[key]int),
+		nextExpiry: math.MaxInt64,
+	}
+}
+
+// NextVersion returns the version that self's next record must have: now, or
+// one more than the highest that self ever used as far as the network knows.
+func (s *Store) NextVersion(now overlay.Instant) uint64 {
+	return max(uint64(max(now, 0)), s.own+1)
+}
+
+// OwnVersion returns the highest version of self's own records that the store
+// has seen, published here or returned by others who knew it from a life of the
+// agent that this one has no memory of. When a Change of self's own records
+// comes that the owner didn't make, it must publish again, above OwnVersion.
+func (s *Store) OwnVersion() uint64 { return s.own }
+
+// Publish makes r, signed by self, the newest record of its kind and sends it
+// to all neighbours. A record of another agent or one that isn't newer than what
+// is there changes nothing and is counted as stale.
+func (s *Store) Publish(now overlay.Instant, r Record) {
+	k := key{r.Origin, r.Kind}
+	if old := s.entries[k]; r.Origin != s.self || r.encoded == nil || old != nil && !newer(r, old.record) {
+		s.counters.Stale++
+		return
+	}
+	s.put(now, k, r)
+	s.spread(k, nil, false)
+}
+
+// Connected tells that peer is a neighbour from now on. The agent of smaller id
+// begins the comparison.
+func (s *Store) Connected(now overlay.Instant, peer overlay.AgentID) {
+	i, ok := s.neighbourAt(peer)
+	if ok {
+		return
+	}
+	n := &neighbour{id: peer}
+	if s.self.Compare(peer) < 0 {
+		// A digest of one message at once spares a round trip; more is worth it
+		// only if the stores differ.
+		n.digest = len(s.order) <= MaxMessage/stampLen
+		n.hash = !n.digest
+	}
+	s.neighbours = slices.Insert(s.neighbours, i, n)
+}
+
+// Disconnected tells that peer isn't a neighbour any more.
+func (s *Store) Disconnected(peer overlay.AgentID) {
+	if i, ok := s.neighbourAt(peer); ok {
+		s.neighbours = slices.Delete(s.neighbours, i, i+1)
+	}
+}
+
+func (s *Store) neighbourAt(id overlay.AgentID) (int, bool) {
+	return slices.BinarySearchFunc(s.neighbours, id, func(n *neighbour, id overlay.AgentID) int {
+		return n.id.Compare(id)
+	})
+}
+
+// Tick does what is due and returns the instant at which it wants to be called
+// again, 0 for not before the next event.
+func (s *Store) Tick(now overlay.Instant) (next overlay.Instant) {
+	if now >= s.nextExpiry {
+		s.expire(now)
+	}
+	next = s.nextExpiry
+	if len(s.neighbours) > 0 {
+		// The second condition is true only after the clock jumped back.
+		if now >= s.nextGossip || s.nextGossip.Sub(now) > 2*gossipEvery {
+			s.neighbours[s.rand.IntN(len(s.neighbours))].hash = true
+			s.nextGossip = now.Add(gossipEvery/2 + time.Duration(s.rand.Int64N(int64(gossipEvery))))
+		}
+		next = min(next, s.nextGossip)
+	}
+	for _, n := range s.neighbours {
+		if len(n.records) > 0 {
+			next = min(next, now.Add(flushAgain))
+		}
+	}
+	if next == math.MaxInt64 {
+		return 0
+	}
+	return next
+}
+
+// Changes returns what changed since the last call, in order, each record once.
+func (s *Store) Changes() []Change {
+	c := s.changes
+	s.changes = nil
+	clear(s.changed)
+	return c
+}
+
+// Record returns the newest record of an agent and kind.
+func (s *Store) Record(origin overlay.AgentID, kind Kind) (Record, bool) {
+	e := s.entries[key{origin, kind}]
+	if e == nil {
+		return Record{}, false
+	}
+	return e.record, true
+}
+
+// Member returns what an agent tells about itself. Addrs must not be changed.
+func (s *Store) Member(id overlay.AgentID) (Member, bool) {
+	e := s.entries[key{id, KindMember}]
+	if e == nil {
+		return Member{}, false
+	}
+	return e.member, true
+}
+
+// Links returns the links that an agent tells, ascending by peer.
+func (s *Store) Links(id overlay.AgentID) ([]Link, bool) {
+	e := s.entries[key{id, KindLinks}]
+	if e == nil {
+		return nil, false
+	}
+	links, err := ParseLinks(e.record.Body)
+	return links, err == nil
+}
+
+// Origins returns the agents of whom there is any record, self included if so,
+// in ascending order.
+func (s *Store) Origins() []overlay.AgentID {
+	out := make([]overlay.AgentID, 0, len(s.origins))
+	for _, k := range s.order {
+		if len(out) == 0 || out[len(out)-1] != k.origin {
+			out = append(out, k.origin)
+		}
+	}
+	return out
+}
+
+// Hash returns a number that depends on all records: equal stores have equal
+// hashes.
+func (s *Store) Hash() [32]byte { return s.hash }
+
+// Counters returns what was refused so far.
+func (s *Store) Counters() Counters { return s.counters }
+
+// Dump returns all records for remembering, in ascending order of origin and
+// kind. The slices belong to the store and must not be changed.
+func (s *Store) Dump() [][]byte {
+	out := make([][]byte, 0, len(s.order))
+	for _, k := range s.order {
+		out = append(out, s.entries[k].record.encoded)
+	}
+	return out
+}
+
+// Load takes remembered records and returns how many of them are not records of
+// this network. Those that expired meanwhile or don't fit are counted as if
+// received; what is newer in the store stays. The slices are copied.
+func (s *Store) Load(now overlay.Instant, raw [][]byte) (bad int) {
+	for _, b := range raw {
+		r, err := decodeRecord(bytes.Clone(b))
+		if err != nil {
+			bad++
+			continue
+		}
+		k := key{r.Origin, r.Kind}
+		if old := s.entries[k]; old != nil && !newer(r, old.record) {
+			continue
+		}
+		if count := s.refusal(now, r, false); count != nil {
+			*count++
+			continue
+		}
+		if r.verify(s.context) != nil {
+			bad++
+			continue
+		}
+		s.put(now, k, r)
+		s.spread(k, nil, true)
+	}
+	return bad
+}

@@ -1,0 +1,182 @@
+//go:build linux
+
+package lan
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"farlan/overlay"
+	"farlan/overlay/internal/nstest"
+)
+
+// A home is a LAN of three machines on a hub. The proxy's interface is its
+// uplink, too.
+//
+//	a  10.55.0.1 ── v0 ┐
+//	b  10.55.0.2 ── v0 ┼─ hub (a bridge in a namespace of its own that learns nothing)
+//	proxy  .3 ───── v0 ┘
+type home struct {
+	t           testing.TB
+	net         *nstest.Namespace
+	a, b, proxy *nstest.Namespace
+	port        *Port
+	batch       *overlay.Batch
+}
+
+func newHome(t testing.TB) *home {
+	h := &home{t: t, net: nstest.New(t), a: nstest.New(t), b: nstest.New(t), proxy: nstest.New(t)}
+	h.net.IP("link add br0 type bridge && ip link set br0 up")
+	for i, n := range []*nstest.Namespace{h.a, h.b, h.proxy} {
+		leg := fmt.Sprintf("leg%d", i)
+		n.Veth("v0", h.net, leg)
+		h.net.IP("link set " + leg + " master br0 && ip link set " + leg + " type bridge_slave learning off")
+		n.IP(fmt.Sprintf("link set v0 address 02:00:00:00:00:0%d", i+1))
+		n.IP(fmt.Sprintf("addr add 10.55.0.%d/24 dev v0", i+1))
+		n.IP(fmt.Sprintf("addr add fd55::%d/64 dev v0 nodad", i+1))
+	}
+	h.port = h.open("v0")
+	h.batch = overlay.NewBatch(overlay.MaxFrame)
+	return h
+}
+
+// open opens a port of the proxy. It is closed when the test ends, or after
+// ten seconds, so that a read of what never comes fails.
+func (h *home) open(name string) *Port {
+	h.t.Helper()
+	var p *Port
+	var err error
+	h.proxy.Do(func() { p, err = Open(Config{Interface: name}) })
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	hurry := time.AfterFunc(10*time.Second, func() { _ = p.Close() })
+	h.t.Cleanup(func() {
+		hurry.Stop()
+		_ = p.Close()
+	})
+	return p
+}
+
+func mac(i byte) []byte { return []byte{2, 0, 0, 0, 0, i} }
+
+// station makes frames to host's address i come through the LAN to a machine
+// that is not there but for the proxy: 02:00:00:00:00:77, 10.55.0.77.
+func station(n *nstest.Namespace) {
+	n.IP("neigh replace 10.55.0.77 lladdr 02:00:00:00:00:77 dev v0")
+	n.IP("neigh replace fd55::77 lladdr 02:00:00:00:00:77 dev v0")
+}
+
+// read returns frames that the port captures until one satisfies done.
+func (h *home) read(done func(f []byte) bool) (all [][]byte) {
+	h.t.Helper()
+	for {
+		if err := h.port.Read(h.batch); err != nil {
+			h.t.Fatalf("after %d frames: %v", len(all), err)
+		}
+		last := false
+		for _, f := range h.batch.Frames() {
+			all = append(all, bytes.Clone(f))
+			last = last || done(f)
+		}
+		if last {
+			return all
+		}
+	}
+}
+
+// one is read for the frame alone.
+func (h *home) one(done func(f []byte) bool) []byte {
+	h.t.Helper()
+	for _, f := range h.read(done) {
+		if done(f) {
+			return f
+		}
+	}
+	return nil
+}
+
+func holds(text string) func(f []byte) bool {
+	return func(f []byte) bool { return bytes.Contains(f, []byte(text)) }
+}
+
+// valid says whether gopacket, putting the frame together again, computes the
+// same lengths and checksums.
+func valid(t testing.TB, f []byte) bool {
+	t.Helper()
+	p := gopacket.NewPacket(f, layers.LayerTypeEthernet, gopacket.Default)
+	if p.ErrorLayer() != nil {
+		t.Logf("%v", p.ErrorLayer().Error())
+		return false
+	}
+	type needsNetwork interface {
+		SetNetworkLayerForChecksum(gopacket.NetworkLayer) error
+	}
+	var all []gopacket.SerializableLayer
+	for _, l := range p.Layers() {
+		if n, ok := l.(needsNetwork); ok {
+			_ = n.SetNetworkLayerForChecksum(p.NetworkLayer())
+		}
+		s, ok := l.(gopacket.SerializableLayer)
+		if !ok { // DHCP and the like: bytes are enough
+			s = gopacket.Payload(l.LayerContents())
+		}
+		all = append(all, s)
+	}
+	b := gopacket.NewSerializeBuffer()
+	if err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, all...); err != nil {
+		t.Log(err)
+		return false
+	}
+	return bytes.HasPrefix(b.Bytes(), f)
+}
+
+// inject sends a frame by a packet socket of the test's own.
+func inject(t testing.TB, name string, v vnet, f []byte) {
+	t.Helper()
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	head := make([]byte, vnetLen)
+	head[0] = v.flags
+	binary.NativeEndian.PutUint16(head[6:], v.start)
+	binary.NativeEndian.PutUint16(head[8:], v.offset)
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1),
+		unix.Sendto(fd, append(head, f...), 0, &unix.SockaddrLinklayer{Ifindex: i.Index, Halen: 6}))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// udpFrame returns a datagram from 10.55.0.77 port 9 to 10.55.0.1 port 4242,
+// with a VLAN tag of that type unless it is 0.
+func udpFrame(text string, to []byte, tag layers.EthernetType) []byte {
+	eth := &layers.Ethernet{SrcMAC: mac(0x77), DstMAC: to, EthernetType: layers.EthernetTypeIPv4}
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: 17, SrcIP: net.IPv4(10, 55, 0, 77), DstIP: net.IPv4(10, 55, 0, 1)}
+	udp := &layers.UDP{SrcPort: 9, DstPort: 4242}
+	_ = udp.SetNetworkLayerForChecksum(ip)
+	all := []gopacket.SerializableLayer{eth}
+	if tag != 0 {
+		eth.EthernetType = tag
+		all = append(all, &layers.Dot1Q{VLANIdentifier: 7, Priority: 5, Type: layers.EthernetTypeIPv4})
+	}
+	all = append(all, ip, udp, gopacket.Payload(text))
+	b := gopacket.NewSerializeBuffer()
+	_ = gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, all...)
+	return bytes.Clone(b.Bytes())
+}
