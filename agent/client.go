@@ -109,8 +109,7 @@ func (c *client) request(ctx context.Context, method, path string, form url.Valu
 
 // noAgent says why no agent answered.
 func (c *client) noAgent(err error) error {
-	var urlError *url.Error
-	if errors.As(err, &urlError) {
+	if urlError, ok := errors.AsType[*url.Error](err); ok {
 		err = urlError.Err
 	}
 	fail := failf(exitNoAgent, "start one with 'farlan up', or name the running one's socket with --socket")

@@ -73,7 +73,7 @@ func TestConfigErrors(t *testing.T) {
 		args []string
 		want []string // in the error, all of them
 	}{
-		"unknown key":         {file: "nmae: x\n", want: []string{`unknown key "nmae"`, "line 1", `"name"`}},
+		"unknown key":         {file: "listn: x\n", want: []string{`unknown key "listn"`, "line 1", `"listen"`}},
 		"every problem":       {args: []string{"--listen", "nowhere", "--uplink", "fast", "--tap", ""}, want: []string{"--listen", "--uplink", "--tap"}},
 		"bad multiaddr":       {args: []string{"--bootstrap", "192.0.2.1:4747"}, want: []string{`--bootstrap "192.0.2.1:4747"`, "/ip4/"}},
 		"not a list":          {file: "name: [a, b]\n", want: []string{`key "name"`}},
@@ -137,7 +137,7 @@ func isKey(line string) bool {
 
 func FuzzConfigFile(f *testing.F) {
 	f.Add("name: x\ntap: [a0]\n")
-	f.Add("nmae: {}\n")
+	f.Add("listn: {}\n")
 	f.Fuzz(func(t *testing.T, file string) {
 		_, _ = parseOptions(t, nil, file) // must not panic
 	})

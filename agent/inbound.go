@@ -133,7 +133,7 @@ func (in *inbound) news() {
 	if in.now.Sub(overlay.Instant(last)) < reportEvery || !in.at.reported.CompareAndSwap(last, int64(in.now)) {
 		return
 	}
-	n.mail.offer(func(now overlay.Instant) { n.sessions.Heard(now, s, from) })
+	n.mail.offer(func(overlay.Instant) { n.sessions.Heard(s, from) })
 }
 
 // Frame carries a frame of the peer's to the ports; overlay.Items.

@@ -44,7 +44,7 @@ func runKeyNew(cmd *cobra.Command, args []string) error {
 	}
 	text := append(key.Text(), '\n')
 	if len(args) == 0 || args[0] == "-" {
-		_, err := cmd.OutOrStdout().Write(text)
+		_, err = cmd.OutOrStdout().Write(text)
 		return err
 	}
 	f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

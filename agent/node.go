@@ -234,7 +234,7 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 	}
 	p.mu.Unlock()
 	if probe {
-		n.probe(now, p, out, number)
+		n.probe(now, out, number)
 		p.probe = now.Add(measure.ProbeInterval)
 	}
 	switch {
@@ -256,8 +256,8 @@ func (n *node) forgive(now overlay.Instant) {
 	}
 }
 
-// probe sends a probe to a peer.
-func (n *node) probe(now overlay.Instant, p *peer, out *outbound, number uint32) {
+// probe sends a probe.
+func (n *node) probe(now overlay.Instant, out *outbound, number uint32) {
 	b := make([]byte, overlay.HeaderLen, 128)
 	b = overlay.AppendProbe(b, overlay.Probe{Number: number, Sent: now}, false)
 	if d := out.session.Seal(b); d != nil {
@@ -266,7 +266,7 @@ func (n *node) probe(now overlay.Instant, p *peer, out *outbound, number uint32)
 }
 
 func (n *node) become(now overlay.Instant, p *peer, s measure.State) {
-	n.log.Info("peer is "+s.String(), "name", p.member.Name, "was", p.state.String())
+	n.log.Info("peer changed", "name", p.member.Name, "state", s.String(), "was", p.state.String())
 	p.state, p.since = s, now
 }
 
@@ -276,7 +276,7 @@ func (n *node) gone(now overlay.Instant, p *peer, why string) {
 	if p.state == measure.Gone {
 		return
 	}
-	n.log.Info("peer is gone", "name", p.member.Name, "why", why)
+	n.log.Info("peer changed", "name", p.member.Name, "state", "gone", "why", why)
 	p.state, p.since = measure.Gone, now
 	n.sessions.Lost(now, p.id)
 	n.sw.Stations.Forget(p.place())

@@ -40,7 +40,7 @@ type port struct {
 func openPorts(c *config) (ports []*port, err error) {
 	defer func() {
 		if err != nil {
-			closePorts(ports)
+			_ = closePorts(ports)
 		}
 	}()
 	for _, t := range c.Taps {

@@ -8,9 +8,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -19,9 +19,6 @@ import (
 	"farlan/overlay"
 	"farlan/overlay/link"
 )
-
-// stopTime is how long an agent that was told to stop may take to say goodbye.
-const stopTime = 3 * time.Second
 
 // runAgent starts an agent and returns when it has ended: with nil after ctx was
 // cancelled, with an error if it could not start or can't go on. If it couldn't
@@ -33,8 +30,8 @@ func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
 	}
 	var undo []func()
 	defer func() {
-		for i := len(undo) - 1; i >= 0; i-- {
-			undo[i]()
+		for _, u := range slices.Backward(undo) {
+			u()
 		}
 	}()
 	state, err := openState(c.StateDir)

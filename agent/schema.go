@@ -134,4 +134,4 @@ func millis(d time.Duration) *float64 {
 	return &ms
 }
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -105,8 +106,8 @@ func (s *state) undo() {
 	if s.lock != nil {
 		s.close()
 	}
-	for i := len(s.made) - 1; i >= 0; i-- {
-		_ = os.Remove(s.made[i])
+	for _, v := range slices.Backward(s.made) {
+		_ = os.Remove(v)
 	}
 }
 
@@ -241,7 +242,7 @@ func writeFile(path string, b []byte) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err = os.Rename(f.Name(), path); err != nil {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(path))

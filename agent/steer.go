@@ -93,8 +93,8 @@ func (n *node) steer(now overlay.Instant) {
 	switch {
 	case len(n.control.connected) == 0:
 		want = live // whoever is there
-	case !settled && len(n.control.connected) >= 2:
-		want = nil // these will tell of more
+	case !settled && now.Sub(n.epoch) < serverEvery:
+		want = nil // who is connected tells of the others: choose among all
 	}
 	for _, id := range want {
 		n.dial(now, id, nil)

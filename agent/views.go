@@ -131,7 +131,7 @@ func (n *node) peersView(now overlay.Instant) peersView {
 	names := n.names()
 	v := peersView{Schema: schemaVersion, Peers: []peerView{{
 		ID: n.self.String(), Name: names[n.self], State: "up", Path: "self", Via: []string{},
-		LastSeen: ptr(now.Time().Truncate(time.Millisecond)),
+		LastSeen: new(now.Time().Truncate(time.Millisecond)),
 	}}}
 	for id, p := range n.peers {
 		if p.state != measure.Gone || now.Sub(p.since) < goneShown {
@@ -147,13 +147,13 @@ func (p *peer) view(now overlay.Instant, name string) peerView {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.path != nil {
-		v.LastSeen = ptr(p.path.LastHeard().Time().Truncate(time.Millisecond))
+		v.LastSeen = new(p.path.LastHeard().Time().Truncate(time.Millisecond))
 	}
 	out := p.out.Load()
 	if out == nil || p.path == nil {
 		return v
 	}
-	v.Path, v.Transport, v.Address = "direct", ptr("udp"), ptr(out.to.String())
+	v.Path, v.Transport, v.Address = "direct", new("udp"), new(out.to.String())
 	if rtt, ok := p.path.RTT(now); ok {
 		v.RTTms = millis(rtt)
 	}
@@ -179,7 +179,7 @@ func (n *node) linksView(now overlay.Instant, own bool) linksView {
 			if p.state == measure.Gone || names[l.Peer] == "" {
 				continue // what it said last isn't so any more
 			}
-			link := linkView{From: names[id], To: names[l.Peer], State: "up", Transport: ptr("udp"), Reason: fullMesh}
+			link := linkView{From: names[id], To: names[l.Peer], State: "up", Transport: new("udp"), Reason: fullMesh}
 			if l.RTTMicros > 0 {
 				link.RTTms = millis(time.Duration(l.RTTMicros) * time.Microsecond)
 			}
@@ -211,7 +211,7 @@ func (n *node) ownLink(now overlay.Instant, p *peer, name string) linkView {
 	if p.out.Load() == nil || p.path == nil {
 		return l
 	}
-	l.Transport = ptr("udp")
+	l.Transport = new("udp")
 	if rtt, ok := p.path.RTT(now); ok {
 		l.RTTms = millis(rtt)
 	}
@@ -230,7 +230,7 @@ func (n *node) stationsView(now overlay.Instant) stationsView {
 			row.IPs = append(row.IPs, ip.String())
 		}
 		if i, ok := s.Place.Port(); ok {
-			row.Agent, row.Port, row.Local = names[n.self], ptr(n.ports[i].name), true
+			row.Agent, row.Port, row.Local = names[n.self], new(n.ports[i].name), true
 		} else if i, _ := s.Place.Agent(); i < len(n.byIndex) && n.byIndex[i] != nil {
 			row.Agent = names[n.byIndex[i].id]
 		} else {

@@ -26,7 +26,7 @@ func (s *Store) refusal(now overlay.Instant, r Record, fromNeighbour bool) *uint
 	switch {
 	case r.Expires <= unix:
 		return &s.counters.Expired
-	case ahead && !(fromNeighbour && r.Origin == s.self):
+	case ahead && (!fromNeighbour || r.Origin != s.self):
 		return &s.counters.Ahead
 	case fromNeighbour && !s.origins[r.Origin].allow(now):
 		return &s.counters.Limited

@@ -137,7 +137,7 @@ func TestStoreSteps(t *testing.T) {
 	fails := func(want string, do func(overlay.Instant) error) func(overlay.Instant) error {
 		return func(now overlay.Instant) error {
 			if err := do(now); err == nil || !strings.Contains(err.Error(), want) {
-				return fmt.Errorf("error %v, want %q", err, want)
+				return fmt.Errorf("error %w, want %q", err, want)
 			}
 			return nil
 		}

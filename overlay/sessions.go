@@ -17,7 +17,8 @@ const (
 	// MaxAddrs bounds the addresses that are tried for one member.
 	MaxAddrs = 16
 
-	maxPending   = 3                // initiations that wait for an answer
+	maxPending   = 3                // initiations that wait for an answer, and answers for a datagram
+	maxOlder     = 2 * maxPending   // sessions beside the current one: what both sides began at once
 	retryFirst   = time.Second      // above most round trips of the world
 	retryMax     = 15 * time.Second // for members that don't answer
 	yieldTime    = time.Second      // what the agent with the larger id waits for the other to begin
@@ -46,9 +47,11 @@ var (
 // says what to send. Not safe for concurrent use; the Session values that Live
 // shows are.
 //
-// Of a member it holds three sessions at most: the current one, which frames
-// are sent with; the previous one, which frames may still arrive with; and one
-// that this agent answered for but that no datagram has confirmed yet.
+// Of a member it holds the current session, which frames are sent with; older
+// ones, which frames may still arrive with; and those that this agent answered
+// for but that no datagram has confirmed yet. Handshakes cross, and are repeated
+// before a slow answer comes: so several of each are kept, or the two sides could
+// keep different ones.
 type Sessions struct {
 	self     AgentID
 	hs       *Handshaker
@@ -71,8 +74,10 @@ type contact struct {
 	begin   Instant          // when to send the next initiation; 0: no need
 	tries   int
 
-	current, previous, unconfirmed *Session
-	addr                           netip.AddrPort // where current's datagrams go
+	current     *Session
+	older       []*Session     // newest first
+	unconfirmed []*Session     // oldest first
+	addr        netip.AddrPort // where current's datagrams go
 }
 
 type outgoing struct {
@@ -140,21 +145,28 @@ func (s *Sessions) Forget(id AgentID) {
 
 // drop erases all that c holds.
 func (s *Sessions) drop(c *contact) {
-	for _, e := range []*Session{c.current, c.previous, c.unconfirmed} {
-		s.erase(e)
-	}
-	c.current, c.previous, c.unconfirmed = nil, nil, nil
-	for _, p := range c.pending {
-		delete(s.index, p.Index())
-	}
-	c.pending = nil
+	s.erase(c.current)
+	s.erase(c.older...)
+	s.erase(c.unconfirmed...)
+	c.current, c.older, c.unconfirmed = nil, nil, nil
+	s.abandon(c, len(c.pending))
 }
 
-func (s *Sessions) erase(e *Session) {
-	if e != nil {
-		delete(s.index, e.LocalIndex())
-		e.Erase()
-		s.changed = true
+// abandon gives up the first n initiations of c.
+func (s *Sessions) abandon(c *contact, n int) {
+	for _, p := range c.pending[:n] {
+		delete(s.index, p.Index())
+	}
+	c.pending = slices.Delete(c.pending, 0, n)
+}
+
+func (s *Sessions) erase(sessions ...*Session) {
+	for _, e := range sessions {
+		if e != nil {
+			delete(s.index, e.LocalIndex())
+			e.Erase()
+			s.changed = true
+		}
 	}
 }
 
@@ -199,12 +211,15 @@ func (s *Sessions) receiveInitiation(now Instant, from netip.AddrPort, d []byte)
 		return err
 	}
 	c := s.contact(session.Peer())
-	if c.unconfirmed != nil && now.Sub(c.unconfirmed.Created()) < retryFirst {
-		session.Erase() // members wait that long before they ask again: a replay, perhaps
+	if n := len(c.unconfirmed); n > 0 && now.Sub(c.unconfirmed[n-1].Created()) < retryFirst/2 {
+		session.Erase() // members wait longer before they ask again: a replay, perhaps
 		return errBusy
 	}
-	s.erase(c.unconfirmed)
-	c.unconfirmed = session
+	if len(c.unconfirmed) == maxPending {
+		s.erase(c.unconfirmed[0])
+		c.unconfirmed = slices.Delete(c.unconfirmed, 0, 1)
+	}
+	c.unconfirmed = append(c.unconfirmed, session)
 	s.index[index] = c
 	s.changed = true
 	s.out = append(s.out, outgoing{from, answer})
@@ -231,46 +246,51 @@ func (s *Sessions) receiveResponse(now Instant, from netip.AddrPort, d []byte) e
 	if err != nil {
 		return err
 	}
-	for j, p := range c.pending {
-		if j != i {
-			delete(s.index, p.Index())
-		}
-	}
-	c.pending, c.begin, c.tries = nil, 0, 0
-	s.promote(now, c, session, from)
+	// The index is the session's now. Younger initiations may have been answered,
+	// too, and the member may hold those answers for the newest word.
+	s.abandon(c, i)
+	c.pending = slices.Delete(c.pending, 0, 1)
+	c.begin, c.tries = 0, 0
+	s.promote(c, session, from)
 	return nil
 }
 
 // promote makes session, which a datagram of the member's proved, the current
 // one. Two agents that began at the same time have two sessions then: both
-// choose the one that the agent with the smaller id began, and keep the other
-// as the previous one.
-func (s *Sessions) promote(now Instant, c *contact, session *Session, from netip.AddrPort) {
+// choose the one that the agent with the smaller id began.
+func (s *Sessions) promote(c *contact, session *Session, from netip.AddrPort) {
 	s.changed = true
-	old := c.current
-	if old != nil && old.Initiator() != session.Initiator() &&
-		session.Created().Sub(old.Created()) < crossTime && old.Initiator() == (s.self.Compare(c.id) < 0) {
-		s.erase(c.previous)
-		c.previous = session
+	other := c.current
+	crossed := other != nil && other.Initiator() != session.Initiator() &&
+		session.Created().Sub(other.Created()).Abs() < crossTime
+	if !crossed || session.Initiator() == (s.self.Compare(c.id) < 0) {
+		c.current, c.addr = session, from
+	} else {
+		other = session
+	}
+	if other == nil {
 		return
 	}
-	if old != nil {
-		s.erase(c.previous)
-		c.previous = old
+	if len(c.older) == maxOlder {
+		s.erase(c.older[maxOlder-1])
+		c.older = c.older[:maxOlder-1]
 	}
-	c.current, c.addr = session, from
+	c.older = slices.Insert(c.older, 0, other)
 }
 
 // Heard says that a datagram on session came from an address: the first one on
 // a session that waits to be confirmed, or one from a new address.
-func (s *Sessions) Heard(now Instant, session *Session, from netip.AddrPort) {
+func (s *Sessions) Heard(session *Session, from netip.AddrPort) {
 	c := s.index[session.LocalIndex()]
-	switch {
-	case c == nil:
-	case c.unconfirmed == session:
-		c.unconfirmed, c.begin, c.tries = nil, 0, 0
-		s.promote(now, c, session, from)
-	case c.current == session && c.addr != from:
+	if c == nil {
+		return
+	}
+	if i := slices.Index(c.unconfirmed, session); i >= 0 {
+		s.erase(c.unconfirmed[:i]...)
+		c.unconfirmed = slices.Delete(c.unconfirmed, 0, i+1)
+		c.begin, c.tries = 0, 0
+		s.promote(c, session, from)
+	} else if c.current == session && c.addr != from {
 		c.addr = from
 		s.changed = true
 	}
@@ -295,13 +315,18 @@ func (s *Sessions) Tick(now Instant) (next Instant) {
 }
 
 func (s *Sessions) expire(now Instant, c *contact) {
-	for _, e := range []**Session{&c.previous, &c.unconfirmed, &c.current} {
-		if *e == nil || !(*e).Expired(now) {
-			continue
+	expired := func(e *Session) bool {
+		if !e.Expired(now) {
+			return false
 		}
-		s.erase(*e)
-		*e = nil
-		if e == &c.current && c.begin == 0 {
+		s.erase(e)
+		return true
+	}
+	c.older = slices.DeleteFunc(c.older, expired)
+	c.unconfirmed = slices.DeleteFunc(c.unconfirmed, expired)
+	if c.current != nil && expired(c.current) {
+		c.current = nil
+		if c.begin == 0 {
 			c.begin = now
 		}
 	}
@@ -322,8 +347,7 @@ func (s *Sessions) initiate(now Instant, c *contact) {
 		return // a static key that isn't one; the next record may mend it
 	}
 	if len(c.pending) == maxPending {
-		delete(s.index, c.pending[0].Index())
-		c.pending = slices.Delete(c.pending, 0, 1)
+		s.abandon(c, 1)
 	}
 	c.pending = append(c.pending, p)
 	s.index[index] = c
@@ -372,17 +396,18 @@ type Live struct {
 	Addr    netip.AddrPort // where to, if Current
 }
 
-// Live calls yield for every session, in the order of the members' ids.
+// Live calls yield for every session, in the order of the members' ids. yield
+// must not change the Sessions.
 func (s *Sessions) Live(yield func(Live)) {
 	for _, c := range s.contacts {
 		if c.current != nil {
 			yield(Live{Session: c.current, Current: true, Addr: c.addr})
 		}
-		if c.previous != nil {
-			yield(Live{Session: c.previous})
+		for _, e := range c.older {
+			yield(Live{Session: e})
 		}
-		if c.unconfirmed != nil {
-			yield(Live{Session: c.unconfirmed, Waiting: true})
+		for _, e := range c.unconfirmed {
+			yield(Live{Session: e, Waiting: true})
 		}
 	}
 }

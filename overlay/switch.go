@@ -3,11 +3,12 @@ package overlay
 import "time"
 
 const (
-	// FloodRate and FloodBurst bound the frames a second that are flooded for
-	// one source place (storm control); what is beyond is dropped and counted.
-	// An ordinary LAN of some hundred machines broadcasts tens of frames a
-	// second; a video multicast is about a thousand.
-	FloodRate  = 4000
+	// FloodRate bounds the frames a second that are flooded for one source
+	// place (storm control); what is beyond is dropped and counted. An ordinary
+	// LAN of some hundred machines broadcasts tens of frames a second; a video
+	// multicast is about a thousand.
+	FloodRate = 4000
+	// FloodBurst is how many may come at once.
 	FloodBurst = 4000
 
 	// echoTime is how long after a station spoke on one side of a LAN port a

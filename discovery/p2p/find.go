@@ -37,6 +37,11 @@ const (
 	// searchTimeout bounds one round through the DHT.
 	searchTimeout = 15 * time.Second
 
+	// dhtReplicas is Kademlia's k: on how many servers an agent's record lies, and
+	// how many a search asks. An agent opens a connection to each, so libp2p's 20
+	// would connect everybody with every server.
+	dhtReplicas = 4
+
 	// provideEvery is how often this agent tells the DHT again that it is here,
 	// and where.
 	provideEvery = 10 * time.Minute
@@ -55,6 +60,7 @@ func newDHT(h host.Host, cfg Config) (*dht.IpfsDHT, error) {
 		dht.ProtocolPrefix(protocol.ID(cfg.Network.ProtocolPrefix())),
 		dht.Mode(dht.ModeAuto),
 		dht.DisableValues(),
+		dht.BucketSize(dhtReplicas),
 		dht.AddressFilter(func(addrs []ma.Multiaddr) []ma.Multiaddr { return cfg.quicAddrs(cfg.addrPorts(addrs)) }),
 		dht.RoutingTableRefreshPeriod(10*time.Minute),
 		dht.ProviderDatastore(dssync.MutexWrap(&bounded{MapDatastore: ds.NewMapDatastore()})),

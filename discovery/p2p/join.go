@@ -127,8 +127,7 @@ func reason(err error) error {
 	if errors.As(err, &dial) && len(dial.DialErrors) > 0 {
 		err = dial.DialErrors[0].Cause
 	}
-	var other sec.ErrPeerIDMismatch
-	if errors.As(err, &other) {
+	if other, ok := errors.AsType[sec.ErrPeerIDMismatch](err); ok {
 		if id, ok := agentID(other.Actual); ok {
 			return fmt.Errorf("there is another agent, %s", id)
 		}

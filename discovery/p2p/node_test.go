@@ -193,7 +193,10 @@ func TestDoorIsSilent(t *testing.T) {
 	version := slices.Clone(initial)
 	version[4] = 0x77 // an unknown version asks for a list of the known ones
 	packets := [][]byte{
-		{}, {0xc1}, {0xc1, 2, 3}, []byte("hello"), initial, version,
+		{},
+		{0xc1},
+		{0xc1, 2, 3},
+		[]byte("hello"), initial, version,
 		append([]byte{0x40, 1, 2, 3, 4}, make([]byte, 1200)...), // short header, for which QUIC sends stateless resets
 		wrong.seal(nil, [24]byte{1}, initial),
 		wrong.seal(nil, [24]byte{2}, version),
@@ -338,7 +341,7 @@ func TestRestart(t *testing.T) {
 	eventually(t, 5*time.Second, "the connection isn't new", func() bool {
 		return time.Since(a.host.Network().Conns()[0].Stat().Opened) > dialTimeout
 	})
-	_ = b.doors.udp4.PacketConn.Close()
+	_ = b.doors.udp4.Close()
 	again := start(t, testNetwork(1), 1, a.seed)
 	eventually(t, 5*time.Second, "both ends are told", func() bool { return again.Joined() && a.was("-"+b.self.Short()) && a.Joined() })
 	a.Send(b.self, []byte("after"))

@@ -77,12 +77,16 @@ func find(name string) (netlink.Link, error) {
 	}
 	a := link.Attrs()
 	if a.EncapType != "ether" || len(a.HardwareAddr) != len(overlay.MAC{}) {
-		return nil, &overlay.PortError{Port: name, What: fmt.Sprintf("it is not Ethernet but %s", a.EncapType),
-			Advice: "choose one of " + others()}
+		return nil, &overlay.PortError{
+			Port: name, What: fmt.Sprintf("it is not Ethernet but %s", a.EncapType),
+			Advice: "choose one of " + others(),
+		}
 	}
 	if a.Flags&net.FlagUp == 0 {
-		return nil, &overlay.PortError{Port: name, What: "it is down",
-			Advice: fmt.Sprintf("set it up with 'ip link set %s up'", name)}
+		return nil, &overlay.PortError{
+			Port: name, What: "it is down",
+			Advice: fmt.Sprintf("set it up with 'ip link set %s up'", name),
+		}
 	}
 	return link, nil
 }

@@ -43,12 +43,16 @@ func (s super) layersOf(index int, last bool, n int) []gopacket.SerializableLaye
 	}
 	var network gopacket.NetworkLayer
 	if s.v6 {
-		ip := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: protocol,
-			SrcIP: bytes.Repeat([]byte{0xfd}, 16), DstIP: bytes.Repeat([]byte{0xfe}, 16)}
+		ip := &layers.IPv6{
+			Version: 6, HopLimit: 64, NextHeader: protocol,
+			SrcIP: bytes.Repeat([]byte{0xfd}, 16), DstIP: bytes.Repeat([]byte{0xfe}, 16),
+		}
 		all, network = append(all, ip), ip
 	} else {
-		ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: protocol, Flags: layers.IPv4DontFragment,
-			Id: uint16(0xfff0 + index), SrcIP: []byte{10, 0, 0, 1}, DstIP: []byte{10, 0, 0, 2}}
+		ip := &layers.IPv4{
+			Version: 4, TTL: 64, Protocol: protocol, Flags: layers.IPv4DontFragment,
+			Id: uint16(0xfff0 + index), SrcIP: []byte{10, 0, 0, 1}, DstIP: []byte{10, 0, 0, 2},
+		}
 		if s.options {
 			ip.Options = []layers.IPv4Option{{OptionType: 148, OptionLength: 4, OptionData: []byte{0, 0}}}
 		}
@@ -59,8 +63,10 @@ func (s super) layersOf(index int, last bool, n int) []gopacket.SerializableLaye
 		_ = udp.SetNetworkLayerForChecksum(network)
 		return append(all, udp)
 	}
-	tcp := &layers.TCP{SrcPort: 1000, DstPort: 2000, Seq: 0xfffffff0 + uint32(index*s.segment), Ack: 99, Window: 500,
-		ACK: true, PSH: last, FIN: last, CWR: index == 0, ECE: true}
+	tcp := &layers.TCP{
+		SrcPort: 1000, DstPort: 2000, Seq: 0xfffffff0 + uint32(index*s.segment), Ack: 99, Window: 500,
+		ACK: true, PSH: last, FIN: last, CWR: index == 0, ECE: true,
+	}
 	if s.options {
 		tcp.Options = []layers.TCPOption{{OptionType: layers.TCPOptionKindTimestamps, OptionLength: 10, OptionData: make([]byte, 8)}}
 	}
@@ -189,8 +195,10 @@ func TestNotCut(t *testing.T) {
 // Checksums that the sender left out are those that gopacket computes.
 func TestChecksum(t *testing.T) {
 	for _, s := range []super{
-		{payload: 100, segment: 100}, {payload: 101, segment: 101, udp: true},
-		{payload: 1, segment: 1, v6: true}, {payload: 33, segment: 33, v6: true, udp: true},
+		{payload: 100, segment: 100},
+		{payload: 101, segment: 101, udp: true},
+		{payload: 1, segment: 1, v6: true},
+		{payload: 33, segment: 33, v6: true, udp: true},
 	} {
 		_, frames := s.build(t)
 		want := frames[0]
@@ -243,7 +251,8 @@ func TestSum(t *testing.T) {
 // Whatever comes, nothing panics, and all of the payload is in the frames.
 func FuzzCut(f *testing.F) {
 	for _, s := range []super{
-		{payload: 3000, segment: 1000, kind: kindTCP4}, {payload: 3000, segment: 1000, kind: kindTCP6, v6: true, tags: 1},
+		{payload: 3000, segment: 1000, kind: kindTCP4},
+		{payload: 3000, segment: 1000, kind: kindTCP6, v6: true, tags: 1},
 		{payload: 3000, segment: 1000, kind: kindUDP, udp: true},
 	} {
 		frame, _ := s.build(f)

@@ -111,8 +111,10 @@ func (p *Port) open(c Config) error {
 	p.mtu = link.Attrs().MTU
 	copy(p.mac[:], link.Attrs().HardwareAddr)
 	if p.mtu > maxMTU {
-		return &overlay.PortError{Port: c.Name, What: fmt.Sprintf("its MTU is %d, and %d is the most", p.mtu, maxMTU),
-			Advice: fmt.Sprintf("lower it with 'ip link set %s mtu %d'", c.Name, maxMTU)}
+		return &overlay.PortError{
+			Port: c.Name, What: fmt.Sprintf("its MTU is %d, and %d is the most", p.mtu, maxMTU),
+			Advice: fmt.Sprintf("lower it with 'ip link set %s mtu %d'", c.Name, maxMTU),
+		}
 	}
 	return nil
 }
@@ -124,15 +126,19 @@ func (p *Port) findBridge(name string) (netlink.Link, error) {
 	}
 	link, err := p.netlink.LinkByName(name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil, &overlay.PortError{Port: p.name, What: fmt.Sprintf("bridge %s does not exist", name),
-			Advice: fmt.Sprintf("make it with 'ip link add %s type bridge && ip link set %[1]s up'", name)}
+		return nil, &overlay.PortError{
+			Port: p.name, What: fmt.Sprintf("bridge %s does not exist", name),
+			Advice: fmt.Sprintf("make it with 'ip link add %s type bridge && ip link set %[1]s up'", name),
+		}
 	}
 	if err != nil {
 		return nil, explain(p.name, "cannot look for bridge "+name, err)
 	}
 	if _, ok := link.(*netlink.Bridge); !ok {
-		return nil, &overlay.PortError{Port: p.name, What: fmt.Sprintf("%s is no bridge but a %s", name, link.Type()),
-			Advice: "name a bridge of the kernel"}
+		return nil, &overlay.PortError{
+			Port: p.name, What: fmt.Sprintf("%s is no bridge but a %s", name, link.Type()),
+			Advice: "name a bridge of the kernel",
+		}
 	}
 	return link, nil
 }
@@ -152,8 +158,10 @@ func (p *Port) find() (*netlink.Tuntap, error) {
 		if ok {
 			kind = "TUN"
 		}
-		return nil, &overlay.PortError{Port: p.name, What: "it is no TAP but a " + kind,
-			Advice: "choose a name that is free: the interface is made"}
+		return nil, &overlay.PortError{
+			Port: p.name, What: "it is no TAP but a " + kind,
+			Advice: "choose a name that is free: the interface is made",
+		}
 	}
 	// A second process may attach to a multi-queue TAP, and would then get
 	// some of the frames.
@@ -170,8 +178,10 @@ func multiQueue(d *netlink.Tuntap) bool { return d.Flags&netlink.TUNTAP_MULTI_QU
 func probe(name string, flags uint16) error {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
-		return &overlay.PortError{Port: name, What: "the system has no TAPs", Err: fmt.Errorf("/dev/net/tun: %w", err),
-			Advice: "load the kernel's module with 'modprobe tun'; a container must be given /dev/net/tun"}
+		return &overlay.PortError{
+			Port: name, What: "the system has no TAPs", Err: fmt.Errorf("/dev/net/tun: %w", err),
+			Advice: "load the kernel's module with 'modprobe tun'; a container must be given /dev/net/tun",
+		}
 	}
 	if err != nil {
 		return explain(name, "cannot open /dev/net/tun", err)
@@ -231,8 +241,10 @@ func (p *Port) configure(link netlink.Link, mtu int, bridge netlink.Link) error 
 	}
 	if bridge != nil && was.MasterIndex != bridge.Attrs().Index {
 		if was.MasterIndex != 0 {
-			return &overlay.PortError{Port: p.name, What: "it is a port of another bridge already",
-				Advice: fmt.Sprintf("free it with 'ip link set %s nomaster'", p.name)}
+			return &overlay.PortError{
+				Port: p.name, What: "it is a port of another bridge already",
+				Advice: fmt.Sprintf("free it with 'ip link set %s nomaster'", p.name),
+			}
 		}
 		if err := h.LinkSetMaster(link, bridge); err != nil {
 			return explain(p.name, "cannot put it into bridge "+bridge.Attrs().Name, err)

@@ -1,0 +1,15 @@
+// Package overlay is frames and where they go, and the words that all packages
+// share (AgentID, MAC, Instant). It is pure: it decides, and seals and opens
+// bytes, but does no I/O, reads no clock and starts no goroutine.
+//
+// In the order in which a frame passes: Batch holds what a port read
+// (batch.go); Switch finds its place by the Stations (switch.go, station.go);
+// Packer puts frames into datagrams (pack.go, item.go), which the Session of
+// their receiver seals and opens (session.go, replay.go) in the layout of
+// wire.go; Unpacker takes them apart again (unpack.go). Sessions decides when
+// sessions begin and end (sessions.go) by the Handshaker's messages
+// (handshake.go).
+//
+// The packages below do the I/O: link is the UDP sockets, tap and lan are
+// ports.
+package overlay
