@@ -364,6 +364,40 @@ func TestBootstrapGoneForGood(t *testing.T) {
 	t.Logf("together again by the peers on disk after %v", took)
 }
 
+func TestReload(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "farlan.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("log-level: warn\n")
+	a := startAgent(t, newKeyFile(t), "a")
+	a.kill()
+	a.args[slices.Index(a.args, os.DevNull)] = file
+	i := slices.Index(a.args, "--log-level")
+	a.args = slices.Delete(a.args, i, i+2)
+	a.start()
+	a.bootstrap()
+	hup := func(text, want string) {
+		t.Helper()
+		write(text)
+		_ = a.cmd.Process.Signal(syscall.SIGHUP)
+		eventually(t, 5*time.Second, func() error {
+			if !strings.Contains(a.said(), want) {
+				return fmt.Errorf("not said: %s\n%s", want, a.said())
+			}
+			return nil
+		})
+	}
+	hup("log-level: debug\n", "log-level=DEBUG")
+	hup("log-levl: info\n", "configuration not read again")
+	hup("log-level: info\n", "log-level=INFO")
+	if _, err := a.status(); err != nil {
+		t.Errorf("after reloading: %v", err)
+	}
+}
+
 func TestWrongKeyLearnsNothing(t *testing.T) {
 	a := startAgent(t, newKeyFile(t), "a")
 	seed := a.bootstrap()

@@ -83,6 +83,10 @@ type node struct {
 // by a clock that doesn't jump.
 func (n *node) now() overlay.Instant { return n.epoch.Add(time.Since(n.started)) }
 
+// wall reads the wall clock, for the records: their times must mean the same at
+// all agents, also after this machine was suspended or its clock was set.
+func (n *node) wall() overlay.Instant { return overlay.Instant(time.Now().UnixNano()) }
+
 // newNode joins the cores; it touches nothing.
 func newNode(c *config, log *slog.Logger, network discovery.NetworkKey, ident identity) *node {
 	started := time.Now()
@@ -130,7 +134,7 @@ func (n *node) step(now overlay.Instant) {
 		n.forgive(now)
 	}
 	n.stepped = now
-	n.store.Tick(now)
+	n.store.Tick(n.wall())
 	for _, c := range n.store.Changes() {
 		n.recordChanged(now, c)
 	}

@@ -157,14 +157,14 @@ func (n *node) startP2P(start func(context.Context, string, func(context.Context
 			start(ctx, "libp2p", func(context.Context) error { f(); return nil })
 		},
 		Connected: func(id overlay.AgentID) {
-			must(func(now overlay.Instant) { n.control.connected[id] = true; n.store.Connected(now, id) })
+			must(func(overlay.Instant) { n.control.connected[id] = true; n.store.Connected(n.wall(), id) })
 		},
 		Disconnected: func(id overlay.AgentID) {
 			must(func(overlay.Instant) { delete(n.control.connected, id); n.store.Disconnected(id) })
 		},
 		Message: func(from overlay.AgentID, msg []byte) {
-			if !n.mail.offer(func(now overlay.Instant) {
-				if err := n.store.Receive(now, from, msg); err != nil {
+			if !n.mail.offer(func(overlay.Instant) {
+				if err := n.store.Receive(n.wall(), from, msg); err != nil {
 					n.log.Debug("record refused", "from", from, "error", err)
 				}
 			}) {
@@ -190,7 +190,7 @@ func (n *node) recall() {
 	if err != nil {
 		n.log.Warn("starting without remembered peers", "error", err)
 	}
-	if bad := n.store.Load(n.now(), records); bad > 0 {
+	if bad := n.store.Load(n.wall(), records); bad > 0 {
 		n.log.Warn("some remembered records are damaged", "count", bad)
 	}
 }

@@ -57,10 +57,11 @@ func newControl() control {
 
 // ownRecords is what this agent tells of itself.
 type ownRecords struct {
-	member, links overlay.Instant // when told last, 0 to tell at once
-	addrs         []netip.AddrPort
-	told          []discovery.Link
-	left          bool
+	member, links               overlay.Instant // when told last, 0 to tell at once
+	memberVersion, linksVersion uint64          // and as what
+	addrs                       []netip.AddrPort
+	told                        []discovery.Link
+	left                        bool
 }
 
 // due says that the record of a kind must be told again, unless it is the one
@@ -68,11 +69,11 @@ type ownRecords struct {
 func (o *ownRecords) due(kind discovery.Kind, version uint64) {
 	switch kind {
 	case discovery.KindMember:
-		if uint64(o.member) < version {
+		if o.memberVersion < version {
 			o.member = 0
 		}
 	case discovery.KindLinks:
-		if uint64(o.links) < version {
+		if o.linksVersion < version {
 			o.links, o.told = 0, nil
 		}
 	}
@@ -223,8 +224,8 @@ func (n *node) tell(now overlay.Instant) {
 		m := discovery.Member{Name: n.cfg.Name, SessionKey: n.ident.static.Public, Addrs: addrs, Left: n.own.left}
 		if body, err := m.Append(nil); err != nil {
 			n.log.Error("can't tell of this agent", "error", err)
-		} else if v, ok := n.sign(now, discovery.KindMember, body); ok {
-			n.own.member, n.own.addrs = overlay.Instant(v), addrs
+		} else if v, ok := n.sign(discovery.KindMember, body); ok {
+			n.own.member, n.own.memberVersion, n.own.addrs = now, v, addrs
 		}
 	}
 	since := now.Sub(n.own.links)
@@ -241,13 +242,14 @@ func (n *node) tell(now overlay.Instant) {
 	}
 	if body, err := discovery.AppendLinks(nil, links); err != nil {
 		n.log.Error("can't tell of this agent's links", "error", err)
-	} else if v, ok := n.sign(now, discovery.KindLinks, body); ok {
-		n.own.links, n.own.told = overlay.Instant(v), links
+	} else if v, ok := n.sign(discovery.KindLinks, body); ok {
+		n.own.links, n.own.linksVersion, n.own.told = now, v, links
 	}
 }
 
 // sign publishes a record of this agent and returns its version.
-func (n *node) sign(now overlay.Instant, kind discovery.Kind, body []byte) (version uint64, ok bool) {
+func (n *node) sign(kind discovery.Kind, body []byte) (version uint64, ok bool) {
+	now := n.wall()
 	r, err := discovery.SignRecord(n.ident.key, n.network, discovery.Record{
 		Kind: kind, Version: n.store.NextVersion(now),
 		Expires: now.Add(discovery.RecordLifetime).Time().Unix(), Body: body,

@@ -7,6 +7,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"farlan/discovery/p2p"
 )
 
 func newUp() *cobra.Command {
@@ -22,6 +25,7 @@ capitals with _, several values separated by spaces) and as a key in the
 configuration file; a flag goes over the environment, which goes over the file.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			given := givenFlags(cmd.Flags())
 			if err := load(cmd.Flags(), os.LookupEnv); err != nil {
 				return err
 			}
@@ -31,7 +35,18 @@ configuration file; a flag goes over the environment, which goes over the file.`
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			return runAgent(ctx, c, newLog(cmd, c))
+			level := new(slog.LevelVar)
+			log := newLog(cmd, c, level)
+			p2p.LogTo(log)
+			reload := make(chan os.Signal, 1)
+			signal.Notify(reload, syscall.SIGHUP)
+			defer signal.Stop(reload)
+			go func() {
+				for range reload { // until the process ends
+					reloadConfig(given, log, level)
+				}
+			}()
+			return runAgent(ctx, c, log)
 		},
 	}
 	o.addFlags(cmd.Flags())
@@ -63,8 +78,44 @@ func newCheckConfig() *cobra.Command {
 	return cmd
 }
 
-func newLog(cmd *cobra.Command, c *config) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.LogLevel}
+// givenFlags returns the values of the flags on the command line, which go over
+// whatever a file says later.
+func givenFlags(flags *pflag.FlagSet) map[string][]string {
+	given := make(map[string][]string)
+	flags.Visit(func(f *pflag.Flag) {
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			given[f.Name] = list.GetSlice()
+		} else {
+			given[f.Name] = []string{f.Value.String()}
+		}
+	})
+	return given
+}
+
+// reloadConfig reads the configuration again and takes over what can change
+// while the agent runs. One that isn't good changes nothing.
+func reloadConfig(given map[string][]string, log *slog.Logger, level *slog.LevelVar) {
+	o := &options{}
+	flags := pflag.NewFlagSet("up", pflag.ContinueOnError)
+	o.addFlags(flags)
+	for name, values := range given {
+		_ = set(flags, flags.Lookup(name), values) // they were good at the start
+	}
+	c, err := (*config)(nil), load(flags, os.LookupEnv)
+	if err == nil {
+		c, err = o.parse()
+	}
+	if err != nil {
+		log.Error("configuration not read again", "error", err)
+		return
+	}
+	level.Set(c.LogLevel)
+	log.Info("configuration read again", "log-level", c.LogLevel)
+}
+
+func newLog(cmd *cobra.Command, c *config, level *slog.LevelVar) *slog.Logger {
+	level.Set(c.LogLevel)
+	options := &slog.HandlerOptions{Level: level}
 	if c.LogJSON {
 		return slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), options))
 	}
