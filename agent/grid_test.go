@@ -600,37 +600,3 @@ func flood(t *testing.T, to string, perSecond, seconds int) (answers int) {
 		answers++
 	}
 }
-
-func TestPortInUse(t *testing.T) {
-	key := newKeyFile(t)
-	a := startAgent(t, key, "a")
-	v := hostPort(a.bootstrap())
-	refuses := func(name, want string, args ...string) {
-		t.Helper()
-		dir := t.TempDir()
-		all := append([]string{"up", "--key-file", key, "--config", os.DevNull, "--state-dir", filepath.Join(dir, "state"), "--socket", filepath.Join(dir, "s"), "--listen", "127.0.0.1:0"}, args...)
-		out, err := exec.Command(program(t), all...).CombinedOutput()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), want) || strings.Count(string(out), "\n") != 2 {
-			t.Errorf("%s: %v\n%s", name, err, out)
-		}
-		if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 0 {
-			t.Errorf("%s: left behind: %v", name, left)
-		}
-	}
-	refuses("another farlan's port", "is in use", "--listen", v)
-	refuses("another farlan's folder", "in use by another farlan", "--state-dir", filepath.Join(a.dir, "state"))
-	refuses("another farlan's socket", "in use by another farlan", "--socket", filepath.Join(a.dir, "s"))
-	other, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	refuses("another program's port", "is in use", "--listen", other.LocalAddr().String())
-	refuses("no such interface", "nosuch0", "--lan", "nosuch0")
-	refuses("not Ethernet", "lo", "--lan", "lo")
-	refuses("a bridge that isn't there", "nosuchbr", "--tap", "fltest0,bridge=nosuchbr")
-	if _, err := net.InterfaceByName("fltest0"); err == nil {
-		t.Error("the TAP is left behind")
-	}
-}

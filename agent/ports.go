@@ -46,14 +46,14 @@ func openPorts(c *config) (ports []*port, err error) {
 	for _, t := range c.Taps {
 		d, err := tap.Open(tap.Config{Name: t.Name, Bridge: t.Bridge, MTU: t.MTU})
 		if err != nil {
-			return ports, fmt.Errorf("--tap %s: %w", t.Name, err)
+			return ports, fmt.Errorf("--tap: %w", err)
 		}
 		ports = append(ports, &port{device: d, name: t.Name, kind: "tap", bridge: t.Bridge})
 	}
 	for _, l := range c.LANs {
 		p, err := openLAN(l)
 		if err != nil {
-			return ports, fmt.Errorf("--lan %s: %w", l.Interface, err)
+			return ports, fmt.Errorf("--lan: %w", err)
 		}
 		ports = append(ports, p)
 	}

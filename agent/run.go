@@ -256,8 +256,12 @@ func closeSockets(sockets []socketPair) {
 func readNetworkKey(path string) (discovery.NetworkKey, error) {
 	fail := hintf("on the first agent make it with 'farlan key new %s'; on the others copy that file", path)
 	info, err := os.Stat(path)
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrPermission) {
 		return discovery.NetworkKey{}, fail("network key: %w", err)
+	}
+	denied := hintf("give it to the user that runs this with 'chown', or run as root")
+	if err != nil {
+		return discovery.NetworkKey{}, denied("network key: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return discovery.NetworkKey{}, hintf("make it private with 'chmod 600 %s'; if others may have read it, make a new key", path)(
@@ -265,7 +269,7 @@ func readNetworkKey(path string) (discovery.NetworkKey, error) {
 	}
 	b, err := readBounded(path)
 	if err != nil {
-		return discovery.NetworkKey{}, fail("network key: %w", err)
+		return discovery.NetworkKey{}, denied("network key: %w", err)
 	}
 	key, err := discovery.ParseNetworkKey(b)
 	if err != nil {
