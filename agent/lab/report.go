@@ -162,7 +162,7 @@ try:
   farlan lab exec%[1]s %[2]s -- ping -c 3 %[3]v
   farlan lab exec%[1]s home -- farlan peers
   farlan lab wan%[1]s home site1 --both --delay 100ms
-  farlan lab agent%[1]s site2 kill
+  farlan lab agent%[1]s site1 kill
   farlan lab down%[1]s
 `, name, vm, hostAIP)
 	return err
