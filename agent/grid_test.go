@@ -364,6 +364,64 @@ func TestBootstrapGoneForGood(t *testing.T) {
 	t.Logf("together again by the peers on disk after %v", took)
 }
 
+// systemd is told when the agent is ready, how it is, and that it stops.
+func TestNotify(t *testing.T) {
+	key := newKeyFile(t)
+	path := filepath.Join(t.TempDir(), "notify")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	a := startAgent(t, key, "a")
+	expect := func(want string) {
+		t.Helper()
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		for b := make([]byte, 1000); ; {
+			n, err := c.Read(b)
+			if err != nil {
+				t.Fatalf("not told %q: %v", want, err)
+			}
+			if strings.Contains(string(b[:n]), want) {
+				return
+			}
+		}
+	}
+	expect("READY=1")
+	expect("STATUS=a: 0 of 0 other members answer")
+	seed := a.bootstrap()
+	if err := os.Unsetenv("NOTIFY_SOCKET"); err != nil {
+		t.Fatal(err)
+	}
+	startAgent(t, key, "b", "--bootstrap", seed)
+	expect("STATUS=a: 1 of 1 other members answer")
+	if err := a.stop(); err != nil {
+		t.Fatal(err)
+	}
+	expect("STOPPING=1")
+}
+
+// Two agents of one name are told apart by a suffix of the id, the same for all.
+func TestNameClash(t *testing.T) {
+	key := newKeyFile(t)
+	a := startAgent(t, key, "twin")
+	b := startAgent(t, key, "twin", "--bootstrap", a.bootstrap())
+	eventually(t, 10*time.Second, func() error { return errors.Join(a.sees(2), b.sees(2)) })
+	one, two := a.up(), b.up()
+	slices.Sort(one)
+	slices.Sort(two)
+	if !slices.Equal(one, two) || one[0] == one[1] || !strings.HasPrefix(one[0], "twin-") || !strings.HasPrefix(one[1], "twin-") {
+		t.Errorf("called %v and %v", one, two)
+	}
+	var p pingView
+	if err := a.ask(&p, "ping", one[0], "--count", "1"); err != nil {
+		if err := a.ask(&p, "ping", one[1], "--count", "1"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestReload(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "farlan.yaml")
 	write := func(text string) {

@@ -76,6 +76,7 @@ type node struct {
 	aged     overlay.Instant // when the stations were last looked at
 	stepped  overlay.Instant // when step ran last
 	lonely   bool            // said that nobody answers
+	told     string          // to systemd
 	spawn    func(name string, f func(context.Context) error)
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"farlan/discovery"
 	"farlan/discovery/p2p"
+	"farlan/measure"
 	"farlan/overlay"
 	"farlan/overlay/link"
 )
@@ -198,7 +199,22 @@ func (n *node) recall() {
 // announce says that the agent is ready.
 func (n *node) announce() {
 	n.log.Info("ready", "name", n.cfg.Name, "id", n.self, "network", n.network.ID(), "listen", n.multiaddrs())
-	_, _ = daemon.SdNotify(false, fmt.Sprintf("%s\nSTATUS=%s: ready, looking for members", daemon.SdNotifyReady, n.cfg.Name))
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+}
+
+// tellSystemd keeps the line up to date that systemctl status shows.
+func (n *node) tellSystemd() {
+	up := 0
+	for _, p := range n.peers {
+		if p.state == measure.Up {
+			up++
+		}
+	}
+	text := fmt.Sprintf("STATUS=%s: %d of %d other members answer", n.cfg.Name, up, len(n.peers))
+	if text != n.told {
+		n.told = text
+		_, _ = daemon.SdNotify(false, text)
+	}
 }
 
 // multiaddrs returns what another agent can take as --bootstrap.

@@ -105,6 +105,7 @@ func (n *node) steer(now overlay.Instant) {
 		n.chooseServer(now, live)
 	}
 	n.complain(now)
+	n.tellSystemd()
 }
 
 // chooseServer decides from time to time whether this agent serves the DHT: it
