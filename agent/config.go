@@ -91,6 +91,9 @@ func (o *options) parse() (*config, error) {
 	try(c.parseListen(o.listen))
 	try(c.parseName())
 	try(c.parseLog(o.logLevel, o.logFormat))
+	if c.StateDir == "" {
+		try(usagef("name a folder with --state-dir")("state folder: none given, and this user has no home"))
+	}
 	if o.uplink != "" {
 		var err error
 		if c.Uplink, err = reserve.ParseAccess(o.uplink); err != nil {
@@ -144,6 +147,9 @@ func (c *config) parseListen(s string) error {
 		return bad("--listen %q: %q is not an IP address", s, host)
 	}
 	c.Listen = netip.AddrPortFrom(addr.Unmap(), uint16(port))
+	if !c.Listen.Addr().IsUnspecified() && !unicast(c.Listen.Addr()) {
+		return bad("--listen %q: not the address of one host", s)
+	}
 	return nil
 }
 
@@ -174,16 +180,23 @@ func (c *config) parseLog(level, format string) error {
 }
 
 func (c *config) parseAdvertise(s string) error {
-	if a, err := netip.ParseAddrPort(s); err == nil {
-		c.Advertise = append(c.Advertise, a)
-		return nil
+	a, err := netip.ParseAddrPort(s)
+	if err != nil {
+		var addr netip.Addr
+		addr, err = netip.ParseAddr(strings.Trim(s, "[]"))
+		a = netip.AddrPortFrom(addr, c.Listen.Port())
 	}
-	a, err := netip.ParseAddr(strings.Trim(s, "[]"))
-	if err != nil || a.IsUnspecified() {
-		return usagef("want the address that others reach this host at, as 192.0.2.1 or 192.0.2.1:4747")("--advertise %q: not an address", s)
+	a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	if err != nil || !unicast(a.Addr()) {
+		return usagef("want the address that others reach this host at, as 192.0.2.1 or 192.0.2.1:4747")("--advertise %q: not an address of a host", s)
 	}
-	c.Advertise = append(c.Advertise, netip.AddrPortFrom(a, c.Listen.Port()))
+	c.Advertise = append(c.Advertise, a)
 	return nil
+}
+
+// unicast says whether a can be the address of one host, for others.
+func unicast(a netip.Addr) bool {
+	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && a.Zone() == "" && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 // parsePort cuts "NAME,key=value,…".
@@ -273,7 +286,11 @@ func defaultStateDir() string {
 	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
 		return filepath.Join(dir, "farlan")
 	}
-	return filepath.Join(os.Getenv("HOME"), ".local", "state", "farlan")
+	home := os.Getenv("HOME")
+	if home == "" {
+		return "" // parse asks for one
+	}
+	return filepath.Join(home, ".local", "state", "farlan")
 }
 
 func defaultSocket() string {

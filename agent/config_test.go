@@ -85,6 +85,9 @@ func TestConfigErrors(t *testing.T) {
 		"twice":               {args: []string{"--tap", "a0", "--lan", "a0"}, want: []string{`"a0" is given twice`}},
 		"level":               {args: []string{"--log-level", "loud"}, want: []string{"--log-level"}},
 		"mtu":                 {args: []string{"--tap", "a0,mtu=90000"}, want: []string{"mtu"}},
+		"advertise nowhere":   {args: []string{"--advertise", "0.0.0.0:4747"}, want: []string{"--advertise"}},
+		"advertise many":      {args: []string{"--advertise", "224.0.0.1"}, want: []string{"--advertise"}},
+		"listen to many":      {args: []string{"--listen", "224.0.0.1:1"}, want: []string{"--listen"}},
 		"advertise":           {args: []string{"--advertise", "home.example"}, want: []string{"--advertise"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -246,7 +246,7 @@ func TestThreeFindEachOther(t *testing.T) {
 		t.Errorf("status: %+v, %v", v, err)
 	}
 	var p pingView
-	if err := b.ask(&p, "ping", "c", "--count", "3", "--interval", "20ms"); err != nil || p.Received != 3 || p.MinMs == nil || !slices.Equal(p.Path, []string{"b", "c"}) {
+	if err := b.ask(&p, "ping", "c", "--count", "3", "--interval", "50ms"); err != nil || p.Received != 3 || p.MinMs == nil || !slices.Equal(p.Path, []string{"b", "c"}) {
 		t.Errorf("ping: %+v, %v", p, err)
 	}
 	if err := b.ask(&p, "ping", "nobody"); err == nil || !strings.Contains(err.Error(), "exit status 5") {
@@ -454,6 +454,63 @@ func TestReload(t *testing.T) {
 	if _, err := a.status(); err != nil {
 		t.Errorf("after reloading: %v", err)
 	}
+}
+
+// An agent that left in order, and boots before its network is up, finds the
+// others by what it remembers although it has given them all up by then.
+func TestBackAfterLeaving(t *testing.T) {
+	key := newKeyFile(t)
+	a := startAgent(t, key, "a")
+	b := startAgent(t, key, "b", "--bootstrap", a.bootstrap())
+	eventually(t, 10*time.Second, func() error { return errors.Join(a.sees(2), b.sees(2)) })
+	eventually(t, 5*time.Second, b.remembers(2))
+	v, err := a.status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := hostPort(v.Listen[0])
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	// The network isn't there: a is silent.
+	if err := a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.Index(b.args, "--bootstrap")
+	b.args = slices.Delete(b.args, i, i+2)
+	b.start()
+	eventually(t, 20*time.Second, func() error {
+		if s := b.stateOf("a"); s != "gone" {
+			return errors.New("a is " + s)
+		}
+		return nil
+	})
+	if err := a.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	took := eventually(t, 30*time.Second, func() error { return errors.Join(a.sees(2), b.sees(2)) })
+	t.Logf("back with the agent at %s after %v", addr, took)
+}
+
+// A machine that lost its state comes back as somebody else, by its old name.
+func TestBackWithoutState(t *testing.T) {
+	key := newKeyFile(t)
+	a := startAgent(t, key, "a")
+	b := startAgent(t, key, "b", "--bootstrap", a.bootstrap())
+	eventually(t, 10*time.Second, func() error { return errors.Join(a.sees(2), b.sees(2)) })
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(b.dir, "state")); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	eventually(t, 10*time.Second, func() error {
+		if s := a.stateOf("b"); s != "up" {
+			return errors.New("b is " + s)
+		}
+		return nil
+	})
 }
 
 func TestWrongKeyLearnsNothing(t *testing.T) {

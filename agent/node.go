@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"farlan/discovery"
 	"farlan/discovery/p2p"
 	"farlan/measure"
@@ -77,6 +79,8 @@ type node struct {
 	stepped  overlay.Instant // when step ran last
 	lonely   bool            // said that nobody answers
 	told     string          // to systemd
+	loops    rate
+	asleep   time.Duration // how long this machine has been suspended
 	spawn    func(name string, f func(context.Context) error)
 }
 
@@ -95,7 +99,7 @@ func newNode(c *config, log *slog.Logger, network discovery.NetworkKey, ident id
 		cfg: c, log: log, started: started, epoch: overlay.Instant(started.UnixNano()),
 		ident: ident, self: ident.id(), network: network,
 		mail: newMailbox(), peers: make(map[overlay.AgentID]*peer),
-		control: newControl(),
+		control: newControl(), asleep: suspended(),
 	}
 	n.hs = overlay.NewHandshaker(n.self, ident.static, network.DoorKey(), network.SessionPSK(), overlay.HasAES())
 	n.sessions = overlay.NewSessions(n.self, n.hs, rand.Reader)
@@ -130,11 +134,7 @@ func (n *node) loop(ctx context.Context) error {
 // step is where the parts meet: after whatever happened, every core does what
 // is due and says what changed, and the others are told.
 func (n *node) step(now overlay.Instant) {
-	if n.stepped != 0 && now.Sub(n.stepped) > late {
-		n.log.Warn("this agent had no time to run", "missed", now.Sub(n.stepped))
-		n.forgive(now)
-	}
-	n.stepped = now
+	n.mindTheGap(now)
 	n.store.Tick(n.wall())
 	for _, c := range n.store.Changes() {
 		n.recordChanged(now, c)
@@ -155,6 +155,7 @@ func (n *node) step(now overlay.Instant) {
 	if now.Sub(n.aged) >= time.Second {
 		n.aged = now
 		n.sw.Stations.Expire(now)
+		n.watchLoops(now)
 	}
 }
 
@@ -250,6 +251,40 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 	}
 }
 
+// mindTheGap notices that this agent didn't run for a while. After a short gap
+// the peers' silence is forgiven; after a long one they have given this agent
+// up, and it begins again with them.
+func (n *node) mindTheGap(now overlay.Instant) {
+	gap := time.Duration(0)
+	if n.stepped != 0 {
+		gap = now.Sub(n.stepped)
+	}
+	asleep := suspended()
+	gap += asleep - n.asleep
+	n.stepped, n.asleep = now, asleep
+	if gap <= late {
+		return
+	}
+	n.log.Warn("this agent didn't run", "missed", gap)
+	n.forgive(now)
+	for _, p := range n.peers {
+		p.probe = now
+		if gap >= measure.GoneAfter {
+			n.gone(now, p, "this agent was away")
+		}
+	}
+}
+
+// suspended returns how long this machine has been suspended since it booted:
+// the agent's clock stood still meanwhile.
+func suspended() time.Duration {
+	var boot, mono unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono) != nil {
+		return 0
+	}
+	return time.Duration(boot.Nano() - mono.Nano()).Truncate(time.Second)
+}
+
 // forgive doesn't hold against the peers what this agent missed.
 func (n *node) forgive(now overlay.Instant) {
 	for _, p := range n.peers {
@@ -317,7 +352,7 @@ func (n *node) remember(now overlay.Instant) {
 		return
 	}
 	n.stale, n.saved = 0, now
-	if err := n.state.save(n.network.ID(), n.store.Dump()); err != nil {
+	if err := n.state.save(n.network.ID(), n.store.Dump(discovery.KindMember)); err != nil {
 		n.log.Error("peers can't be remembered", "error", err)
 	}
 }

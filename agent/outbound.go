@@ -2,7 +2,6 @@ package agent
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -22,7 +21,7 @@ const maxRuns = 16
 type outgoing struct {
 	n      *node
 	port   int
-	floods overlay.Bucket
+	floods overlay.Source
 	snoop  snooper
 	runs   []*run // begun in this batch, oldest first
 	free   []*run
@@ -39,7 +38,7 @@ type run struct {
 
 func newOutgoing(n *node, port int) *outgoing {
 	o := &outgoing{
-		n: n, port: port, floods: overlay.NewBucket(overlay.FloodRate, overlay.FloodBurst),
+		n: n, port: port, floods: overlay.NewSource(n.sw.LAN[port]),
 		runs: make([]*run, 0, maxRuns), free: make([]*run, 0, maxRuns),
 	}
 	send := n.sender()
@@ -84,7 +83,7 @@ func (o *outgoing) run() error {
 			if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
 				return nil
 			}
-			return fmt.Errorf("port %s: %w", port.Name(), err)
+			return err
 		}
 		o.now = o.n.now()
 		view := o.n.view.Load()
@@ -156,7 +155,7 @@ func (o *outgoing) send(p *peer, f []byte) {
 	r := o.free[len(o.free)-1]
 	o.free = o.free[:len(o.free)-1]
 	r.peer, r.to = p, out.to
-	r.packer.Begin(out.session, out.cuts)
+	r.packer.Begin(out.session, &p.cuts)
 	o.runs = append(o.runs, r)
 	r.packer.Add(f)
 }

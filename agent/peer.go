@@ -17,6 +17,7 @@ type peer struct {
 	id    overlay.AgentID
 	index int // its Place; see node.index
 	out   atomic.Pointer[outbound]
+	cuts  atomic.Uint32 // numbers the frames that are cut, over all sessions
 
 	// The node's loop alone uses these.
 	known  overlay.Instant // since when
@@ -27,7 +28,7 @@ type peer struct {
 
 	mu      sync.Mutex // guards what follows
 	unpack  overlay.Unpacker
-	floods  overlay.Bucket
+	floods  overlay.Source
 	path    *measure.Path // nil: never heard from
 	waiters map[uint32]chan<- time.Duration
 }
@@ -36,7 +37,6 @@ type peer struct {
 type outbound struct {
 	session *overlay.Session
 	to      netip.AddrPort
-	cuts    *atomic.Uint32
 }
 
 // An inbound session can open datagrams.
@@ -58,7 +58,7 @@ type view struct {
 func newPeer(id overlay.AgentID, index int, now overlay.Instant) *peer {
 	return &peer{
 		id: id, index: index, known: now, since: now, state: measure.Suspect,
-		floods: overlay.NewBucket(overlay.FloodRate, overlay.FloodBurst),
+		floods: overlay.NewSource(false),
 	}
 }
 
@@ -123,11 +123,7 @@ func (n *node) attach(now overlay.Instant, p *peer, l overlay.Live) {
 	if o != nil && o.session == l.Session && o.to == l.Addr {
 		return
 	}
-	cuts := new(atomic.Uint32)
-	if o != nil && o.session == l.Session {
-		cuts = o.cuts
-	}
-	p.out.Store(&outbound{session: l.Session, to: l.Addr, cuts: cuts})
+	p.out.Store(&outbound{session: l.Session, to: l.Addr})
 	if o == nil || o.session != l.Session {
 		p.heard(now) // the handshake proved that it is there
 		p.probe = now

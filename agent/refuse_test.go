@@ -25,7 +25,7 @@ func refuses(t *testing.T, key, want string, command []string, args ...string) {
 		}
 	}
 	all := append(slices.Clone(command), "up", "--key-file", key, "--config", os.DevNull,
-		"--state-dir", filepath.Join(dir, "state"), "--socket", filepath.Join(dir, "s"), "--listen", "127.0.0.1:0")
+		"--state-dir", filepath.Join(dir, "state"), "--socket", filepath.Join(dir, "run", "s"), "--listen", "127.0.0.1:0")
 	all = append(all, args...)
 	cmd := exec.Command(all[0], all[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

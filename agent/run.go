@@ -51,11 +51,11 @@ func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
 		return err
 	}
 	undo = append(undo, func() { closeSockets(sockets) })
-	listener, err := listenControl(c.Socket)
+	listener, closeControl, err := listenControl(c.Socket)
 	if err != nil {
 		return err
 	}
-	undo = append(undo, func() { _ = listener.Close() }) // removes the socket file, too
+	undo = append(undo, closeControl)
 	ports, err := openPorts(c)
 	if err != nil {
 		return err
@@ -76,6 +76,9 @@ func (n *node) setPorts(ports []*port) {
 	n.ports = ports
 	for _, p := range ports {
 		n.sw.LAN = append(n.sw.LAN, p.kind == "lan")
+		if own, ok := p.device.(interface{ MAC() overlay.MAC }); ok && p.kind == "lan" && p.bridge == "" {
+			n.sw.Own = append(n.sw.Own, own.MAC())
+		}
 	}
 	prefixes := overlayPrefixes(ports)
 	n.overlays.Store(&prefixes)

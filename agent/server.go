@@ -19,16 +19,26 @@ import (
 const (
 	dialControl   = 2 * time.Second
 	maxPingCount  = 1000
-	minPingPeriod = 10 * time.Millisecond
+	minPingPeriod = 50 * time.Millisecond // a path remembers 64 probes for a second at least
 )
 
 // listenControl opens the control socket, for this user only. One that an
 // agent left behind when it was killed is replaced, one that answers is not.
-func listenControl(path string) (net.Listener, error) {
+func listenControl(path string) (l net.Listener, undo func(), err error) {
 	fail := hintf("give another path with --socket")
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fail("control socket: %w", err)
+	made, err := makeDirs(filepath.Dir(path), 0o755)
+	if err != nil {
+		return nil, nil, fail("control socket: %w", err)
 	}
+	if l, err = listenUnix(path); err != nil {
+		removeDirs(made)
+		return nil, nil, err
+	}
+	return l, func() { _ = l.Close(); removeDirs(made) }, nil // closing removes the socket file
+}
+
+func listenUnix(path string) (net.Listener, error) {
+	fail := hintf("give another path with --socket")
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode().Type() != os.ModeSocket {
 			return nil, fail("control socket %s: there is something else", path)

@@ -83,18 +83,32 @@ func openState(dir string) (*state, error) {
 	return s, nil
 }
 
-func (s *state) makeDir() error {
-	for dir := filepath.Clean(s.dir); ; dir = filepath.Dir(dir) {
+func (s *state) makeDir() (err error) {
+	s.made, err = makeDirs(s.dir, 0o700)
+	return err
+}
+
+// makeDirs makes a folder and those above it that are missing, and returns which
+// it made, the outermost first. On an error it has made none.
+func makeDirs(path string, mode os.FileMode) (made []string, err error) {
+	for dir := filepath.Clean(path); ; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
 			break
 		}
-		s.made = append([]string{dir}, s.made...)
+		made = append([]string{dir}, made...)
 	}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		s.undo()
-		return err
+	if err := os.MkdirAll(path, mode); err != nil {
+		removeDirs(made)
+		return nil, err
 	}
-	return nil
+	return made, nil
+}
+
+// removeDirs removes what makeDirs made, as long as nothing else is in it.
+func removeDirs(made []string) {
+	for _, dir := range slices.Backward(made) {
+		_ = os.Remove(dir)
+	}
 }
 
 // close gives the folder free.
@@ -106,9 +120,7 @@ func (s *state) undo() {
 	if s.lock != nil {
 		s.close()
 	}
-	for _, v := range slices.Backward(s.made) {
-		_ = os.Remove(v)
-	}
+	removeDirs(s.made)
 }
 
 // identity reads the agent's keys, or makes and keeps them at the first start.

@@ -70,7 +70,7 @@ func (o *ownRecords) due(kind discovery.Kind, version uint64) {
 	switch kind {
 	case discovery.KindMember:
 		if o.memberVersion < version {
-			o.member = 0
+			o.member = 0 // at the next look
 		}
 	case discovery.KindLinks:
 		if o.linksVersion < version {
@@ -81,7 +81,7 @@ func (o *ownRecords) due(kind discovery.Kind, version uint64) {
 
 // steer looks after the control connections and this agent's own records.
 func (n *node) steer(now overlay.Instant) {
-	if now.Before(n.control.next) && n.own.member != 0 {
+	if now.Before(n.control.next) {
 		return
 	}
 	n.control.next = now.Add(controlEvery)
@@ -93,7 +93,7 @@ func (n *node) steer(now overlay.Instant) {
 	settled := now.Sub(n.control.met) >= settleTime
 	switch {
 	case len(n.control.connected) == 0:
-		want = live // whoever is there
+		want = n.members() // gone ones, too: perhaps it was us who were away
 	case !settled && now.Sub(n.epoch) < serverEvery:
 		want = nil // who is connected tells of the others: choose among all
 	}
@@ -139,6 +139,18 @@ func (n *node) complain(now overlay.Instant) {
 		n.log.Info("a member answered")
 	}
 	n.lonely = !h.OK
+}
+
+// members returns the other members that have not left.
+func (n *node) members() []overlay.AgentID {
+	var all []overlay.AgentID
+	for _, p := range n.byIndex {
+		if p != nil && !p.member.Left {
+			all = append(all, p.id)
+		}
+	}
+	slices.SortFunc(all, overlay.AgentID.Compare)
+	return all
 }
 
 // liveMembers returns the other members that are not known to be gone.

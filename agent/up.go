@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -35,6 +36,7 @@ configuration file; a flag goes over the environment, which goes over the file.`
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
+			context.AfterFunc(ctx, stop) // a second signal ends the process at once
 			level := new(slog.LevelVar)
 			log := newLog(cmd, c, level)
 			p2p.LogTo(log)

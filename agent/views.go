@@ -16,20 +16,27 @@ const (
 )
 
 // names returns what to call every known agent: its own name, with a suffix of
-// its id where several have the same.
+// its id where several have the same. One that is gone doesn't take the name
+// from one that is there: it may be the same machine, with its state lost.
 func (n *node) names() map[overlay.AgentID]string {
-	names := map[overlay.AgentID]string{n.self: n.cfg.Name}
-	for id, p := range n.peers {
-		names[id] = p.member.Name
-	}
-	count := make(map[string]int)
-	for _, name := range names {
-		count[name]++
-	}
-	for id, name := range names {
-		if count[name] > 1 {
-			names[id] = name + "-" + id.Short()
+	here, gone := map[string]int{n.cfg.Name: 1}, make(map[string]int)
+	for _, p := range n.peers {
+		if p.state == measure.Gone {
+			gone[p.member.Name]++
+		} else {
+			here[p.member.Name]++
 		}
+	}
+	names := map[overlay.AgentID]string{n.self: n.cfg.Name}
+	if here[n.cfg.Name] > 1 {
+		names[n.self] += "-" + n.self.Short()
+	}
+	for id, p := range n.peers {
+		name := p.member.Name
+		if here[name] > 1 || (p.state == measure.Gone && here[name]+gone[name] > 1) {
+			name += "-" + id.Short()
+		}
+		names[id] = name
 	}
 	return names
 }
@@ -94,12 +101,38 @@ func (n *node) health(now overlay.Instant) []healthView {
 		}
 		checks = append(checks, h)
 	}
-	echoes := n.drops.count(overlay.DropEcho)
-	h := healthView{Check: "loop", OK: echoes < 100, Detail: fmt.Sprintf("%d frames came back by a LAN", echoes)}
+	if len(n.underlay()) == 0 {
+		checks = append(checks, healthView{
+			Check: "address", Detail: "this host has no address that others could reach it at",
+			Hint: "give one with --advertise; if the host's only address is on the bridge of a --tap, use --lan IFACE,bridge=BR instead",
+		})
+	}
+	loops := n.loops.now
+	h := healthView{Check: "loop", OK: loops < loopFault, Detail: fmt.Sprintf("%d frames came around in the last minute", loops)}
 	if !h.OK {
 		h.Hint = "two agents bridge the same LAN, or a cable or bridge joins two sites: keep one of them"
 	}
 	return append(checks, h)
+}
+
+// loopFault is how many frames a minute may be dropped because they came around,
+// or were a storm, before that is a fault: some are one machine that moved.
+const loopFault = 100
+
+// A rate counts what happens a minute.
+type rate struct {
+	total, now uint64
+	since      overlay.Instant
+}
+
+// watchLoops takes the count of frames that were dropped as echoes or storms.
+func (n *node) watchLoops(now overlay.Instant) {
+	total := n.drops.count(overlay.DropEcho) + n.drops.count(overlay.DropStorm)
+	if r := &n.loops; now.Sub(r.since) >= time.Minute {
+		r.now, r.total, r.since = total-r.total, total, now
+	} else {
+		r.now = max(r.now, total-r.total)
+	}
 }
 
 func (n *node) checkJoin(now overlay.Instant) healthView {
@@ -131,7 +164,7 @@ func (n *node) peersView(now overlay.Instant) peersView {
 	names := n.names()
 	v := peersView{Schema: schemaVersion, Peers: []peerView{{
 		ID: n.self.String(), Name: names[n.self], State: "up", Path: "self", Via: []string{},
-		LastSeen: new(now.Time().Truncate(time.Millisecond)),
+		LastSeen: new(lastSeen(now, now)),
 	}}}
 	for id, p := range n.peers {
 		if p.state != measure.Gone || now.Sub(p.since) < goneShown {
@@ -142,12 +175,17 @@ func (n *node) peersView(now overlay.Instant) peersView {
 	return v
 }
 
+// lastSeen returns an instant as the wall clock shows it now.
+func lastSeen(now, at overlay.Instant) time.Time {
+	return time.Now().Add(-now.Sub(at)).UTC().Truncate(time.Millisecond)
+}
+
 func (p *peer) view(now overlay.Instant, name string) peerView {
 	v := peerView{ID: p.id.String(), Name: name, State: p.state.String(), Path: "none", Via: []string{}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.path != nil {
-		v.LastSeen = new(p.path.LastHeard().Time().Truncate(time.Millisecond))
+		v.LastSeen = new(lastSeen(now, p.path.LastHeard()))
 	}
 	out := p.out.Load()
 	if out == nil || p.path == nil {

@@ -292,12 +292,14 @@ func (s *Store) Hash() [32]byte { return s.hash }
 // Counters returns what was refused so far.
 func (s *Store) Counters() Counters { return s.counters }
 
-// Dump returns all records for remembering, in ascending order of origin and
+// Dump returns the records of some kinds, of all if none is named, for remembering, in ascending order of origin and
 // kind. The slices belong to the store and must not be changed.
-func (s *Store) Dump() [][]byte {
+func (s *Store) Dump(kinds ...Kind) [][]byte {
 	out := make([][]byte, 0, len(s.order))
 	for _, k := range s.order {
-		out = append(out, s.entries[k].record.encoded)
+		if len(kinds) == 0 || slices.Contains(kinds, k.kind) {
+			out = append(out, s.entries[k].record.encoded)
+		}
 	}
 	return out
 }

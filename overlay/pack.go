@@ -36,7 +36,7 @@ func NewPacker(size int, run func(run []byte, segment int)) *Packer {
 }
 
 // Begin starts a run for session s. cuts numbers the frames that are cut: one
-// counter a session, shared by all packers that use it.
+// counter a peer, shared by all packers and sessions.
 func (p *Packer) Begin(s *Session, cuts *atomic.Uint32) {
 	p.session, p.cuts = s, cuts
 	p.start, p.end = 0, HeaderLen

@@ -1,6 +1,9 @@
 package overlay
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 const (
 	// FloodRate bounds the frames a second that are flooded for one source
@@ -17,6 +20,50 @@ const (
 	// station and echoTime.
 	echoTime = time.Second
 )
+
+// A Source is what the switch remembers of one place that frames come from: how
+// many it floods, and which. It is used by one goroutine.
+type Source struct {
+	floods  Bucket
+	repeats *repeats
+}
+
+// NewSource returns the state of a place; lan says that it is a port to a
+// physical LAN, where other bridges may be.
+func NewSource(lan bool) Source {
+	s := Source{floods: NewBucket(FloodRate, FloodBurst)}
+	if lan {
+		s.repeats = new(repeats)
+	}
+	return s
+}
+
+// maxRepeats is how often the same frame may be flooded in a second. Nothing
+// honest says the same so often; a frame that goes round through a second bridge
+// does, and ends so.
+const maxRepeats = 100
+
+// repeats counts equal frames, by their hash. When it is full, the slot's older
+// frame is forgotten.
+type repeats [256]struct {
+	sum   uint64
+	since Instant
+	count int
+}
+
+// again says whether frame came too often.
+func (r *repeats) again(now Instant, frame []byte) bool {
+	sum := uint64(14695981039346656037) // FNV-1a
+	for _, b := range frame {
+		sum = (sum ^ uint64(b)) * 1099511628211
+	}
+	slot := &r[sum%uint64(len(r))]
+	if slot.sum != sum || now.Sub(slot.since) >= time.Second {
+		slot.sum, slot.since, slot.count = sum, now, 0
+	}
+	slot.count++
+	return slot.count > maxRepeats
+}
 
 // A Verdict is what becomes of a frame.
 type Verdict uint8
@@ -51,19 +98,23 @@ func (v Verdict) String() string {
 }
 
 // A Switch decides where frames go. Its Stations are safe for concurrent use;
-// Forward is too, as long as each source has a Bucket of its own.
+// Forward is too, as long as each goroutine has a Source of its own.
 type Switch struct {
 	Stations Stations
 	// LAN tells which ports are attached to a physical LAN, where other
 	// bridges may be. It is set before the first frame.
 	LAN []bool
+	// Own are the addresses of this host's own cards that are LAN ports. Its
+	// frames are never captured there, so one that comes from elsewhere has gone
+	// round. Set before the first frame.
+	Own []MAC
 }
 
 // Forward learns the source of a frame that came from place from, and decides
 // where it goes. Flood means: from a port, to all other ports and all agents;
 // from an agent, to all ports. So a frame visits each agent once at most, and
 // never leaves by the way it came.
-func (s *Switch) Forward(now Instant, from Place, frame []byte, floods *Bucket) (Place, Verdict) {
+func (s *Switch) Forward(now Instant, from Place, frame []byte, source *Source) (Place, Verdict) {
 	if len(frame) < MinFrame {
 		return 0, DropShort
 	}
@@ -73,7 +124,7 @@ func (s *Switch) Forward(now Instant, from Place, frame []byte, floods *Bucket) 
 		return 0, DropSource
 	case dst.LinkLocal():
 		return 0, DropLinkLocal
-	case s.echo(now, from, src):
+	case s.echo(now, from, src), slices.Contains(s.Own, src):
 		return 0, DropEcho
 	}
 	s.Stations.Learn(now, src, from)
@@ -90,7 +141,10 @@ func (s *Switch) Forward(now Instant, from Place, frame []byte, floods *Bucket) 
 			return to, ToPlace
 		}
 	}
-	if !floods.Allow(now) {
+	if source.repeats != nil && source.repeats.again(now, frame) {
+		return 0, DropEcho
+	}
+	if !source.floods.Allow(now) {
 		return 0, DropStorm
 	}
 	return 0, Flood

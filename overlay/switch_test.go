@@ -80,7 +80,7 @@ func TestSwitch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := Switch{LAN: []bool{false, true}}
 			now := Instant(time.Hour)
-			floods := NewBucket(FloodRate, FloodBurst)
+			floods := NewSource(false)
 			for i, st := range steps {
 				now = now.Add(st.after)
 				to, v := s.Forward(now, st.from, eth(st.dst, st.src), &floods)
@@ -92,9 +92,36 @@ func TestSwitch(t *testing.T) {
 	}
 }
 
+// A frame that goes round between two bridges on one LAN, or whose source is
+// this host itself, ends.
+func TestFramesThatGoRound(t *testing.T) {
+	s := Switch{LAN: []bool{true}, Own: []MAC{mac(9)}}
+	now := Instant(time.Hour)
+	lan, agent := NewSource(true), NewSource(false)
+	if _, v := s.Forward(now, AgentPlace(1), eth(Broadcast, mac(9)), &agent); v != DropEcho {
+		t.Errorf("our own host's frame from another agent: %v", v)
+	}
+	floods := 0
+	for range 1000 { // a millisecond each round
+		now = now.Add(time.Millisecond)
+		if _, v := s.Forward(now, PortPlace(0), eth(Broadcast, mac(1)), &lan); v == Flood {
+			floods++
+		}
+	}
+	if floods != maxRepeats {
+		t.Errorf("the same frame was flooded %d times", floods)
+	}
+	if _, v := s.Forward(now, PortPlace(0), eth(Broadcast, mac(2)), &lan); v != Flood {
+		t.Errorf("another frame: %v", v)
+	}
+	if _, v := s.Forward(now.Add(time.Second), PortPlace(0), eth(Broadcast, mac(1)), &lan); v != Flood {
+		t.Errorf("the frame a second later: %v", v)
+	}
+}
+
 func TestSwitchShortFrames(t *testing.T) {
 	var s Switch
-	floods := NewBucket(FloodRate, FloodBurst)
+	floods := NewSource(false)
 	for n := range MinFrame {
 		if _, v := s.Forward(1, PortPlace(0), make([]byte, n), &floods); v != DropShort {
 			t.Errorf("%d bytes: %v", n, v)
@@ -105,7 +132,7 @@ func TestSwitchShortFrames(t *testing.T) {
 func TestFloodIsBounded(t *testing.T) {
 	var s Switch
 	now := Instant(time.Hour)
-	floods := NewBucket(FloodRate, FloodBurst)
+	floods := NewSource(false)
 	passed := 0
 	for range 10 * FloodBurst { // over one second
 		now = now.Add(time.Second / (10 * FloodBurst))
@@ -149,7 +176,7 @@ func TestStationsAreBounded(t *testing.T) {
 
 func TestForwardDoesNotAllocate(t *testing.T) {
 	var s Switch
-	floods := NewBucket(FloodRate, FloodBurst)
+	floods := NewSource(false)
 	s.Forward(1, AgentPlace(1), eth(Broadcast, mac(2)), &floods)
 	f := eth(mac(2), mac(1))
 	s.Forward(2, PortPlace(0), f, &floods)
@@ -162,7 +189,7 @@ func FuzzForward(f *testing.F) {
 	f.Add(eth(mac(1), mac(2)))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		s := Switch{LAN: []bool{true}}
-		floods := NewBucket(FloodRate, FloodBurst)
+		floods := NewSource(false)
 		now := Instant(time.Hour)
 		for _, from := range []Place{PortPlace(0), PortPlace(1), AgentPlace(0), AgentPlace(1)} {
 			if to, v := s.Forward(now, from, frame, &floods); v == ToPlace && to == from {
