@@ -78,7 +78,7 @@ lint: $(GOLANGCI)
 # All tests, under the race detector, one package at a time: some start dozens
 # of agents. As root none may be skipped.
 race:
-	$(if $(ROOT),FARLAN_NO_SKIP=1) go test -race -p 1 -timeout 14m ./...
+	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -p 1 -timeout 14m ./...
 	$(if $(ROOT),,@echo "NOT ROOT: the tests that need network namespaces were SKIPPED" >&2)
 
 unit:

@@ -26,7 +26,7 @@ const (
 var units = []struct {
 	suffix string
 	rate   Rate
-}{{"gbit", Gbit}, {"mbit", Mbit}, {"kbit", Kbit}}
+}{{"Gbit", Gbit}, {"Mbit", Mbit}, {"kbit", Kbit}}
 
 var errRate = errors.New("want a rate as 100Mbit, 2.5Gbit or 512kbit")
 
@@ -35,7 +35,7 @@ var errRate = errors.New("want a rate as 100Mbit, 2.5Gbit or 512kbit")
 func ParseRate(s string) (Rate, error) {
 	low := strings.ToLower(strings.TrimSpace(s))
 	for _, u := range units {
-		number, ok := strings.CutSuffix(low, u.suffix)
+		number, ok := strings.CutSuffix(low, strings.ToLower(u.suffix))
 		if !ok {
 			continue
 		}
@@ -59,7 +59,7 @@ func (r Rate) BitsPerSecond() int64 { return int64(r) * 1000 }
 func (r Rate) String() string {
 	for _, u := range units {
 		if r != 0 && r%u.rate == 0 {
-			return strconv.FormatInt(int64(r/u.rate), 10) + u.suffix[:1] + "bit"
+			return strconv.FormatInt(int64(r/u.rate), 10) + u.suffix
 		}
 	}
 	return strconv.FormatInt(int64(r), 10) + "kbit"

@@ -8,10 +8,10 @@ func TestParseRate(t *testing.T) {
 		want Rate
 		text string
 	}{
-		{"100Mbit", 100 * Mbit, "100mbit"},
-		{"2.5gbit", 2500 * Mbit, "2500mbit"},
+		{"100Mbit", 100 * Mbit, "100Mbit"},
+		{"2.5gbit", 2500 * Mbit, "2500Mbit"},
 		{" 512kbit ", 512, "512kbit"},
-		{"1GBIT", Gbit, "1gbit"},
+		{"1GBIT", Gbit, "1Gbit"},
 	} {
 		got, err := ParseRate(c.in)
 		if err != nil || got != c.want || got.String() != c.text {

@@ -6,11 +6,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"farlan/reserve"
 )
 
-// Rate is a rate of IP packets in kbit/s; 0 is unlimited. As text it is
-// "100Mbit", "2.5Gbit", "500kbit" or "unlimited".
-type Rate int64
+// Rate is a rate of IP packets; 0 is unlimited. As text it is "100Mbit",
+// "2.5Gbit", "500kbit" or "unlimited".
+type Rate reserve.Rate
 
 // Set reads the text form.
 func (r *Rate) Set(s string) error {
@@ -18,36 +20,20 @@ func (r *Rate) Set(s string) error {
 		*r = 0
 		return nil
 	}
-	for unit, kbit := range map[string]float64{"kbit": 1, "Mbit": 1e3, "Gbit": 1e6} {
-		number, ok := strings.CutSuffix(s, unit)
-		if !ok {
-			continue
-		}
-		x, err := strconv.ParseFloat(number, 64)
-		if err != nil || !(x*kbit >= 1 && x*kbit <= maxRateKbit) {
-			break
-		}
-		*r = Rate(math.Round(x * kbit))
-		return nil
+	x, err := reserve.ParseRate(s)
+	if err != nil {
+		return fmt.Errorf("%w, or unlimited", err)
 	}
-	return fmt.Errorf("%q is not a rate (want for example 500kbit, 100Mbit, 1Gbit, unlimited)", s)
+	*r = Rate(x)
+	return nil
 }
-
-// maxRateKbit keeps a packet's time on the wire far from overflow.
-const maxRateKbit = 1e9
 
 // String returns the text form.
 func (r Rate) String() string {
-	switch {
-	case r == 0:
+	if r == 0 {
 		return "unlimited"
-	case r%1e6 == 0:
-		return fmt.Sprintf("%dGbit", r/1e6)
-	case r >= 1000:
-		return strconv.FormatFloat(float64(r)/1e3, 'f', -1, 64) + "Mbit"
-	default:
-		return fmt.Sprintf("%dkbit", int64(r))
 	}
+	return reserve.Rate(r).String()
 }
 
 // Type names the flag's value in usage texts.
@@ -64,7 +50,7 @@ func (r Rate) onWire(size int) time.Duration {
 	if r == 0 {
 		return 0
 	}
-	return time.Duration(int64(size) * 8 * 1e6 / int64(r))
+	return time.Duration(int64(size) * 8 * int64(time.Second) / reserve.Rate(r).BitsPerSecond())
 }
 
 // Loss is a probability in millionths. As text it is "0.1%" or "0.001".
