@@ -55,11 +55,11 @@ func (r Rate) Mbit() float64 { return float64(r) / float64(Mbit) }
 // BitsPerSecond returns the rate in bits a second.
 func (r Rate) BitsPerSecond() int64 { return int64(r) * 1000 }
 
-// String returns the rate in the largest unit that shows it exactly.
+// String returns the rate in the largest unit of which it is one at least.
 func (r Rate) String() string {
 	for _, u := range units {
-		if r != 0 && r%u.rate == 0 {
-			return strconv.FormatInt(int64(r/u.rate), 10) + u.suffix
+		if r >= u.rate {
+			return strconv.FormatFloat(float64(r)/float64(u.rate), 'f', -1, 64) + u.suffix
 		}
 	}
 	return strconv.FormatInt(int64(r), 10) + "kbit"

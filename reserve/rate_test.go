@@ -9,7 +9,7 @@ func TestParseRate(t *testing.T) {
 		text string
 	}{
 		{"100Mbit", 100 * Mbit, "100Mbit"},
-		{"2.5gbit", 2500 * Mbit, "2500Mbit"},
+		{"2.5gbit", 2500 * Mbit, "2.5Gbit"},
 		{" 512kbit ", 512, "512kbit"},
 		{"1GBIT", Gbit, "1Gbit"},
 	} {
