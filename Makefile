@@ -23,6 +23,7 @@ BIN      := $(CURDIR)/bin/farlan
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI         := $(CACHE)/bin/golangci-lint-$(GOLANGCI_VERSION)
 
+export PATH         := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 export FARLAN_BIN   := $(BIN)
 export FARLAN_CACHE := $(CACHE)
 export GOFLAGS      := -mod=readonly
@@ -42,7 +43,8 @@ TEST_NEEDS := $(DEMO_NEEDS) gcc=gcc ethtool=ethtool qemu-system-x86_64=qemu-syst
 BENCH_NEEDS := $(TEST_NEEDS) tincd=tinc
 
 deps-build:
-	@.ci/deps go=golang-go git=git
+	@command -v go >/dev/null || { echo "farlan: Go is missing, and Debian's is too old: put Go 1.26 or newer from go.dev/dl into /usr/local/go" >&2; exit 1; }
+	@.ci/deps git=git
 
 deps: deps-build
 	@.ci/deps $(DEMO_NEEDS)

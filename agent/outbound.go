@@ -77,7 +77,7 @@ func (n *node) sender() func(to netip.AddrPort, b []byte, segment int) {
 // run reads until the port is closed.
 func (o *outgoing) run() error {
 	port := o.n.ports[o.port]
-	batch := overlay.NewBatch(max(port.MTU(), 1500) + overlay.MaxFrame - 9000)
+	batch := overlay.NewBatch(overlay.MaxFrame) // somebody may raise the MTU later
 	for {
 		if err := port.Read(batch); err != nil {
 			if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
