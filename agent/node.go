@@ -140,10 +140,10 @@ func (n *node) step(now overlay.Instant) {
 		n.recordChanged(now, c)
 	}
 	n.sessions.Tick(now)
-	n.sessions.Flush(func(to netip.AddrPort, d []byte) { n.send(to, d, len(d)) })
 	if n.sessions.Changed() {
-		n.publish(now)
+		n.publish(now) // before the answer goes out that the next datagram follows
 	}
+	n.sessions.Flush(func(to netip.AddrPort, d []byte) { n.send(to, d, len(d)) })
 	for _, p := range n.byIndex {
 		if p != nil {
 			n.watch(now, p)
