@@ -81,7 +81,7 @@ func (in *inbound) handshake(from netip.AddrPort, d []byte) {
 		return
 	}
 	n, msg := in.n, append([]byte(nil), d...)
-	ok := n.mail.offer(func(now overlay.Instant) {
+	ok := n.mail.offerLow(func(now overlay.Instant) {
 		if err := n.sessions.Receive(now, from, msg); err != nil {
 			n.drops.add(dropHandshake)
 			n.log.Debug("handshake refused", "from", from, "error", err)

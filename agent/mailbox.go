@@ -32,6 +32,10 @@ func (m *mailbox) put(e event) bool { return m.add(e, 2*maxMail) }
 // offer adds an event that may be lost.
 func (m *mailbox) offer(e event) bool { return m.add(e, maxMail) }
 
+// offerLow adds an event that may be lost and that anybody can cause by repeating
+// what was captured: it leaves room for the others.
+func (m *mailbox) offerLow(e event) bool { return m.add(e, maxMail/8) }
+
 func (m *mailbox) add(e event, limit int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -7,7 +7,7 @@
 // Packer puts frames into datagrams (pack.go, item.go), which the Session of
 // their receiver seals and opens (session.go, replay.go) in the layout of
 // wire.go; Unpacker takes them apart again (unpack.go). Sessions decides when
-// sessions begin and end (sessions.go) by the Handshaker's messages
+// sessions begin and end (sessions.go, contact.go) by the Handshaker's messages
 // (handshake.go).
 //
 // The packages below do the I/O: link is the UDP sockets, tap and lan are

@@ -59,25 +59,11 @@ type Sessions struct {
 	seen     SeenCache
 	answers  Bucket
 	begins   Bucket
+	turn     int        // the contact to begin with when begins has tokens again
 	contacts []*contact // in the order of their ids
 	index    map[uint32]*contact
 	out      []outgoing
 	changed  bool
-}
-
-// A contact is a member, and where the agent stands with it.
-type contact struct {
-	id      AgentID
-	static  [32]byte
-	addrs   []netip.AddrPort // to try, the best first
-	pending []*Initiation    // oldest first
-	begin   Instant          // when to send the next initiation; 0: no need
-	tries   int
-
-	current     *Session
-	older       []*Session     // newest first
-	unconfirmed []*Session     // oldest first
-	addr        netip.AddrPort // where current's datagrams go
 }
 
 type outgoing struct {
@@ -94,17 +80,6 @@ func NewSessions(self AgentID, hs *Handshaker, random io.Reader) *Sessions {
 		begins:  NewBucket(initiateRate, initiateBurst),
 		index:   make(map[uint32]*contact),
 	}
-}
-
-func (s *Sessions) find(id AgentID) (int, bool) {
-	return slices.BinarySearchFunc(s.contacts, id, func(c *contact, id AgentID) int { return c.id.Compare(id) })
-}
-
-func (s *Sessions) contact(id AgentID) *contact {
-	if i, ok := s.find(id); ok {
-		return s.contacts[i]
-	}
-	return nil
 }
 
 // Know tells of a member: its static key and the addresses to try, best first.
@@ -141,33 +116,6 @@ func (s *Sessions) Forget(id AgentID) {
 	}
 	s.drop(s.contacts[i])
 	s.contacts = slices.Delete(s.contacts, i, i+1)
-}
-
-// drop erases all that c holds.
-func (s *Sessions) drop(c *contact) {
-	s.erase(c.current)
-	s.erase(c.older...)
-	s.erase(c.unconfirmed...)
-	c.current, c.older, c.unconfirmed = nil, nil, nil
-	s.abandon(c, len(c.pending))
-}
-
-// abandon gives up the first n initiations of c.
-func (s *Sessions) abandon(c *contact, n int) {
-	for _, p := range c.pending[:n] {
-		delete(s.index, p.Index())
-	}
-	c.pending = slices.Delete(c.pending, 0, n)
-}
-
-func (s *Sessions) erase(sessions ...*Session) {
-	for _, e := range sessions {
-		if e != nil {
-			delete(s.index, e.LocalIndex())
-			e.Erase()
-			s.changed = true
-		}
-	}
 }
 
 // Lost says that a member is gone: its sessions end, and a handshake is tried
@@ -255,29 +203,6 @@ func (s *Sessions) receiveResponse(now Instant, from netip.AddrPort, d []byte) e
 	return nil
 }
 
-// promote makes session, which a datagram of the member's proved, the current
-// one. Two agents that began at the same time have two sessions then: both
-// choose the one that the agent with the smaller id began.
-func (s *Sessions) promote(c *contact, session *Session, from netip.AddrPort) {
-	s.changed = true
-	other := c.current
-	crossed := other != nil && other.Initiator() != session.Initiator() &&
-		session.Created().Sub(other.Created()).Abs() < crossTime
-	if !crossed || session.Initiator() == (s.self.Compare(c.id) < 0) {
-		c.current, c.addr = session, from
-	} else {
-		other = session
-	}
-	if other == nil {
-		return
-	}
-	if len(c.older) == maxOlder {
-		s.erase(c.older[maxOlder-1])
-		c.older = c.older[:maxOlder-1]
-	}
-	c.older = slices.Insert(c.older, 0, other)
-}
-
 // Heard says that a datagram on session came from an address: the first one on
 // a session that waits to be confirmed, or one from a new address.
 func (s *Sessions) Heard(session *Session, from netip.AddrPort) {
@@ -299,37 +224,26 @@ func (s *Sessions) Heard(session *Session, from netip.AddrPort) {
 // Tick begins the handshakes that are due and erases what has expired. It
 // returns when it wants to be called next, 0 if it needn't.
 func (s *Sessions) Tick(now Instant) (next Instant) {
-	for _, c := range s.contacts {
+	start, dry := s.turn, false
+	for i := range s.contacts {
+		at := (start + i) % len(s.contacts)
+		c := s.contacts[at]
 		s.expire(now, c)
 		if c.begin == 0 && c.current != nil && c.current.WantsRekey(now) {
 			c.begin, c.tries = now, 0
 		}
-		if c.begin != 0 && !now.Before(c.begin) && s.begins.Allow(now) {
-			s.initiate(now, c)
+		if c.begin != 0 && !now.Before(c.begin) && !dry {
+			if dry = !s.begins.Allow(now); dry {
+				s.turn = at // whose turn it is next, so that all get one
+			} else {
+				s.initiate(now, c)
+			}
 		}
 		if c.begin != 0 && (next == 0 || c.begin.Before(next)) {
 			next = c.begin
 		}
 	}
 	return next
-}
-
-func (s *Sessions) expire(now Instant, c *contact) {
-	expired := func(e *Session) bool {
-		if !e.Expired(now) {
-			return false
-		}
-		s.erase(e)
-		return true
-	}
-	c.older = slices.DeleteFunc(c.older, expired)
-	c.unconfirmed = slices.DeleteFunc(c.unconfirmed, expired)
-	if c.current != nil && expired(c.current) {
-		c.current = nil
-		if c.begin == 0 {
-			c.begin = now
-		}
-	}
 }
 
 // initiate sends an initiation to every address of c. The member answers the

@@ -351,6 +351,30 @@ func TestSessionsRefuse(t *testing.T) {
 	}
 }
 
+// More members than handshakes a second, most of them dead: everybody gets a
+// turn.
+func TestSessionsAllGetATurn(t *testing.T) {
+	w := newWorld(t, 9, 2)
+	a, b := w.agents[0], w.agents[1]
+	for i := range 1000 {
+		id := AgentID{0, byte(i >> 8), byte(i)} // before b
+		if err := a.s.Know(w.now, id, b.static.Public, []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}), 1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.introduce()
+	b.s.Forget(a.id) // b won't begin
+	asked := make(map[netip.AddrPort]bool)
+	for range 3 * 1000 / initiateRate * 10 {
+		w.now = w.now.Add(100 * time.Millisecond)
+		a.s.Tick(w.now)
+		a.s.Flush(func(to netip.AddrPort, _ []byte) { asked[to] = true })
+	}
+	if len(asked) != 1001 {
+		t.Errorf("%d of 1001 members were asked", len(asked))
+	}
+}
+
 // Members that send handshakes without end are answered at a bounded rate.
 func TestSessionsAnswerBounded(t *testing.T) {
 	w := newWorld(t, 8, 2)

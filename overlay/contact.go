@@ -1,0 +1,100 @@
+package overlay
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// A contact is a member, and where the agent stands with it.
+type contact struct {
+	id      AgentID
+	static  [32]byte
+	addrs   []netip.AddrPort // to try, the best first
+	pending []*Initiation    // oldest first
+	begin   Instant          // when to send the next initiation; 0: no need
+	tries   int
+
+	current     *Session
+	older       []*Session     // newest first
+	unconfirmed []*Session     // oldest first
+	addr        netip.AddrPort // where current's datagrams go
+}
+
+func (s *Sessions) find(id AgentID) (int, bool) {
+	return slices.BinarySearchFunc(s.contacts, id, func(c *contact, id AgentID) int { return c.id.Compare(id) })
+}
+
+func (s *Sessions) contact(id AgentID) *contact {
+	if i, ok := s.find(id); ok {
+		return s.contacts[i]
+	}
+	return nil
+}
+
+// drop erases all that c holds.
+func (s *Sessions) drop(c *contact) {
+	s.erase(c.current)
+	s.erase(c.older...)
+	s.erase(c.unconfirmed...)
+	c.current, c.older, c.unconfirmed = nil, nil, nil
+	s.abandon(c, len(c.pending))
+}
+
+// abandon gives up the first n initiations of c.
+func (s *Sessions) abandon(c *contact, n int) {
+	for _, p := range c.pending[:n] {
+		delete(s.index, p.Index())
+	}
+	c.pending = slices.Delete(c.pending, 0, n)
+}
+
+func (s *Sessions) erase(sessions ...*Session) {
+	for _, e := range sessions {
+		if e != nil {
+			delete(s.index, e.LocalIndex())
+			e.Erase()
+			s.changed = true
+		}
+	}
+}
+
+// promote makes session, which a datagram of the member's proved, the current
+// one. Two agents that began at the same time have two sessions then: both
+// choose the one that the agent with the smaller id began.
+func (s *Sessions) promote(c *contact, session *Session, from netip.AddrPort) {
+	s.changed = true
+	other := c.current
+	crossed := other != nil && other.Initiator() != session.Initiator() &&
+		session.Created().Sub(other.Created()).Abs() < crossTime
+	if !crossed || session.Initiator() == (s.self.Compare(c.id) < 0) {
+		c.current, c.addr = session, from
+	} else {
+		other = session
+	}
+	if other == nil {
+		return
+	}
+	if len(c.older) == maxOlder {
+		s.erase(c.older[maxOlder-1])
+		c.older = c.older[:maxOlder-1]
+	}
+	c.older = slices.Insert(c.older, 0, other)
+}
+
+func (s *Sessions) expire(now Instant, c *contact) {
+	expired := func(e *Session) bool {
+		if !e.Expired(now) {
+			return false
+		}
+		s.erase(e)
+		return true
+	}
+	c.older = slices.DeleteFunc(c.older, expired)
+	c.unconfirmed = slices.DeleteFunc(c.unconfirmed, expired)
+	if c.current != nil && expired(c.current) {
+		c.current = nil
+		if c.begin == 0 {
+			c.begin = now
+		}
+	}
+}
