@@ -2,7 +2,7 @@
 #
 #   make demo      builds, then tells the product's story on this machine
 #   make test      everything that CI runs
-#   make bench     frame path, beside bare veth and tinc in the same run
+#   make bench     frame path, beside bare veth, VXLAN and today's tunnels in the same run
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make install   the binary, the systemd unit, the example configuration
 #
@@ -40,7 +40,7 @@ build: deps-build
 # program=package, for everything that a test or the demo calls.
 DEMO_NEEDS := ip=iproute2 ping=iputils-ping dnsmasq=dnsmasq-base iperf3=iperf3 busybox=busybox-static
 TEST_NEEDS := $(DEMO_NEEDS) gcc=gcc ethtool=ethtool qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod dpkg-deb=dpkg
-BENCH_NEEDS := $(TEST_NEEDS) tincd=tinc
+BENCH_NEEDS := $(TEST_NEEDS) tincd=tinc edge=n2n fastd=fastd openvpn=openvpn openssl=openssl wireguard-go=wireguard-go wg=wireguard-tools
 
 deps-build:
 	@command -v go >/dev/null || { echo "farlan: Go is missing, and Debian's is too old: put Go 1.26 or newer from go.dev/dl into /usr/local/go" >&2; exit 1; }
@@ -91,7 +91,7 @@ e2e: deps-test build
 
 bench: deps-bench build
 	go test -run '^$$' -bench . -benchmem ./overlay/... ./measure ./discovery
-	go test -run '^$$' -bench '^BenchmarkTunnels$$' -benchtime 1x -timeout 60m -v ./agent
+	go test -run '^$$' -bench '^BenchmarkTunnels$$' -benchtime 1x -timeout 180m -v ./agent/bench
 
 # go test takes one fuzz target at a time.
 fuzz: build

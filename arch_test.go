@@ -19,6 +19,7 @@ import (
 var mayImport = map[string][]string{
 	".":                       {"agent"},
 	"agent":                   {"agent/...", "discovery/...", "reserve", "measure", "overlay/..."},
+	"agent/bench":             {},
 	"agent/lab":               {"reserve", "measure", "overlay"},
 	"discovery":               {"measure", "overlay"},
 	"discovery/p2p":           {"discovery", "measure", "overlay"},
@@ -26,8 +27,10 @@ var mayImport = map[string][]string{
 	"measure":                 {"overlay"},
 	"overlay":                 {},
 	"overlay/link":            {"overlay"},
-	"overlay/tap":             {"overlay"},
-	"overlay/lan":             {"overlay"},
+	"overlay/poll":            {},
+	"overlay/tap":             {"overlay", "overlay/internal/vnet"},
+	"overlay/lan":             {"overlay", "overlay/internal/vnet"},
+	"overlay/internal/vnet":   {"overlay"},
 	"overlay/internal/nstest": {},
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +30,9 @@ const (
 // A tapConfig is one --tap.
 type tapConfig struct {
 	Name, Bridge string
-	MTU          int // 0: as it is
+	MTU          int  // 0: as it is
+	Queues       int  // 0: as many as lanes
+	Plain        bool // without offload
 }
 
 // A lanConfig is one --lan.
@@ -53,6 +56,7 @@ type config struct {
 	Advertise []netip.AddrPort
 	Name      string
 	Taps      []tapConfig
+	Lanes     int // goroutines that carry frames, and queues of each TAP
 	LANs      []lanConfig
 	StateDir  string
 	Socket    string
@@ -70,7 +74,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.uplink, "uplink", "", "`RATE[/RATE]`: this host's way out (and in), as 100Mbit or 20Mbit/250Mbit")
 	flags.StringArrayVar(&o.advertise, "advertise", nil, "`ADDR[:PORT]`: reachable address behind a static NAT (repeats)")
 	flags.StringVar(&o.name, "name", "", "`NAME` that people call this agent by (default the host's name)")
-	flags.StringArrayVar(&o.taps, "tap", nil, "`NAME[,bridge=BR][,mtu=N]`: attach a TAP interface, made if missing (repeats)")
+	flags.StringArrayVar(&o.taps, "tap", nil, "`NAME[,bridge=BR][,mtu=N][,queues=N][,offload=off]`: attach a TAP interface, made if missing (repeats)")
 	flags.StringArrayVar(&o.lans, "lan", nil, "`IFACE[,bridge=BR]`: home proxy: attach the physical LAN on IFACE (repeats)")
 	flags.StringVar(&o.stateDir, "state-dir", defaultStateDir(), "`DIR` for the identity and the remembered peers")
 	flags.StringVar(&o.socket, "socket", defaultSocket(), "`PATH` of the control socket")
@@ -124,6 +128,7 @@ func (o *options) parse() (*config, error) {
 		try(usagef("")("more than %d ports", maxPorts))
 	}
 	try(c.duplicates())
+	c.Lanes = c.lanes(runtime.NumCPU())
 	return c, errors.Join(errs...)
 }
 
@@ -229,7 +234,7 @@ func checkInterfaceName(s string) error {
 }
 
 func (c *config) parseTap(s string) error {
-	name, values, err := parsePort("--tap", s, "bridge", "mtu", "queues")
+	name, values, err := parsePort("--tap", s, "bridge", "mtu", "queues", "offload")
 	if err != nil {
 		return err
 	}
@@ -239,8 +244,16 @@ func (c *config) parseTap(s string) error {
 			return usagef("")("--tap %q: mtu %q: want 576 to 9000", s, v)
 		}
 	}
-	if v, ok := values["queues"]; ok && v != "1" {
-		return usagef("leave it out")("--tap %q: queues %q: only 1 works yet", s, v)
+	if v, ok := values["queues"]; ok {
+		if t.Queues, err = strconv.Atoi(v); err != nil || t.Queues < 1 || t.Queues > maxLanes {
+			return usagef("leave it out: the agent chooses by the number of processors")("--tap %q: queues %q: want 1 to %d", s, v, maxLanes)
+		}
+	}
+	if v, ok := values["offload"]; ok {
+		if v != "on" && v != "off" {
+			return usagef("")("--tap %q: offload %q: want on or off", s, v)
+		}
+		t.Plain = v == "off"
 	}
 	c.Taps = append(c.Taps, t)
 	return nil
@@ -253,6 +266,22 @@ func (c *config) parseLAN(s string) error {
 	}
 	c.LANs = append(c.LANs, lanConfig{Interface: name, Bridge: values["bridge"]})
 	return nil
+}
+
+// lanes returns how many lanes carry frames on that many processors: one for
+// every two, so that what the frames are for has some, too. A shaped uplink takes
+// one lane, as its queue is one.
+func (c *config) lanes(processors int) int {
+	if c.Uplink.Up > 0 {
+		return 1
+	}
+	n := min(max(processors/2, 1), maxLanes/2)
+	for _, t := range c.Taps {
+		if t.Queues > 0 {
+			n = t.Queues
+		}
+	}
+	return n
 }
 
 // duplicates refuses one interface for two ports.

@@ -21,6 +21,8 @@ const (
 	dropPort                        // a port refused a frame
 	dropControl                     // a control datagram that doesn't prove the network key
 	dropMalformed                   // a member's datagram that makes no sense
+	dropUnfit                       // a port's frame that is too long, or not what it says
+	dropQueue                       // a frame that waited too long for the uplink
 	dropSwitch                      // the first of the switch's verdicts
 	dropReasons   = dropSwitch + 16
 )
@@ -29,6 +31,7 @@ var dropNames = [dropSwitch]string{
 	dropStranger: "datagram of a stranger", dropNoKeys: "no such session", dropForged: "forged or replayed",
 	dropHandshake: "handshake refused", dropBusy: "busy", dropNoSession: "no session with the agent",
 	dropSend: "underlay refused", dropPort: "port refused", dropMalformed: "malformed", dropControl: "control datagram of a stranger",
+	dropUnfit: "unfit frame", dropQueue: "uplink full",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"farlan/discovery"
+	"farlan/measure"
 	"farlan/overlay"
 	"farlan/overlay/link"
 )
@@ -16,14 +17,17 @@ import (
 // A memory is a device without a kernel: it counts what is written.
 type memory struct{ frames, bytes int }
 
-func (m *memory) Name() string              { return "memory" }
-func (m *memory) MTU() int                  { return 1500 }
-func (m *memory) Read(*overlay.Batch) error { select {} }
-func (m *memory) Close() error              { return nil }
-func (m *memory) Write(frames [][]byte) int {
+func (m *memory) Name() string                   { return "memory" }
+func (m *memory) MTU() int                       { return 1500 }
+func (m *memory) Offload() bool                  { return true }
+func (m *memory) Queues() int                    { return 0 }
+func (m *memory) FD(int) int                     { return -1 }
+func (m *memory) Read(int, *overlay.Batch) error { return nil }
+func (m *memory) Close() error                   { return nil }
+func (m *memory) Write(_ int, frames []overlay.Frame) int {
 	for _, f := range frames {
 		m.frames++
-		m.bytes += len(f)
+		m.bytes += f.Len()
 	}
 	return len(frames)
 }
@@ -34,8 +38,7 @@ type mirror struct {
 	n    *node
 	port *memory
 	peer *peer
-	in   *inbound
-	out  *outgoing
+	lane *lane
 }
 
 func newMirror(t testing.TB) *mirror {
@@ -53,16 +56,20 @@ func newMirror(t testing.TB) *mirror {
 		t.Fatal(err)
 	}
 	m := &mirror{port: &memory{}, n: newNode(&config{}, slog.New(slog.DiscardHandler), network, identity{key, static})}
-	pair, err := link.Open(netip.MustParseAddrPort("127.0.0.1:0"))
+	pair, err := link.Open(netip.MustParseAddrPort("127.0.0.1:0"), link.Config{Lanes: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = pair.Close() })
-	m.n.sockets = []socketPair{pair}
+	m.n.sockets = []*link.Port{pair}
 	m.n.ports = []*port{{device: m.port, name: "memory", kind: "tap"}}
 	m.n.sw.LAN = []bool{false}
-	m.meet(t, network, pair.Data.LocalAddr())
-	m.in, m.out = newInbound(m.n, pair.Data), newOutgoing(m.n, 0)
+	m.n.ask = m.n.sender(func(p *link.Port) *link.Writer { return p.Probe.Writer() })
+	m.meet(t, network, pair.Delay.LocalAddr())
+	if m.lane, err = newLane(m.n, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.lane.poll.Close() })
 	return m
 }
 
@@ -88,9 +95,10 @@ func (m *mirror) meet(t testing.TB, network discovery.NetworkKey, at netip.AddrP
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.peer = newPeer(id, 0, now)
+	m.peer = newPeer(id, 0, now, 1)
 	m.peer.heard(now)
-	m.peer.out.Store(&outbound{session: near, to: at})
+	m.peer.mtu = measure.NewMTU(now, 9000)
+	m.peer.out.Store(&outbound{session: near, to: at, size: 1452})
 	m.n.view.Store(&view{
 		byIndex: []*peer{m.peer}, linked: []*peer{m.peer},
 		sessions: map[uint32]*inboundSession{2: {peer: m.peer, session: far}},
@@ -98,19 +106,20 @@ func (m *mirror) meet(t testing.TB, network discovery.NetworkKey, at netip.AddrP
 }
 
 // turn sends a batch of frames and takes in what comes back.
-func (m *mirror) turn(t testing.TB, frames [][]byte) {
-	m.out.now = m.n.now()
-	v := m.n.view.Load()
-	for _, f := range frames {
-		m.out.frame(v, f)
-	}
-	m.out.flush()
+func (m *mirror) turn(t testing.TB, frames []overlay.Frame) {
+	m.lane.out.carry(m.n.now(), m.n.view.Load(), 0, frames)
 	for want := m.port.frames + len(frames); m.port.frames < want; {
-		if err := m.in.socket.Read(m.in.batch); err != nil {
-			t.Fatal(err)
-		}
-		m.in.now, m.in.view = m.n.now(), v
-		m.in.batch.All(m.in.each)
+		m.receive(t)
+	}
+}
+
+// receive takes in what comes next.
+func (m *mirror) receive(t testing.TB) {
+	if err := m.lane.poll.Wait(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.lane.turn(m.n.now()); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -132,9 +141,9 @@ func ethernet(dst, src overlay.MAC, n int) []byte {
 // the port: the whole way of a frame, without an allocation.
 func TestFramePathDoesNotAllocate(t *testing.T) {
 	m := newMirror(t)
-	frames := make([][]byte, 32)
+	frames := make([]overlay.Frame, 32)
 	for i := range frames {
-		frames[i] = ethernet(back, there, 1514-i)
+		frames[i].Head = ethernet(back, there, 1514-i)
 	}
 	// Nobody knows the station "back", so the frames are flooded both ways; there
 	// are fewer than a burst of them.
@@ -152,24 +161,17 @@ func TestFramePathDoesNotAllocate(t *testing.T) {
 
 func TestProbeIsAnswered(t *testing.T) {
 	m := newMirror(t)
-	m.n.send = m.n.sender()
 	m.peer.mu.Lock()
 	number := m.peer.path.Probe(m.n.now())
 	m.peer.mu.Unlock()
-	m.n.probe(m.n.now(), m.peer.out.Load(), number)
-	// The probe comes in by the far session, whose answer the near one would open.
-	if err := m.in.socket.Read(m.in.batch); err != nil {
+	if err := m.n.probe(m.n.now(), m.peer.out.Load(), number, 0); err != nil {
 		t.Fatal(err)
 	}
-	m.in.now, m.in.view = m.n.now(), m.n.view.Load()
+	// The probe comes in by the far session, whose answer the near one would open.
+	m.receive(t)
 	near := m.peer.out.Load().session
 	m.n.view.Store(&view{byIndex: m.n.view.Load().byIndex, sessions: map[uint32]*inboundSession{1: {peer: m.peer, session: near}}})
-	m.in.batch.All(m.in.each)
-	if err := m.in.socket.Read(m.in.batch); err != nil {
-		t.Fatal(err)
-	}
-	m.in.now, m.in.view = m.n.now(), m.n.view.Load()
-	m.in.batch.All(m.in.each)
+	m.receive(t)
 	m.peer.mu.Lock()
 	defer m.peer.mu.Unlock()
 	if rtt, ok := m.peer.path.RTT(m.n.now()); !ok || rtt <= 0 || rtt > time.Second {

@@ -1,8 +1,7 @@
 package agent
 
 import (
-	"errors"
-	"net"
+	"math"
 	"net/netip"
 	"time"
 
@@ -14,73 +13,94 @@ import (
 // an address: the loop acts on the first.
 const reportEvery = 10 * time.Millisecond
 
-// An inbound carries what one socket receives to the ports. Its goroutine does
-// everything from the read of a batch to the writes of its frames: no hand-off,
-// no allocation.
+// maxAcking is how many sessions a lane owes acknowledgements at once. When
+// there are more, the others are acknowledged when their next datagrams come.
+const maxAcking = 256
+
+// An inbound is the half of a lane that carries what sockets receive to the
+// ports.
 type inbound struct {
-	n      *node
-	socket *link.Socket
-	writer *link.Writer
-	batch  *link.Batch
-	snoop  snooper
+	n       *node
+	lane    int
+	snoop   snooper
+	acking  []*inboundSession // that are owed an acknowledgement
+	writers map[*link.Socket]*link.Writer
 
 	// The datagram at hand.
-	now  overlay.Instant
-	from netip.AddrPort
-	at   *inboundSession
+	now    overlay.Instant
+	view   *view
+	writer *link.Writer // for replies
+	from   netip.AddrPort
+	size   int
+	at     *inboundSession
+	open   *peer // whose unpacker may hold something back
 
-	one   [1][]byte
+	// The datagrams of session at that are not noted yet.
+	count, bytes int
+	counter      uint64
+	acks         int // of count, how many brought nothing but an acknowledgement
+	ack          bool
+
+	one   [1]overlay.Frame
 	reply []byte
-	each  func(from netip.AddrPort, d []byte) bool // bound once
-	view  *view
 }
 
-func newInbound(n *node, s *link.Socket) *inbound {
+func newInbound(n *node, lane int) *inbound {
 	in := &inbound{
-		n: n, socket: s, writer: s.Writer(), batch: link.NewBatch(),
-		reply: make([]byte, overlay.HeaderLen, 128),
+		n: n, lane: lane, reply: make([]byte, overlay.HeaderLen, 128),
+		acking: make([]*inboundSession, 0, maxAcking), writers: make(map[*link.Socket]*link.Writer),
 	}
-	in.each = func(from netip.AddrPort, d []byte) bool {
-		in.datagram(from, d)
-		return true
+	for _, s := range n.sockets {
+		for _, socket := range append([]*link.Socket{s.Delay, s.Probe}, s.Bulk...) {
+			in.writers[socket] = s.Probe.Writer()
+		}
 	}
 	return in
 }
 
-// run reads until the socket is closed.
-func (in *inbound) run() error {
-	for {
-		if err := in.socket.Read(in.batch); err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			return err
+// receive takes what a socket has received.
+func (in *inbound) receive(now overlay.Instant, view *view, s *link.Socket, b *link.Batch) {
+	in.now, in.view, in.writer = now, view, in.writers[s]
+	for i := range b.Len() {
+		in.from = b.From(i)
+		d, segment := b.Data(i), b.Segment(i)
+		for len(d) > 0 {
+			n := min(segment, len(d))
+			in.datagram(d[:n:n])
+			d = d[n:]
 		}
-		in.now = in.n.now()
-		in.view = in.n.view.Load()
-		in.batch.All(in.each)
+		in.note(b.Stamp(i))
+	}
+	in.flush()
+}
+
+// flush delivers what the last peer's unpacker holds back.
+func (in *inbound) flush() {
+	if in.open != nil {
+		in.open.lanes[in.lane].unpack.Flush(in)
+		in.open = nil
 	}
 }
 
-func (in *inbound) datagram(from netip.AddrPort, d []byte) {
+func (in *inbound) datagram(d []byte) {
 	kind, ok := overlay.ParseKind(d)
 	switch {
 	case !ok:
 		in.n.drops.add(dropStranger)
-	case kind == overlay.KindData:
-		in.data(from, d)
+	case kind == overlay.KindData || kind == overlay.KindProbe:
+		in.sealed(d)
 	default:
-		in.handshake(from, d)
+		in.handshake(d)
 	}
 }
 
 // handshake hands a handshake message to the node's loop, if a member made it.
-func (in *inbound) handshake(from netip.AddrPort, d []byte) {
+func (in *inbound) handshake(d []byte) {
 	if !in.n.hs.Genuine(d) {
 		in.n.drops.add(dropStranger)
 		return
 	}
-	n, msg := in.n, append([]byte(nil), d...)
+	n, from, msg := in.n, in.from, append([]byte(nil), d...)
 	ok := n.mail.offerLow(func(now overlay.Instant) {
 		if err := n.sessions.Receive(now, from, msg); err != nil {
 			n.drops.add(dropHandshake)
@@ -92,54 +112,141 @@ func (in *inbound) handshake(from netip.AddrPort, d []byte) {
 	}
 }
 
-// data opens a data datagram and carries what is in it further.
-func (in *inbound) data(from netip.AddrPort, d []byte) {
-	s := in.view.sessions[overlay.ReceiverIndex(d)]
-	if s == nil {
-		in.n.drops.add(dropNoKeys)
-		return
+// sealed opens a datagram of a session and carries what is in it further.
+func (in *inbound) sealed(d []byte) {
+	s := in.at
+	if index := overlay.ReceiverIndex(d); s == nil || s.session.LocalIndex() != index || in.count == 0 {
+		if s = in.view.sessions[index]; s == nil {
+			in.n.drops.add(dropNoKeys)
+			return
+		}
 	}
+	counter := overlay.Counter(d)
 	body, ok := s.session.Open(d)
 	if !ok {
 		in.n.drops.add(dropForged)
 		return
 	}
-	in.from, in.at = from, s
-	in.news()
-	p := s.peer
-	p.mu.Lock()
-	if p.path != nil {
-		p.path.Heard(in.now)
+	if s != in.at {
+		in.note(0)
+		in.at = s
 	}
-	before := p.unpack.Malformed + p.unpack.Unknown
-	p.unpack.Unpack(body, in)
-	if p.unpack.Malformed+p.unpack.Unknown != before {
+	in.count++
+	in.bytes += len(d)
+	in.counter = max(in.counter, counter)
+	in.size = len(d)
+	p := s.peer
+	if in.open != p {
+		in.flush()
+		in.open = p
+	}
+	u := &p.lanes[in.lane].unpack
+	before := u.Malformed + u.Unknown
+	in.ack = false
+	u.Unpack(body, in)
+	if in.ack && len(d) == overlay.AckDatagram {
+		in.acks++
+	}
+	if u.Malformed+u.Unknown != before {
 		in.n.drops.add(dropMalformed)
 	}
-	p.mu.Unlock()
+}
+
+// note accounts for the datagrams of a session that came in one go.
+func (in *inbound) note(stamp overlay.Instant) {
+	if in.count == 0 {
+		return
+	}
+	s := in.at
+	in.news(s)
+	s.peer.heardAt.Store(int64(in.now))
+	s.mu.Lock()
+	if in.acks == in.count { // acknowledging these would never end
+		s.receiver.Counted(in.counter, in.count, in.bytes, stamp)
+	} else {
+		s.receiver.Received(in.now, in.counter, in.count, in.bytes, stamp)
+	}
+	owed := s.receiver.Next() != 0
+	s.mu.Unlock()
+	if owed && !s.owed.Load() && len(in.acking) < maxAcking && !s.owed.Swap(true) {
+		in.acking = append(in.acking, s)
+		s.peer.acking.Store(s)
+	}
+	in.count, in.bytes, in.counter, in.acks = 0, 0, 0, 0
 }
 
 // news tells the loop of the first datagram on a session, and of one from
 // another address than before: the newest authenticated one's source counts.
-func (in *inbound) news() {
-	n, s, from := in.n, in.at.session, in.from
-	if !in.at.waiting {
-		o := in.at.peer.out.Load()
+func (in *inbound) news(at *inboundSession) {
+	n, s, from := in.n, at.session, in.from
+	if !at.waiting {
+		o := at.peer.out.Load()
 		if o == nil || o.session != s || o.to == from {
 			return
 		}
 	}
-	last := in.at.reported.Load()
-	if in.now.Sub(overlay.Instant(last)) < reportEvery || !in.at.reported.CompareAndSwap(last, int64(in.now)) {
+	last := at.reported.Load()
+	if in.now.Sub(overlay.Instant(last)) < reportEvery || !at.reported.CompareAndSwap(last, int64(in.now)) {
 		return
 	}
 	n.mail.offer(func(overlay.Instant) { n.sessions.Heard(s, from) })
 }
 
+// acknowledge sends the acknowledgements that are due and didn't ride along.
+func (in *inbound) acknowledge(now overlay.Instant, out *outgoing) {
+	out.now = now
+	kept := in.acking[:0]
+	for _, s := range in.acking {
+		s.mu.Lock()
+		due := s.receiver.Due(now)
+		s.mu.Unlock()
+		if due {
+			s.peer.acking.Store(s)
+			if out.begin(s.peer, overlay.ClassDelay) != nil {
+				out.flush()
+			}
+		}
+		s.mu.Lock()
+		owed := s.receiver.Next() != 0
+		s.mu.Unlock()
+		if owed {
+			kept = append(kept, s)
+		} else {
+			s.owed.Store(false)
+		}
+	}
+	in.acking = kept
+}
+
+// next returns when acknowledge wants to be called.
+func (in *inbound) next(overlay.Instant) overlay.Instant {
+	next := overlay.Instant(math.MaxInt64)
+	for _, s := range in.acking {
+		s.mu.Lock()
+		if at := s.receiver.Next(); at != 0 {
+			next = min(next, at)
+		}
+		s.mu.Unlock()
+	}
+	return next
+}
+
+// ack packs an acknowledgement of the session if it is due.
+func (s *inboundSession) ack(now overlay.Instant, p *overlay.Packer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.receiver.Due(now) {
+		return
+	}
+	a := s.receiver.Take(now)
+	a.Index = s.session.RemoteIndex()
+	p.Ack(a)
+}
+
 // Frame carries a frame of the peer's to the ports; overlay.Items.
-func (in *inbound) Frame(f []byte) {
-	p := in.at.peer
-	to, v := in.n.sw.Forward(in.now, p.place(), f, &p.floods)
+func (in *inbound) Frame(f *overlay.Frame) {
+	p := in.open
+	to, v := in.n.sw.Forward(in.now, p.place(), f.Head, &p.lanes[in.lane].floods)
 	switch v {
 	case overlay.ToPlace:
 		if i, ok := to.Port(); ok {
@@ -153,12 +260,12 @@ func (in *inbound) Frame(f []byte) {
 		in.n.drops.verdict(v)
 		return
 	}
-	in.snoop.frame(&in.n.sw.Stations, f)
+	in.snoop.frame(&in.n.sw.Stations, f.Head)
 }
 
-func (in *inbound) write(port int, f []byte) {
-	in.one[0] = f
-	if in.n.ports[port].Write(in.one[:]) == 0 {
+func (in *inbound) write(port int, f *overlay.Frame) {
+	in.one[0] = *f
+	if in.n.ports[port].Write(in.lane, in.one[:]) == 0 {
 		in.n.drops.add(dropPort)
 	}
 }
@@ -166,8 +273,9 @@ func (in *inbound) write(port int, f []byte) {
 // Probe answers a probe at once, to where it came from; overlay.Items.
 func (in *inbound) Probe(p overlay.Probe) {
 	p.HoldMicros = uint32(max(in.n.now().Sub(in.now).Microseconds(), 0))
+	p.Size = uint16(in.size)
 	b := overlay.AppendProbe(in.reply[:overlay.HeaderLen], p, true)
-	if d := in.at.session.Seal(b); d != nil {
+	if d := in.at.session.Seal(overlay.KindProbe, 0, b); d != nil {
 		if err := in.writer.Send(in.from, d, len(d)); err != nil {
 			in.n.drops.add(dropSend)
 		}
@@ -176,6 +284,19 @@ func (in *inbound) Probe(p overlay.Probe) {
 
 // ProbeReply takes the reply to a probe of ours; overlay.Items.
 func (in *inbound) ProbeReply(p overlay.Probe) { in.at.peer.reply(in.now, p) }
+
+// Ack takes what the peer says of what it has received; overlay.Items.
+func (in *inbound) Ack(a overlay.Ack) {
+	in.ack = true
+	p := in.at.peer
+	o := p.out.Load()
+	if o == nil || o.session.LocalIndex() != a.Index {
+		return // of a session that has been replaced
+	}
+	p.mu.Lock()
+	p.delivery.Acked(in.now, a)
+	p.mu.Unlock()
+}
 
 // Bye says that the peer leaves; overlay.Items.
 func (in *inbound) Bye() {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -40,8 +41,6 @@ const (
 	renewEvery = discovery.RecordLifetime / 4
 )
 
-type socketPair = *link.Pair
-
 // A node is an agent at work: the cores of all packages, joined. Its loop alone
 // touches what is not safe for concurrent use; others put events into its mail.
 type node struct {
@@ -53,7 +52,9 @@ type node struct {
 	self    overlay.AgentID
 	network discovery.NetworkKey
 	state   *state
-	sockets []socketPair
+	sockets []*link.Port
+	lanes   int             // that carry frames
+	flowKey overlay.FlowKey // keeps from strangers which flows share a queue
 	ports   []*port
 	mail    *mailbox
 
@@ -70,7 +71,8 @@ type node struct {
 	p2p      *p2p.Node
 	peers    map[overlay.AgentID]*peer
 	byIndex  []*peer
-	send     func(to netip.AddrPort, b []byte, segment int)
+	shake    sendFunc // handshakes, which may be fragmented
+	ask      sendFunc // probes
 	control  control
 	own      ownRecords
 	stale    overlay.Instant // since when the remembered peers differ from the disk's, 0 not
@@ -99,8 +101,11 @@ func newNode(c *config, log *slog.Logger, network discovery.NetworkKey, ident id
 		cfg: c, log: log, started: started, epoch: overlay.Instant(started.UnixNano()),
 		ident: ident, self: ident.id(), network: network,
 		mail: newMailbox(), peers: make(map[overlay.AgentID]*peer),
-		control: newControl(), asleep: suspended(),
+		control: newControl(), asleep: suspended(), lanes: max(c.Lanes, 1),
 	}
+	var key [16]byte
+	_, _ = rand.Read(key[:]) // doesn't fail
+	n.flowKey = overlay.FlowKey{binary.NativeEndian.Uint64(key[:]), binary.NativeEndian.Uint64(key[8:])}
 	n.hs = overlay.NewHandshaker(n.self, ident.static, network.DoorKey(), network.SessionPSK(), overlay.HasAES())
 	n.sessions = overlay.NewSessions(n.self, n.hs, rand.Reader)
 	n.store = discovery.NewStore(n.self, network, uint64(n.epoch), discovery.Limits{})
@@ -143,7 +148,7 @@ func (n *node) step(now overlay.Instant) {
 	if n.sessions.Changed() {
 		n.publish(now) // before the answer goes out that the next datagram follows
 	}
-	n.sessions.Flush(func(to netip.AddrPort, d []byte) { n.send(to, d, len(d)) })
+	n.sessions.Flush(func(to netip.AddrPort, d []byte) { _ = n.shake(to, d, len(d)) })
 	for _, p := range n.byIndex {
 		if p != nil {
 			n.watch(now, p)
@@ -200,7 +205,7 @@ func (n *node) meet(now overlay.Instant, id overlay.AgentID) *peer {
 		i = len(n.byIndex)
 		n.byIndex = append(n.byIndex, nil)
 	}
-	p := newPeer(id, i, now)
+	p := newPeer(id, i, now, n.lanes)
 	n.byIndex[i] = p
 	n.peers[id] = p
 	n.control.met = now
@@ -231,6 +236,9 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 		return
 	}
 	p.mu.Lock()
+	if at := overlay.Instant(p.heardAt.Swap(0)); at != 0 {
+		p.path.Heard(at)
+	}
 	p.path.Tick(now)
 	state := p.path.State(now)
 	var number uint32
@@ -240,8 +248,11 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 	}
 	p.mu.Unlock()
 	if probe {
-		n.probe(now, out, number)
+		_ = n.probe(now, out, number, 0)
 		p.probe = now.Add(measure.ProbeInterval)
+	}
+	if state == measure.Up {
+		n.fathom(now, p, out)
 	}
 	switch {
 	case state == measure.Gone:
@@ -296,15 +307,6 @@ func (n *node) forgive(now overlay.Instant) {
 	}
 }
 
-// probe sends a probe.
-func (n *node) probe(now overlay.Instant, out *outbound, number uint32) {
-	b := make([]byte, overlay.HeaderLen, 128)
-	b = overlay.AppendProbe(b, overlay.Probe{Number: number, Sent: now}, false)
-	if d := out.session.Seal(b); d != nil {
-		n.send(out.to, d, len(d))
-	}
-}
-
 func (n *node) become(now overlay.Instant, p *peer, s measure.State) {
 	n.log.Info("peer changed", "name", p.member.Name, "state", s.String(), "was", p.state.String())
 	p.state, p.since = s, now
@@ -335,8 +337,8 @@ func (n *node) leave(now overlay.Instant) {
 			continue
 		}
 		b := overlay.AppendBye(make([]byte, overlay.HeaderLen, 64))
-		if d := out.session.Seal(b); d != nil {
-			n.send(out.to, d, len(d))
+		if d := out.session.Seal(overlay.KindProbe, 0, b); d != nil {
+			_ = n.ask(out.to, d, len(d))
 		}
 	}
 	n.stale = now

@@ -1,152 +1,256 @@
 package agent
 
 import (
+	"encoding/binary"
 	"errors"
-	"net"
+	"math"
 	"net/netip"
-	"os"
+	"syscall"
 
 	"farlan/overlay"
 	"farlan/overlay/link"
 )
 
-// maxRuns is how many peers one goroutine packs frames for at once. When a
-// batch of frames goes to more, as a broadcast does, the oldest run is sent
-// first.
+// maxRuns is how many peers, and classes of frames, one lane packs for at once.
+// When a batch of frames goes to more, as a broadcast does, the oldest run is
+// sent first.
 const maxRuns = 16
 
-// An outgoing carries the frames of one port to the peers and the other ports.
-// Its goroutine does everything from the read of a batch to the sends of its
-// datagrams: no hand-off, no allocation.
+// maxRecent bounds the peers whose rates are told that a lane was idle: those of
+// others are underestimated.
+const maxRecent = 256
+
+// An outgoing is the half of a lane that carries frames of ports to the peers
+// and the other ports.
 type outgoing struct {
 	n      *node
-	port   int
-	floods overlay.Source
+	lane   int
+	floods []overlay.Source // of each port
 	snoop  snooper
 	runs   []*run // begun in this batch, oldest first
 	free   []*run
-	one    [1][]byte
+	one    [1]overlay.Frame
 	now    overlay.Instant
+	port   int // that the frames at hand come from
+	shaper *overlay.Shaper
+	sent   int     // bytes of IP packets since the shaper was charged
+	recent []*peer // that were sent to since the lane was idle
+	last   *peer   // of them
 }
 
-// A run packs frames for one peer.
+// A run packs frames of one class for one peer.
 type run struct {
 	packer *overlay.Packer
 	peer   *peer
-	to     netip.AddrPort
+	class  overlay.Class
+	out    *outbound
 }
 
-func newOutgoing(n *node, port int) *outgoing {
-	o := &outgoing{
-		n: n, port: port, floods: overlay.NewSource(n.sw.LAN[port]),
-		runs: make([]*run, 0, maxRuns), free: make([]*run, 0, maxRuns),
+func newOutgoing(n *node, lane int) *outgoing {
+	o := &outgoing{n: n, lane: lane, runs: make([]*run, 0, maxRuns), free: make([]*run, 0, maxRuns), recent: make([]*peer, 0, maxRecent)}
+	for i := range n.ports {
+		o.floods = append(o.floods, overlay.NewSource(n.sw.LAN[i]))
 	}
-	send := n.sender()
+	if rate := n.cfg.Uplink.Up; rate > 0 {
+		o.shaper = overlay.NewShaper(rate.BitsPerSecond() * shapedPercent / 100)
+	}
+	whole := n.sender(func(p *link.Port) *link.Writer { return p.Handshake.Writer() })
+	send := [overlay.Classes]sendFunc{
+		overlay.ClassBulk:  n.sender(func(p *link.Port) *link.Writer { return p.Bulk[lane].Writer() }),
+		overlay.ClassDelay: n.sender(func(p *link.Port) *link.Writer { return p.Delay.Writer() }),
+	}
 	for range maxRuns {
 		r := &run{}
-		r.packer = overlay.NewPacker(overlay.DatagramSize, func(b []byte, segment int) {
-			send(r.to, b, segment)
+		r.packer = overlay.NewPacker(func(b []byte, segment int) {
+			if r.out.fragment {
+				o.transmit(r, whole, b, segment)
+			} else {
+				o.transmit(r, send[r.class], b, segment)
+			}
 		})
 		o.free = append(o.free, r)
 	}
 	return o
 }
 
+// shapedPercent is how much of the uplink's rate the agent uses for frames: with
+// a little less than all, the queue stands here, where it is managed, and not in
+// the modem.
+const shapedPercent = 97
+
+type sendFunc func(to netip.AddrPort, b []byte, segment int) error
+
 // sender returns a function that sends datagrams to an address by the socket
-// of its family, for use by one goroutine.
-func (n *node) sender() func(to netip.AddrPort, b []byte, segment int) {
+// of its family that choose says, for use by one goroutine.
+func (n *node) sender(choose func(p *link.Port) *link.Writer) sendFunc {
 	var four, six *link.Writer
 	for _, s := range n.sockets {
-		if s.Data.LocalAddr().Addr().Is4() {
-			four = s.Data.Writer()
+		if s.Delay.LocalAddr().Addr().Is4() {
+			four = choose(s)
 		} else {
-			six = s.Data.Writer()
+			six = choose(s)
 		}
 	}
-	return func(to netip.AddrPort, b []byte, segment int) {
+	return func(to netip.AddrPort, b []byte, segment int) error {
 		w := six
 		if to.Addr().Is4() {
 			w = four
 		}
-		if w == nil || w.Send(to, b, segment) != nil {
+		err := errNoFamily
+		if w != nil {
+			err = w.Send(to, b, segment)
+		}
+		if err != nil {
 			n.drops.add(dropSend)
 		}
+		return err
 	}
 }
 
-// run reads until the port is closed.
-func (o *outgoing) run() error {
-	port := o.n.ports[o.port]
-	batch := overlay.NewBatch(overlay.MaxFrame) // somebody may raise the MTU later
-	for {
-		if err := port.Read(batch); err != nil {
-			if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
-				return nil
-			}
-			return err
-		}
-		o.now = o.n.now()
-		view := o.n.view.Load()
-		for _, f := range batch.Frames() {
-			o.frame(view, f)
-		}
-		o.flush()
+var errNoFamily = errors.New("no socket of that family")
+
+// transmit sends a run that the packer has filled, and notes it.
+func (o *outgoing) transmit(r *run, send sendFunc, b []byte, segment int) {
+	datagrams := (len(b) + segment - 1) / segment
+	o.sent += len(b) + datagrams*packetOverhead(r.out.to)
+	p := r.peer
+	if err := send(r.out.to, b, segment); errors.Is(err, syscall.EMSGSIZE) {
+		p.tooBig.Store(int64(segment))
+	}
+	if segment >= r.out.size && datagrams > 1 {
+		p.filled.Store(int64(o.now))
+	}
+	p.mu.Lock()
+	p.delivery.Sent(o.now, r.out.session.Sent())
+	p.mu.Unlock()
+	if p != o.last && len(o.recent) < cap(o.recent) {
+		o.recent, o.last = append(o.recent, p), p
 	}
 }
 
-func (o *outgoing) frame(view *view, f []byte) {
-	to, v := o.n.sw.Forward(o.now, overlay.PortPlace(o.port), f, &o.floods)
+// idle notes that nothing waits to be sent: until more comes, how much arrives at
+// the peers says nothing of what the paths to them could carry.
+func (o *outgoing) idle() {
+	for _, p := range o.recent {
+		p.mu.Lock()
+		p.delivery.AppLimited()
+		p.mu.Unlock()
+	}
+	o.recent, o.last = o.recent[:0], nil
+}
+
+// packetOverhead is what IP and UDP headers add to a datagram to an address.
+func packetOverhead(to netip.AddrPort) int {
+	if to.Addr().Is4() {
+		return 20 + 8
+	}
+	return 40 + 8
+}
+
+// carry takes a batch of a port's frames.
+func (o *outgoing) carry(now overlay.Instant, view *view, port int, frames []overlay.Frame) {
+	o.now, o.port = now, port
+	for i := range frames {
+		o.frame(view, &frames[i])
+	}
+	o.flush()
+}
+
+func (o *outgoing) frame(view *view, f *overlay.Frame) {
+	to, v := o.n.sw.Forward(o.now, overlay.PortPlace(o.port), f.Head, &o.floods[o.port])
 	switch v {
 	case overlay.ToPlace:
 		o.unicast(view, to, f)
 	case overlay.Flood:
-		for _, p := range view.linked {
-			o.send(p, f)
-		}
 		for i := range o.n.ports {
 			if i != o.port {
 				o.write(i, f)
 			}
 		}
+		for _, p := range view.linked {
+			o.queue(p, f)
+		}
 	default:
 		o.n.drops.verdict(v)
 		return
 	}
-	o.snoop.frame(&o.n.sw.Stations, f)
+	o.snoop.frame(&o.n.sw.Stations, f.Head)
 }
 
-func (o *outgoing) unicast(view *view, to overlay.Place, f []byte) {
+func (o *outgoing) unicast(view *view, to overlay.Place, f *overlay.Frame) {
 	if i, ok := to.Port(); ok {
 		o.write(i, f)
 		return
 	}
-	i, _ := to.Agent()
-	if i >= len(view.byIndex) || view.byIndex[i] == nil {
+	if p := view.peer(to); p != nil {
+		o.queue(p, f)
+	} else {
 		o.n.drops.add(dropNoSession)
-		return
 	}
-	o.send(view.byIndex[i], f)
 }
 
-func (o *outgoing) write(port int, f []byte) {
-	o.one[0] = f
-	if o.n.ports[port].Write(o.one[:]) == 0 {
+func (o *outgoing) write(port int, f *overlay.Frame) {
+	o.one[0] = *f
+	if o.n.ports[port].Write(o.lane, o.one[:]) == 0 {
 		o.n.drops.add(dropPort)
 	}
 }
 
-// send packs a frame for a peer.
-func (o *outgoing) send(p *peer, f []byte) {
-	for _, r := range o.runs {
-		if r.peer == p {
-			r.packer.Add(f)
+// queue takes a frame for a peer: it goes at once, or when the uplink has room.
+func (o *outgoing) queue(p *peer, f *overlay.Frame) {
+	class, flow := overlay.ClassOf(o.n.flowKey, f.Head)
+	if out := p.out.Load(); out != nil {
+		out.clamp(f)
+	}
+	if o.shaper == nil {
+		o.send(p, class, f)
+		return
+	}
+	o.shaper.Enqueue(o.now, p.place(), class, flow, f)
+}
+
+// shaped sends what waited for the uplink, as far as that has room now.
+func (o *outgoing) shaped(now overlay.Instant, view *view) {
+	if o.shaper == nil {
+		return
+	}
+	o.now = now
+	for {
+		o.shaper.Charge(o.sent)
+		o.sent = 0
+		to, class, f, ok := o.shaper.Dequeue(now)
+		if !ok {
 			return
+		}
+		if p := view.peer(to); p != nil {
+			o.send(p, class, f)
+			o.flush()
+		}
+	}
+}
+
+// next returns when shaped wants to be called.
+func (o *outgoing) next(now overlay.Instant) overlay.Instant {
+	if o.shaper != nil {
+		if at, ok := o.shaper.Next(now); ok {
+			return at
+		}
+	}
+	return math.MaxInt64
+}
+
+// begin returns the run for frames of a class to a peer, nil if they can't be
+// sent.
+func (o *outgoing) begin(p *peer, class overlay.Class) *run {
+	for _, r := range o.runs {
+		if r.peer == p && r.class == class {
+			return r
 		}
 	}
 	out := p.out.Load()
 	if out == nil {
 		o.n.drops.add(dropNoSession)
-		return
+		return nil
 	}
 	if len(o.free) == 0 {
 		o.end(o.runs[0])
@@ -154,14 +258,28 @@ func (o *outgoing) send(p *peer, f []byte) {
 	}
 	r := o.free[len(o.free)-1]
 	o.free = o.free[:len(o.free)-1]
-	r.peer, r.to = p, out.to
-	r.packer.Begin(out.session, &p.cuts)
+	r.peer, r.out, r.class = p, out, class
+	mark := byte(o.lane)
+	if class == overlay.ClassDelay {
+		mark |= overlay.LaneDelay
+	}
+	r.packer.Begin(out.session, &p.cuts, out.size, mark)
 	o.runs = append(o.runs, r)
-	r.packer.Add(f)
+	return r
 }
 
-// end sends what a run has left.
+// send packs a frame for a peer.
+func (o *outgoing) send(p *peer, class overlay.Class, f *overlay.Frame) {
+	if r := o.begin(p, class); r != nil && !r.packer.Add(f) {
+		o.n.drops.add(dropUnfit)
+	}
+}
+
+// end sends what a run has left, with an acknowledgement if one is due.
 func (o *outgoing) end(r *run) {
+	if s := r.peer.acking.Load(); s != nil {
+		s.ack(o.now, r.packer)
+	}
 	r.packer.Flush()
 	r.peer = nil
 	o.free = append(o.free, r)
@@ -172,4 +290,16 @@ func (o *outgoing) flush() {
 		o.end(r)
 	}
 	o.runs = o.runs[:0]
+}
+
+// clamp lowers the segment size that a TCP connection's first segments propose
+// to what fits a datagram of the path, headers and all.
+func (out *outbound) clamp(f *overlay.Frame) {
+	h := f.Head
+	link := overlay.MinFrame
+	if len(h) > 18 && binary.BigEndian.Uint16(h[12:]) == 0x8100 {
+		link += 4
+	}
+	const ip4, ip6, tcp = 20, 40, 20
+	overlay.ClampMSS(h, f.Offload, out.size-overlay.Overhead(link+ip4+tcp), out.size-overlay.Overhead(link+ip6+tcp))
 }

@@ -19,6 +19,13 @@ type peer struct {
 	out   atomic.Pointer[outbound]
 	cuts  atomic.Uint32 // numbers the frames that are cut, over all sessions
 
+	// What the lanes tell the loop, and each other.
+	heardAt atomic.Int64                   // when the newest datagram came
+	filled  atomic.Int64                   // when datagrams of full size were last sent
+	tooBig  atomic.Int64                   // the size of one that this host refused to send, 0 none
+	acking  atomic.Pointer[inboundSession] // what may be owed an acknowledgement
+	lanes   []peerLane                     // each one's own
+
 	// The node's loop alone uses these.
 	known  overlay.Instant // since when
 	since  overlay.Instant // since when it is in its state
@@ -26,17 +33,26 @@ type peer struct {
 	probe  overlay.Instant // when to send the next one
 	member discovery.Member
 
-	mu      sync.Mutex // guards what follows
-	unpack  overlay.Unpacker
-	floods  overlay.Source
-	path    *measure.Path // nil: never heard from
-	waiters map[uint32]chan<- time.Duration
+	mu       sync.Mutex    // guards what follows
+	path     *measure.Path // nil: never heard from
+	mtu      *measure.MTU  // nil: no session yet
+	delivery measure.Delivery
+	waiters  map[uint32]chan<- time.Duration
+}
+
+// A peerLane is what one lane keeps of a peer.
+type peerLane struct {
+	unpack overlay.Unpacker
+	floods overlay.Source
 }
 
 // An outbound is where the frames to a peer go. It is replaced as a whole.
 type outbound struct {
 	session *overlay.Session
 	to      netip.AddrPort
+	size    int // of datagrams: what the path's MTU lets pass
+	// fragment says that not even the smallest size passes: then IP may cut.
+	fragment bool
 }
 
 // An inbound session can open datagrams.
@@ -45,6 +61,10 @@ type inboundSession struct {
 	session  *overlay.Session
 	waiting  bool // for its first datagram
 	reported atomic.Int64
+	owed     atomic.Bool // an acknowledgement, by the lane that has it on its list
+
+	mu       sync.Mutex
+	receiver measure.Receiver
 }
 
 // A view is what the frame path sees of the members. It is immutable, but for
@@ -55,11 +75,21 @@ type view struct {
 	sessions map[uint32]*inboundSession
 }
 
-func newPeer(id overlay.AgentID, index int, now overlay.Instant) *peer {
-	return &peer{
-		id: id, index: index, known: now, since: now, state: measure.Suspect,
-		floods: overlay.NewSource(false),
+// peer returns the peer at a place, nil if there is none.
+func (v *view) peer(at overlay.Place) *peer {
+	i, ok := at.Agent()
+	if !ok || i >= len(v.byIndex) {
+		return nil
 	}
+	return v.byIndex[i]
+}
+
+func newPeer(id overlay.AgentID, index int, now overlay.Instant, lanes int) *peer {
+	p := &peer{id: id, index: index, known: now, since: now, state: measure.Suspect, lanes: make([]peerLane, lanes)}
+	for i := range p.lanes {
+		p.lanes[i].floods = overlay.NewSource(false)
+	}
+	return p
 }
 
 // place is where the switch finds the peer.
@@ -75,12 +105,20 @@ func (p *peer) heard(now overlay.Instant) {
 	p.path.Heard(now)
 }
 
-// reply takes the reply to a probe; p.mu is held.
+// reply takes the reply to a probe.
 func (p *peer) reply(now overlay.Instant, r overlay.Probe) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.path == nil {
 		return
 	}
 	hold := time.Duration(r.HoldMicros) * time.Microsecond
+	if r.Number == sizeProbe {
+		if o := p.out.Load(); o != nil && p.mtu != nil {
+			p.mtu.Acked(now, int(r.Size)+packetOverhead(o.to))
+		}
+		return
+	}
 	rtt, ok := p.path.Reply(now, r.Number, hold)
 	if w := p.waiters[r.Number]; w != nil && ok {
 		delete(p.waiters, r.Number)
@@ -123,7 +161,16 @@ func (n *node) attach(now overlay.Instant, p *peer, l overlay.Live) {
 	if o != nil && o.session == l.Session && o.to == l.Addr {
 		return
 	}
-	p.out.Store(&outbound{session: l.Session, to: l.Addr})
+	p.mu.Lock()
+	if o == nil || o.to != l.Addr {
+		p.mtu = measure.NewMTU(now, overlay.MaxDatagram+packetOverhead(l.Addr))
+	}
+	if o == nil || o.session != l.Session {
+		p.delivery.Restart()
+	}
+	size := p.mtu.Size() - packetOverhead(l.Addr)
+	p.mu.Unlock()
+	p.out.Store(&outbound{session: l.Session, to: l.Addr, size: size})
 	if o == nil || o.session != l.Session {
 		p.heard(now) // the handshake proved that it is there
 		p.probe = now

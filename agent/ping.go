@@ -77,7 +77,7 @@ func (n *node) pingOnce(ctx context.Context, p *peer, replies chan<- time.Durati
 		}
 		p.waiters[number] = replies
 		p.mu.Unlock()
-		n.probe(now, out, number)
+		_ = n.probe(now, out, number, 0)
 		ok = true
 	})
 	return number, ok && err == nil

@@ -17,12 +17,20 @@ import (
 type device interface {
 	Name() string
 	MTU() int
-	// Read fills b with the frames that wait, at least one. After Close it
-	// returns net.ErrClosed or os.ErrClosed.
-	Read(b *overlay.Batch) error
+	// Offload says whether the device takes frames unfinished, and cuts and
+	// computes what is left itself.
+	Offload() bool
+	// Queues returns how many queues the device spreads flows over.
+	Queues() int
+	// FD returns the descriptor that is readable when frames wait in a queue.
+	FD(queue int) int
+	// Read fills b with the frames that wait in a queue; it never blocks. Each
+	// queue is read by one goroutine.
+	Read(queue int, b *overlay.Batch) error
 	// Write writes frames and returns how many; it never blocks. It may be
-	// called by several goroutines.
-	Write(frames [][]byte) int
+	// called by several goroutines; queue is any number.
+	Write(queue int, frames []overlay.Frame) int
+	// Close must not be called while others use the device.
 	Close() error
 }
 
@@ -44,14 +52,14 @@ func openPorts(c *config) (ports []*port, err error) {
 		}
 	}()
 	for _, t := range c.Taps {
-		d, err := tap.Open(tap.Config{Name: t.Name, Bridge: t.Bridge, MTU: t.MTU})
+		d, err := tap.Open(tap.Config{Name: t.Name, Bridge: t.Bridge, MTU: t.MTU, Queues: c.Lanes, Plain: t.Plain})
 		if err != nil {
 			return ports, fmt.Errorf("--tap: %w", err)
 		}
 		ports = append(ports, &port{device: d, name: t.Name, kind: "tap", bridge: t.Bridge})
 	}
 	for _, l := range c.LANs {
-		p, err := openLAN(l)
+		p, err := openLAN(l, c.Lanes)
 		if err != nil {
 			return ports, fmt.Errorf("--lan: %w", err)
 		}
@@ -63,7 +71,7 @@ func openPorts(c *config) (ports []*port, err error) {
 // openLAN attaches a physical LAN: by a packet socket on its interface, or, if
 // that is a port of a bridge, by a TAP in the bridge, so that this host can talk
 // to far stations too.
-func openLAN(l lanConfig) (*port, error) {
+func openLAN(l lanConfig, queues int) (*port, error) {
 	if l.Bridge == "" {
 		d, err := lan.Open(lan.Config{Interface: l.Interface})
 		if err != nil {
@@ -75,7 +83,7 @@ func openLAN(l lanConfig) (*port, error) {
 		return nil, err
 	}
 	name := "fl-" + l.Interface
-	d, err := tap.Open(tap.Config{Name: name[:min(len(name), 15)], Bridge: l.Bridge})
+	d, err := tap.Open(tap.Config{Name: name[:min(len(name), 15)], Bridge: l.Bridge, Queues: queues})
 	if err != nil {
 		return nil, err
 	}

@@ -52,8 +52,10 @@ type process struct {
 	args []string
 	cmd  *exec.Cmd
 	log  string // a file
-	done chan struct{}
-	err  error
+
+	namespace string // "" the test's own
+	done      chan struct{}
+	err       error
 }
 
 // newKeyFile makes a network key.
@@ -69,7 +71,13 @@ func newKeyFile(t *testing.T) string {
 // startAgent runs an agent on the loopback interface until the test ends.
 func startAgent(t *testing.T, key, name string, args ...string) *process {
 	t.Helper()
-	d := &process{t: t, name: name, dir: t.TempDir(), log: filepath.Join(t.TempDir(), "log")}
+	return startAgentIn(t, "", key, name, args...)
+}
+
+// startAgentIn is startAgent in a network namespace.
+func startAgentIn(t *testing.T, namespace, key, name string, args ...string) *process {
+	t.Helper()
+	d := &process{t: t, namespace: namespace, name: name, dir: t.TempDir(), log: filepath.Join(t.TempDir(), "log")}
 	if !slices.Contains(args, "--listen") {
 		args = append(args, "--listen", "127.0.0.1:0")
 	}
@@ -90,6 +98,10 @@ func (d *process) start() {
 	}
 	defer log.Close()
 	d.cmd = exec.Command(program(d.t), d.args...)
+	if d.namespace != "" {
+		// ip becomes the agent, so the process is the agent's own.
+		d.cmd = exec.Command("ip", append([]string{"netns", "exec", d.namespace, program(d.t)}, d.args...)...)
+	}
 	d.cmd.Stderr, d.cmd.Stdout = log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {

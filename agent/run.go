@@ -82,7 +82,8 @@ func (n *node) setPorts(ports []*port) {
 	}
 	prefixes := overlayPrefixes(ports)
 	n.overlays.Store(&prefixes)
-	n.send = n.sender()
+	n.shake = n.sender(func(p *link.Port) *link.Writer { return p.Handshake.Writer() })
+	n.ask = n.sender(func(p *link.Port) *link.Writer { return p.Probe.Writer() })
 }
 
 // run starts every goroutine of the agent, and joins them.
@@ -101,15 +102,15 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	after, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	n.spawn = func(name string, f func(context.Context) error) { start(ctx, name, f) }
+	lanes, err := n.openLanes()
+	if err != nil {
+		return err
+	}
 	if err := n.startP2P(start, after); err != nil {
 		return err
 	}
-	for _, s := range n.sockets {
-		in := newInbound(n, s.Data)
-		start(ctx, "socket", func(context.Context) error { return in.run() })
-	}
-	for i := range n.ports {
-		start(ctx, "port", func(context.Context) error { return n.carry(i) })
+	for _, l := range lanes {
+		start(ctx, "lane", l.run)
 	}
 	server := n.server(listener)
 	start(ctx, "control socket", server.serve)
@@ -121,25 +122,27 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	server.stop()
 	stop() // libp2p: sends what is queued, and closes
-	_ = closePorts(n.ports)
-	for _, s := range n.sockets {
-		_ = s.Data.Close()
+	for _, l := range lanes {
+		l.stop()
 	}
 	wg.Wait()
+	_ = closeLanes(lanes)
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
 }
 
-// carry reads a port until it is closed. A port that fails doesn't end the
-// agent: the others go on, and status says so.
-func (n *node) carry(i int) error {
-	if err := newOutgoing(n, i).run(); err != nil {
-		n.ports[i].failed.Store(err.Error())
-		n.log.Error("port failed", "port", n.ports[i].name, "error", err)
+// openLanes makes the lanes.
+func (n *node) openLanes() (lanes []*lane, err error) {
+	for i := range n.lanes {
+		l, err := newLane(n, i)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("lane: %w", err), closeLanes(lanes))
+		}
+		lanes = append(lanes, l)
 	}
-	return nil
+	return lanes, nil
 }
 
 // startP2P makes the libp2p node and runs it.
@@ -230,17 +233,17 @@ func (n *node) multiaddrs() []string {
 }
 
 // openSockets binds the port, on both families if the address is not given.
-func openSockets(c *config) ([]socketPair, error) {
-	first, err := link.Open(c.Listen)
+func openSockets(c *config) ([]*link.Port, error) {
+	first, err := link.Open(c.Listen, link.Config{Lanes: c.Lanes})
 	if err != nil {
 		return nil, socketError(c, err)
 	}
-	sockets := []socketPair{first}
+	sockets := []*link.Port{first}
 	if !c.Dual {
 		return sockets, nil
 	}
-	six := netip.AddrPortFrom(netip.IPv6Unspecified(), first.Data.LocalAddr().Port())
-	second, err := link.Open(six)
+	six := netip.AddrPortFrom(netip.IPv6Unspecified(), first.Delay.LocalAddr().Port())
+	second, err := link.Open(six, link.Config{Lanes: c.Lanes})
 	switch {
 	case err == nil:
 		sockets = append(sockets, second)
@@ -265,7 +268,7 @@ func socketError(c *config, err error) error {
 	return fmt.Errorf("--listen: %w", err)
 }
 
-func closeSockets(sockets []socketPair) {
+func closeSockets(sockets []*link.Port) {
 	for _, s := range sockets {
 		_ = s.Close()
 	}

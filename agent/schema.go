@@ -9,21 +9,22 @@ import "time"
 const schemaVersion = 1
 
 type statusView struct {
-	Schema  int          `json:"schema_version"`
-	ID      string       `json:"id"`
-	Name    string       `json:"name"`
-	Network string       `json:"network"`
-	Version string       `json:"version"`
-	Started time.Time    `json:"started"`
-	State   string       `json:"state"` // starting, ready, degraded
-	Listen  []string     `json:"listen"`
-	Ports   []portView   `json:"ports"`
-	Peers   int          `json:"peers"`
-	Links   int          `json:"links"`
-	Control int          `json:"control_connections"`
-	Health  []healthView `json:"health"`
-	Uplink  *uplinkView  `json:"uplink"` // null: not configured
-	Drops   []dropView   `json:"drops"`  // frames and datagrams dropped, by reason
+	Schema     int          `json:"schema_version"`
+	ID         string       `json:"id"`
+	Name       string       `json:"name"`
+	Network    string       `json:"network"`
+	Version    string       `json:"version"`
+	Started    time.Time    `json:"started"`
+	State      string       `json:"state"` // starting, ready, degraded
+	Listen     []string     `json:"listen"`
+	Ports      []portView   `json:"ports"`
+	Peers      int          `json:"peers"`
+	Links      int          `json:"links"`
+	Control    int          `json:"control_connections"`
+	Goroutines int          `json:"goroutines"`
+	Health     []healthView `json:"health"`
+	Uplink     *uplinkView  `json:"uplink"` // null: not configured
+	Drops      []dropView   `json:"drops"`  // frames and datagrams dropped, by reason
 }
 
 type portView struct {
@@ -70,6 +71,7 @@ type peerView struct {
 	Address   *string    `json:"address"`
 	RTTms     *float64   `json:"rtt_ms"`
 	Loss      *float64   `json:"loss"`
+	MTU       *int       `json:"mtu"` // of the path to it, bytes of an IP packet
 	LastSeen  *time.Time `json:"last_seen"`
 }
 

@@ -107,14 +107,18 @@ func newPeers() *cobra.Command {
 
 func showPeers(w io.Writer, v peersView) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NAME\tSTATE\tPATH\tRTT ms\tLOSS\tADDRESS\tLAST SEEN\tID")
+	fmt.Fprintln(t, "NAME\tSTATE\tPATH\tRTT ms\tLOSS\tMTU\tADDRESS\tLAST SEEN\tID")
 	for _, p := range v.Peers {
 		path := p.Path
 		if len(p.Via) > 0 {
 			path += " via " + strings.Join(p.Via, ", ")
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.State, path,
-			known(p.RTTms, "%.1f"), percent(p.Loss), text(p.Address), ago(p.LastSeen), p.ID)
+		mtu := "-"
+		if p.MTU != nil {
+			mtu = strconv.Itoa(*p.MTU)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.State, path,
+			known(p.RTTms, "%.1f"), percent(p.Loss), mtu, text(p.Address), ago(p.LastSeen), p.ID)
 	}
 	_ = t.Flush()
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"farlan/discovery"
+	"farlan/overlay/link"
 )
 
 // underlay returns the addresses under which others may reach this agent now:
@@ -13,7 +14,7 @@ import (
 // the agent listens on, but for the overlay's own.
 func (n *node) underlay() []netip.AddrPort {
 	all := slices.Clone(n.cfg.Advertise)
-	port := n.sockets[0].Data.LocalAddr().Port()
+	port := n.sockets[0].Delay.LocalAddr().Port()
 	if !n.cfg.Listen.Addr().IsUnspecified() {
 		all = append(all, netip.AddrPortFrom(n.cfg.Listen.Addr(), port))
 	} else {
@@ -35,8 +36,8 @@ func (n *node) underlay() []netip.AddrPort {
 
 // serves says whether a socket of the agent's receives at a's family.
 func (n *node) serves(a netip.Addr) bool {
-	return slices.ContainsFunc(n.sockets, func(s socketPair) bool {
-		return s.Data.LocalAddr().Addr().Is4() == a.Is4()
+	return slices.ContainsFunc(n.sockets, func(s *link.Port) bool {
+		return s.Delay.LocalAddr().Addr().Is4() == a.Is4()
 	})
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -57,7 +58,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 		Schema: schemaVersion, ID: n.self.String(), Name: n.cfg.Name, Network: n.network.ID(),
 		Version: version(), Started: n.started.UTC().Truncate(time.Millisecond), State: "ready",
 		Listen: n.multiaddrs(), Ports: []portView{}, Health: n.health(now), Drops: n.drops.views(),
-		Control: len(n.control.connected),
+		Control: len(n.control.connected), Goroutines: runtime.NumGoroutine(),
 	}
 	stations := n.sw.Stations.List()
 	for i, p := range n.ports {
@@ -71,7 +72,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 				here++
 			}
 		}
-		v.Ports = append(v.Ports, portView{Name: p.name, Kind: p.kind, Role: role, MTU: p.MTU(), Stations: here, Bridge: p.bridge})
+		v.Ports = append(v.Ports, portView{Name: p.name, Kind: p.kind, Role: role, MTU: p.MTU(), Offload: p.Offload(), Stations: here, Bridge: p.bridge})
 	}
 	for _, p := range n.peers {
 		if p.state == measure.Up {
@@ -197,6 +198,9 @@ func (p *peer) view(now overlay.Instant, name string) peerView {
 	}
 	if loss, ok := p.path.Loss(); ok {
 		v.Loss = &loss
+	}
+	if p.mtu != nil {
+		v.MTU = new(p.mtu.Size())
 	}
 	return v
 }

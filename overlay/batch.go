@@ -2,15 +2,23 @@ package overlay
 
 // Limits of the frame path.
 const (
-	// BatchFrames is how many frames a port reads and a peer is sent at once.
-	// A batch of 64 spreads the cost of a wake-up to about a nanosecond a
-	// frame and still fits the caches.
+	// BatchFrames is how many frames a port reads at once. A batch of 64 spreads
+	// the cost of a wake-up to about a nanosecond a frame and still fits the
+	// caches.
 	BatchFrames = 64
-	// MaxFrame is the longest Ethernet frame: an inner MTU of 9000 with its
-	// header and two VLAN tags. Longer ones are dropped and counted.
+	// MaxFrame is the longest Ethernet frame that isn't a super-frame: an inner
+	// MTU of 9000 with its header and two VLAN tags. Longer ones are dropped and
+	// counted.
 	MaxFrame = 9000 + 14 + 8
 	// MinFrame is the shortest: an Ethernet header.
 	MinFrame = 14
+	// SlotLen is what Slot has room for: the longest super-frame, and a byte by
+	// which a longer one shows.
+	SlotLen = MaxSuper + 1
+
+	batchBytes = 2 * slotStep // two super-frames, or 64 frames of 2 KB
+	slotStep   = (SlotLen + frameAlign - 1) / frameAlign * frameAlign
+	frameAlign = 64 // a cache line
 )
 
 // A Batch holds the frames of one read of a port in buffers of its own, which
@@ -18,36 +26,31 @@ const (
 // used by one goroutine.
 type Batch struct {
 	buf    []byte
-	size   int
-	frames [][]byte
+	used   int
+	frames []Frame
 }
 
-// NewBatch returns a batch of up to BatchFrames frames of up to size bytes.
-func NewBatch(size int) *Batch {
-	return &Batch{
-		buf:    make([]byte, BatchFrames*size),
-		size:   size,
-		frames: make([][]byte, 0, BatchFrames),
-	}
+// NewBatch returns an empty batch.
+func NewBatch() *Batch {
+	return &Batch{buf: make([]byte, batchBytes), frames: make([]Frame, 0, BatchFrames)}
 }
 
 // Reset empties the batch.
-func (b *Batch) Reset() { b.frames = b.frames[:0] }
+func (b *Batch) Reset() { b.used, b.frames = 0, b.frames[:0] }
 
-// Slot returns the buffer for the next frame, or nil when the batch is full.
+// Slot returns SlotLen bytes for the next frame, or nil when the batch is full.
 func (b *Batch) Slot() []byte {
-	n := len(b.frames)
-	if n == cap(b.frames) {
+	if len(b.frames) == cap(b.frames) || len(b.buf)-b.used < SlotLen {
 		return nil
 	}
-	return b.buf[n*b.size : (n+1)*b.size : (n+1)*b.size]
+	return b.buf[b.used : b.used+SlotLen : b.used+SlotLen]
 }
 
 // Commit adds the frame that was put into the first n bytes of Slot.
-func (b *Batch) Commit(n int) {
-	i := len(b.frames)
-	b.frames = append(b.frames, b.buf[i*b.size:i*b.size+n])
+func (b *Batch) Commit(n int, o Offload) {
+	b.frames = append(b.frames, Frame{Head: b.buf[b.used : b.used+n : b.used+n], Offload: o})
+	b.used += (n + frameAlign - 1) / frameAlign * frameAlign
 }
 
-// Frames returns the frames; they belong to the batch.
-func (b *Batch) Frames() [][]byte { return b.frames }
+// Frames returns the frames, each all Head; they belong to the batch.
+func (b *Batch) Frames() []Frame { return b.frames }

@@ -2,19 +2,33 @@ package overlay
 
 import "encoding/binary"
 
-// The body of a data datagram is a run of items, each with a header of three
+// The body of a sealed datagram is a run of items, each with a header of three
 // bytes:
 //
 //	0     type
 //	1–2   length of the content, big endian
 //	3–    content
 //
-// A frame that doesn't fit whole travels as pieces in several datagrams; the
-// content of a piece starts with
+// A frame whose checksum is not computed yet has two bytes in front: where what
+// the checksum covers starts, and where it belongs, counted from there (see
+// Offload). A frame that doesn't fit whole travels as pieces in several
+// datagrams; the content of a piece starts with
 //
-//	0–3   frame number, of the session's direction
+//	0–3   number of the frame, counted by the sender
 //	4–5   offset of these bytes in the frame
 //	6–7   length of the frame
+//	8–9   as for a frame without checksum; zero if it has one
+//
+// A super-frame travels as chunks, one a datagram, each with all its headers, so
+// that each is worth something alone:
+//
+//	0–1   number of the super-frame, counted by the sender
+//	2     kind (Super), 0x80 for ECN
+//	3     length of the headers: Ethernet to TCP or UDP
+//	4–5   segment: payload bytes of each segment
+//	6–7   offset of this chunk's bytes in the payload
+//	8–9   length of the payload
+//	10–   the headers as the sender's kernel made them, then payload
 //
 // Unknown types are counted and skipped.
 const (
@@ -24,10 +38,18 @@ const (
 	itemProbe      = 3 // see Probe
 	itemProbeReply = 4
 	itemBye        = 5 // the sender leaves; no content
+	itemPartial    = 6 // a whole frame without its checksum
+	itemChunk      = 7 // a chunk of a super-frame
+	itemAck        = 8 // see Ack
 
-	itemHeaderLen  = 3
-	pieceHeaderLen = 8
-	probeLen       = 16
+	itemHeaderLen    = 3
+	pieceHeaderLen   = 10
+	partialHeaderLen = 2
+	chunkHeaderLen   = 10
+	probeLen         = 18
+	ackLen           = 36
+
+	chunkECN = 0x80
 
 	// cutMin is how much room must be left in a datagram for a frame to be cut
 	// there: with less, the room is padded, because a cut makes the frame
@@ -35,16 +57,25 @@ const (
 	cutMin = 256
 )
 
+// Overhead is what a datagram of one whole frame, or of one chunk of a
+// super-frame with headers of n bytes, is longer than the frame or than the
+// chunk's payload.
+func Overhead(headers int) int {
+	return HeaderLen + itemHeaderLen + chunkHeaderLen + headers + TagLen
+}
+
 // A Probe asks its receiver for a reply at once; both are items.
 //
 //	0–3    number
 //	4–11   the asker's clock when it sent the probe, nanoseconds; only the
 //	       asker reads it
 //	12–15  reply: how long the receiver held the probe, microseconds
+//	16–17  reply: the size of the datagram (UDP payload) that the probe came in
 type Probe struct {
 	Number     uint32
 	Sent       Instant
 	HoldMicros uint32
+	Size       uint16
 }
 
 // AppendProbe appends the item of a probe, or of a reply to it, to body b.
@@ -56,7 +87,8 @@ func AppendProbe(b []byte, p Probe, reply bool) []byte {
 	b = append(b, kind, 0, probeLen)
 	b = binary.BigEndian.AppendUint32(b, p.Number)
 	b = binary.BigEndian.AppendUint64(b, uint64(p.Sent))
-	return binary.BigEndian.AppendUint32(b, p.HoldMicros)
+	b = binary.BigEndian.AppendUint32(b, p.HoldMicros)
+	return binary.BigEndian.AppendUint16(b, p.Size)
 }
 
 // AppendBye appends the item that says that the sender leaves to body b.
@@ -70,5 +102,48 @@ func parseProbe(c []byte) (Probe, bool) {
 		Number:     binary.BigEndian.Uint32(c),
 		Sent:       Instant(binary.BigEndian.Uint64(c[4:])),
 		HoldMicros: binary.BigEndian.Uint32(c[12:]),
+		Size:       binary.BigEndian.Uint16(c[16:]),
+	}, true
+}
+
+// An Ack says what an agent has received of a session, all in all; it rides
+// along with what goes the other way.
+//
+//	0–3    the acknowledged session, by the index that the receiver of the
+//	       acknowledgement knows it by
+//	4–11   the highest counter received
+//	12–19  how many datagrams were received
+//	20–27  their bytes (UDP payload)
+//	28–35  when the newest came, by the kernel's stamp; nanoseconds of the
+//	       acknowledger's clock: only differences mean anything
+type Ack struct {
+	Index                 uint32
+	Highest, Count, Bytes uint64
+	Stamp                 Instant
+}
+
+// AckDatagram is the length of a datagram that holds nothing but an Ack.
+const AckDatagram = HeaderLen + itemHeaderLen + ackLen + TagLen
+
+// AppendAck appends the item of an acknowledgement to body b.
+func AppendAck(b []byte, a Ack) []byte {
+	b = append(b, itemAck, 0, ackLen)
+	b = binary.BigEndian.AppendUint32(b, a.Index)
+	b = binary.BigEndian.AppendUint64(b, a.Highest)
+	b = binary.BigEndian.AppendUint64(b, a.Count)
+	b = binary.BigEndian.AppendUint64(b, a.Bytes)
+	return binary.BigEndian.AppendUint64(b, uint64(a.Stamp))
+}
+
+func parseAck(c []byte) (Ack, bool) {
+	if len(c) < ackLen {
+		return Ack{}, false
+	}
+	return Ack{
+		Index:   binary.BigEndian.Uint32(c),
+		Highest: binary.BigEndian.Uint64(c[4:]),
+		Count:   binary.BigEndian.Uint64(c[12:]),
+		Bytes:   binary.BigEndian.Uint64(c[20:]),
+		Stamp:   Instant(binary.BigEndian.Uint64(c[28:])),
 	}, true
 }

@@ -32,12 +32,20 @@ func pair(t testing.TB) (a, b *Session) {
 
 // a sink collects what an Unpacker finds.
 type sink struct {
-	frames [][]byte
-	probes []Probe
-	byes   int
+	frames   [][]byte
+	offloads []Offload
+	probes   []Probe
+	acks     []Ack
+	byes     int
 }
 
-func (s *sink) Frame(f []byte)     { s.frames = append(s.frames, bytes.Clone(f)) }
+func (s *sink) Frame(f *Frame) {
+	b := make([]byte, f.Len())
+	f.copy(b, 0)
+	s.frames = append(s.frames, b)
+	s.offloads = append(s.offloads, f.Offload)
+}
+func (s *sink) Ack(a Ack)          { s.acks = append(s.acks, a) }
 func (s *sink) Probe(p Probe)      { s.probes = append(s.probes, p) }
 func (s *sink) ProbeReply(p Probe) { s.probes = append(s.probes, p) }
 func (s *sink) Bye()               { s.byes++ }
@@ -55,24 +63,35 @@ func frameOf(n int, seed uint64) []byte {
 // pack packs frames of the given lengths and returns them and the datagrams.
 func pack(t testing.TB, s *Session, size int, lengths []int) (frames, datagrams [][]byte) {
 	t.Helper()
-	p := NewPacker(size, func(run []byte, segment int) {
+	fs := make([]Frame, len(lengths))
+	for i, n := range lengths {
+		fs[i].Head = frameOf(n, uint64(i))
+		frames = append(frames, fs[i].Head)
+	}
+	return frames, packFrames(t, s, size, fs)
+}
+
+// packFrames packs frames and returns the datagrams.
+func packFrames(t testing.TB, s *Session, size int, frames []Frame) (datagrams [][]byte) {
+	t.Helper()
+	p := NewPacker(func(run []byte, segment int) {
+		if len(run) > maxRunBytes || len(run) > maxRunSegments*segment || segment > size {
+			t.Fatalf("a run of %d bytes in datagrams of %d", len(run), segment)
+		}
 		for len(run) > 0 {
 			n := min(segment, len(run))
 			datagrams = append(datagrams, bytes.Clone(run[:n]))
 			run = run[n:]
-			if len(run) > 0 && n != size {
-				t.Fatalf("a datagram of %d bytes amid a run of %d", n, size)
-			}
 		}
 	})
-	p.Begin(s, new(atomic.Uint32))
-	for i, n := range lengths {
-		f := frameOf(n, uint64(i))
-		frames = append(frames, f)
-		p.Add(f)
+	p.Begin(s, new(atomic.Uint32), size, 0)
+	for i := range frames {
+		if !p.Add(&frames[i]) {
+			t.Fatalf("frame %d refused", i)
+		}
 	}
 	p.Flush()
-	return frames, datagrams
+	return datagrams
 }
 
 func TestPackThenUnpack(t *testing.T) {
@@ -176,7 +195,7 @@ func TestPackDoesNotAllocate(t *testing.T) {
 	a, b := pair(t)
 	var u Unpacker
 	items := &counting{}
-	p := NewPacker(DatagramSize, func(run []byte, segment int) {
+	p := NewPacker(func(run []byte, segment int) {
 		for len(run) > 0 {
 			n := min(segment, len(run))
 			if body, ok := b.Open(run[:n]); ok {
@@ -185,12 +204,12 @@ func TestPackDoesNotAllocate(t *testing.T) {
 			run = run[n:]
 		}
 	})
-	f := frameOf(1514, 1)
+	f := Frame{Head: frameOf(1514, 1)}
 	cuts := new(atomic.Uint32)
 	send := func() {
-		p.Begin(a, cuts)
+		p.Begin(a, cuts, 1452, 0)
 		for range 40 {
-			p.Add(f)
+			p.Add(&f)
 		}
 		p.Flush()
 	}
@@ -205,17 +224,19 @@ func TestPackDoesNotAllocate(t *testing.T) {
 
 type counting struct{ frames int }
 
-func (c *counting) Frame([]byte)     { c.frames++ }
+func (c *counting) Frame(*Frame)     { c.frames++ }
+func (c *counting) Ack(Ack)          {}
 func (c *counting) Probe(Probe)      {}
 func (c *counting) ProbeReply(Probe) {}
 func (c *counting) Bye()             {}
 
 func TestProbeItems(t *testing.T) {
-	want := Probe{Number: 7, Sent: 123456789, HoldMicros: 42}
+	want := Probe{Number: 7, Sent: 123456789, HoldMicros: 42, Size: 1472}
+	ack := Ack{Index: 5, Highest: 1 << 40, Count: 77, Bytes: 99, Stamp: 1234}
 	var u Unpacker
 	var got sink
-	u.Unpack(AppendBye(AppendProbe(AppendProbe(nil, want, false), want, true)), &got)
-	if len(got.probes) != 2 || got.probes[0] != want || got.probes[1] != want || got.byes != 1 {
+	u.Unpack(AppendAck(AppendBye(AppendProbe(AppendProbe(nil, want, false), want, true)), ack), &got)
+	if len(got.probes) != 2 || got.probes[0] != want || got.probes[1] != want || got.byes != 1 || len(got.acks) != 1 || got.acks[0] != ack {
 		t.Fatalf("got %+v", got)
 	}
 }
@@ -241,7 +262,7 @@ func FuzzUnpack(f *testing.F) {
 func FuzzPack(f *testing.F) {
 	f.Add(uint64(1), uint16(1452), uint8(20))
 	f.Fuzz(func(t *testing.T, seed uint64, size uint16, count uint8) {
-		n := 600 + int(size)%1400
+		n := DatagramSize + int(size)%(MaxDatagram-DatagramSize)
 		r := rand.New(rand.NewPCG(seed, 1))
 		lengths := make([]int, int(count)%100+1)
 		for i := range lengths {
@@ -274,7 +295,7 @@ func BenchmarkPackUnpack1514(b *testing.B) {
 	s, r := pair(b)
 	var u Unpacker
 	items := &counting{}
-	p := NewPacker(DatagramSize, func(run []byte, segment int) {
+	p := NewPacker(func(run []byte, segment int) {
 		for len(run) > 0 {
 			n := min(segment, len(run))
 			if body, ok := r.Open(run[:n]); ok {
@@ -283,13 +304,13 @@ func BenchmarkPackUnpack1514(b *testing.B) {
 			run = run[n:]
 		}
 	})
-	f := frameOf(1514, 1)
+	f := Frame{Head: frameOf(1514, 1)}
 	cuts := new(atomic.Uint32)
 	b.SetBytes(1514)
 	b.ReportAllocs()
-	p.Begin(s, cuts)
+	p.Begin(s, cuts, 1452, 0)
 	for range b.N {
-		p.Add(f)
+		p.Add(&f)
 	}
 	p.Flush()
 }

@@ -171,13 +171,13 @@ func (s *Session) Received() uint64 { return s.received.Load() }
 // session for this one, nor send through it while it has an older one.
 func (s *Session) Confirmed() bool { return s.initiator || s.received.Load() > 0 }
 
-// Seal makes b the next datagram for the peer, in place, and returns it, longer
-// by TagLen. The first HeaderLen bytes of b are room for the header, the rest
+// Seal makes b the next datagram for the peer, of a kind and a lane, in place,
+// and returns it, longer by TagLen. The first HeaderLen bytes of b are room for the header, the rest
 // is the plaintext; cap(b) must leave TagLen spare bytes. It returns nil, and
 // leaves b's plaintext alone, when the session must not be used any more: it
 // was erased or has sent RejectAfterDatagrams. It knows nothing of time: who
 // owns the session erases it when it is Expired.
-func (s *Session) Seal(b []byte) []byte {
+func (s *Session) Seal(kind Kind, lane byte, b []byte) []byte {
 	d := b[:len(b)+TagLen] // panics here rather than move the datagram
 	aead := s.sealer.Load()
 	if aead == nil {
@@ -187,7 +187,7 @@ func (s *Session) Seal(b []byte) []byte {
 	if counter >= RejectAfterDatagrams {
 		return nil
 	}
-	putHeader(d, KindData, s.remote, counter)
+	putHeader(d, kind, lane, s.remote, counter)
 	// The key is this direction's alone and never sees a counter twice, so the
 	// header's index and counter are a nonce as they lie there.
 	(*aead).Seal(b[HeaderLen:HeaderLen], b[4:HeaderLen], b[HeaderLen:], b[:HeaderLen])
@@ -201,14 +201,8 @@ func (s *Session) Open(d []byte) (body []byte, ok bool) {
 	if len(d) < HeaderLen+TagLen {
 		return nil, false
 	}
-	aead, counter := s.opener.Load(), headerCounter(d)
+	aead, counter := s.opener.Load(), Counter(d)
 	if aead == nil || counter >= RejectAfterDatagrams {
-		return nil, false
-	}
-	s.mu.Lock()
-	ok = s.window.check(counter) // spares decrypting what is refused below
-	s.mu.Unlock()
-	if !ok {
 		return nil, false
 	}
 	body, err := (*aead).Open(d[HeaderLen:HeaderLen], d[4:HeaderLen], d[HeaderLen:], d[:HeaderLen])

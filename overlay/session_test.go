@@ -28,7 +28,7 @@ func sessionPair(t testing.TB, suite Suite, seed byte) (a, b *Session) {
 // sealed returns the datagram in which s sends body.
 func sealed(s *Session, body string) []byte {
 	b := make([]byte, HeaderLen, HeaderLen+len(body)+TagLen)
-	return s.Seal(append(b, body...))
+	return s.Seal(KindData, 0, append(b, body...))
 }
 
 // opens says whether s opens d, of which it leaves the original alone, as body.
@@ -48,7 +48,7 @@ func TestSessionBothWays(t *testing.T) {
 			}
 			for i, body := range []string{"", "x", "a frame", string(make([]byte, 9000))} {
 				d := sealed(a, body)
-				if kind, ok := ParseKind(d); !ok || kind != KindData || ReceiverIndex(d) != b.LocalIndex() || headerCounter(d) != uint64(i) {
+				if kind, ok := ParseKind(d); !ok || kind != KindData || ReceiverIndex(d) != b.LocalIndex() || Counter(d) != uint64(i) {
 					t.Fatalf("header %x", d[:HeaderLen])
 				}
 				if !opens(b, d, body) || !opens(a, sealed(b, body), body) {
@@ -180,7 +180,7 @@ func TestSessionUniqueNonces(t *testing.T) {
 		wg.Go(func() {
 			for range each {
 				d := sealed(a, "a frame")
-				seen[i] = append(seen[i], headerCounter(d))
+				seen[i] = append(seen[i], Counter(d))
 				if !opens(b, d, "a frame") {
 					t.Error("not opened")
 				}
@@ -292,7 +292,7 @@ func TestSessionAge(t *testing.T) {
 func TestSessionOpensNoneBeyondLimit(t *testing.T) {
 	a, b := sessionPair(t, SuiteAES, 1)
 	d := make([]byte, HeaderLen+TagLen)
-	putHeader(d, KindData, 2, RejectAfterDatagrams)
+	putHeader(d, KindData, 0, 2, RejectAfterDatagrams)
 	(*a.sealer.Load()).Seal(d[HeaderLen:HeaderLen], d[4:HeaderLen], nil, d[:HeaderLen])
 	if _, ok := b.Open(d); ok {
 		t.Fatal("opened")
@@ -304,7 +304,7 @@ func TestSessionDoesNotAllocate(t *testing.T) {
 		a, b := sessionPair(t, suite, 1)
 		buf := make([]byte, HeaderLen+1400, HeaderLen+1400+TagLen)
 		if n := testing.AllocsPerRun(100, func() {
-			if _, ok := b.Open(a.Seal(buf)); !ok {
+			if _, ok := b.Open(a.Seal(KindData, 0, buf)); !ok {
 				t.Fatal("not opened")
 			}
 		}); n != 0 {
@@ -347,14 +347,14 @@ func benchmarkSession(b *testing.B, run func(b *testing.B, from, to *Session, bu
 func BenchmarkSeal1400(b *testing.B) {
 	benchmarkSession(b, func(b *testing.B, from, _ *Session, buf []byte) {
 		for b.Loop() {
-			from.Seal(buf)
+			from.Seal(KindData, 0, buf)
 		}
 	})
 }
 
 func BenchmarkOpen1400(b *testing.B) {
 	benchmarkSession(b, func(b *testing.B, from, to *Session, buf []byte) {
-		d, work := slices.Clone(from.Seal(buf)), make([]byte, HeaderLen+1400+TagLen)
+		d, work := slices.Clone(from.Seal(KindData, 0, buf)), make([]byte, HeaderLen+1400+TagLen)
 		for b.Loop() {
 			copy(work, d) // some 20 ns
 			to.window.ring[0] = 0

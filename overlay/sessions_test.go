@@ -114,7 +114,7 @@ func (w *world) arrive(f flight) {
 		if !ok {
 			w.t.Fatal("a datagram of no kind")
 		}
-		if kind != KindData {
+		if kind != KindData && kind != KindProbe {
 			_ = a.s.Receive(w.now, f.from, f.d) // refused ones are part of the world
 		} else {
 			var opened *Session
@@ -141,7 +141,7 @@ func (w *world) after(a *resident) {
 	a.s.Live(func(l Live) {
 		if l.Current && (a.current[l.Session.Peer()] != l.Session || w.rand.IntN(100) == 0) {
 			a.current[l.Session.Peer()] = l.Session
-			if d := l.Session.Seal(AppendProbe(make([]byte, HeaderLen, 100), Probe{}, false)); d != nil {
+			if d := l.Session.Seal(KindProbe, 0, AppendProbe(make([]byte, HeaderLen, 100), Probe{}, false)); d != nil {
 				w.send(a.addr, l.Addr, d)
 			}
 		}
@@ -153,7 +153,7 @@ func (w *world) reaches(a, b *resident) error {
 	var d []byte
 	a.s.Live(func(l Live) {
 		if l.Current && l.Session.Peer() == b.id {
-			d = l.Session.Seal(make([]byte, HeaderLen+20, 100))
+			d = l.Session.Seal(KindData, 0, make([]byte, HeaderLen+20, 100))
 			if l.Addr != b.addr {
 				d = nil
 			}
@@ -258,7 +258,7 @@ func TestSessionsRenewWithoutGap(t *testing.T) {
 	if w.agents[0].current[w.agents[1].id] == first {
 		t.Error("the keys were never renewed")
 	}
-	if first.Seal(make([]byte, HeaderLen+1, 100)) != nil {
+	if first.Seal(KindData, 0, make([]byte, HeaderLen+1, 100)) != nil {
 		t.Error("keys of long ago still work")
 	}
 	for _, a := range w.agents {

@@ -9,17 +9,21 @@ const reassemblySlots = 32
 // Items receives what an Unpacker finds in a datagram's body. Slices are valid
 // during the call only.
 type Items interface {
-	Frame(frame []byte)
+	Frame(f *Frame)
 	Probe(p Probe)
 	ProbeReply(p Probe)
+	Ack(a Ack)
 	Bye()
 }
 
-// An Unpacker takes the bodies of one peer's datagrams apart and joins the
-// pieces of cut frames. Its memory is bounded by reassemblySlots frames. The
-// zero value is ready; it is not safe for concurrent use.
+// An Unpacker takes the bodies of one peer's datagrams apart, joins the pieces
+// of cut frames, and makes super-frames whole again. Its memory is bounded by
+// reassemblySlots frames. The zero value is ready; it is not safe for concurrent
+// use.
 type Unpacker struct {
 	slots [reassemblySlots]partial
+	super rebuilder
+	frame Frame
 	// Malformed counts bodies whose items didn't fit, Unknown items of a type
 	// that this version doesn't know, and Incomplete cut frames whose pieces
 	// didn't all come.
@@ -28,13 +32,16 @@ type Unpacker struct {
 
 // A partial is a frame whose pieces come in.
 type partial struct {
-	number uint32
-	have   int
-	frame  []byte // nil: the slot is free
-	buf    []byte
+	number        uint32
+	have          int
+	start, offset byte
+	frame         []byte // nil: the slot is free
+	buf           []byte
 }
 
-// Unpack calls to for every item of body.
+// Unpack calls to for every item of body. The chunks of a super-frame are held
+// back until it is whole, something else comes, or Flush is called; until then
+// body must stay as it is.
 func (u *Unpacker) Unpack(body []byte, to Items) {
 	for len(body) > 0 && body[0] != itemPadding {
 		if len(body) < itemHeaderLen {
@@ -52,17 +59,32 @@ func (u *Unpacker) Unpack(body []byte, to Items) {
 	}
 }
 
+// Flush delivers what is held back. It is to be called when a batch ends.
+func (u *Unpacker) Flush(to Items) { u.super.flush(to) }
+
 func (u *Unpacker) item(kind byte, c []byte, to Items) {
 	switch kind {
 	case itemFrame:
-		if len(c) < MinFrame || len(c) > MaxFrame {
+		u.whole(c, Offload{}, to)
+	case itemPartial:
+		if len(c) < partialHeaderLen {
 			u.Malformed++
 			return
 		}
-		to.Frame(c)
+		u.whole(c[partialHeaderLen:], Offload{Start: uint16(c[0]), Offset: uint16(c[1])}, to)
 	case itemPiece:
-		if frame := u.piece(c); frame != nil {
-			to.Frame(frame)
+		if frame, o := u.piece(c); frame != nil {
+			u.whole(frame, o, to)
+		}
+	case itemChunk:
+		if k, ok := parseChunk(c); !ok || !u.super.add(&k, to) {
+			u.Malformed++
+		}
+	case itemAck:
+		if a, ok := parseAck(c); ok {
+			to.Ack(a)
+		} else {
+			u.Malformed++
 		}
 	case itemProbe, itemProbeReply:
 		p, ok := parseProbe(c)
@@ -80,20 +102,31 @@ func (u *Unpacker) item(kind byte, c []byte, to Items) {
 	}
 }
 
+// whole delivers a frame that is no super-frame.
+func (u *Unpacker) whole(frame []byte, o Offload, to Items) {
+	if len(frame) < MinFrame || len(frame) > MaxFrame || !o.checksumFits(len(frame)) || o.Start > 0 && o.Start < MinFrame {
+		u.Malformed++
+		return
+	}
+	u.super.flush(to) // it came before this one
+	u.frame.Head, u.frame.Offload = frame, o
+	to.Frame(&u.frame)
+}
+
 // piece takes in a piece and returns its frame if that is complete now. Each
 // datagram is opened once (the replay window sees to that), so counting bytes
 // is enough to know; a peer that overlaps its pieces garbles its own frame.
-func (u *Unpacker) piece(c []byte) []byte {
+func (u *Unpacker) piece(c []byte) ([]byte, Offload) {
 	if len(c) <= pieceHeaderLen {
 		u.Malformed++
-		return nil
+		return nil, Offload{}
 	}
 	number := binary.BigEndian.Uint32(c)
 	at, total := int(binary.BigEndian.Uint16(c[4:])), int(binary.BigEndian.Uint16(c[6:]))
 	data := c[pieceHeaderLen:]
 	if total < MinFrame || total > MaxFrame || at+len(data) > total {
 		u.Malformed++
-		return nil
+		return nil, Offload{}
 	}
 	s := &u.slots[number%reassemblySlots]
 	if s.frame == nil || s.number != number || len(s.frame) != total {
@@ -101,14 +134,15 @@ func (u *Unpacker) piece(c []byte) []byte {
 			u.Incomplete++
 		}
 		s.begin(number, total)
+		s.start, s.offset = c[8], c[9]
 	}
 	s.have += copy(s.frame[at:], data)
 	if s.have < total {
-		return nil
+		return nil, Offload{}
 	}
 	frame := s.frame
 	s.frame = nil
-	return frame
+	return frame, Offload{Start: uint16(s.start), Offset: uint16(s.offset)}
 }
 
 // begin makes the slot ready for a frame. Its buffer grows to the longest

@@ -29,10 +29,14 @@ type Kind uint8
 // The kinds of datagrams; unknown ones are counted and dropped.
 const (
 	_              Kind = iota
-	KindData            // sealed items: frames, probes
+	KindData            // sealed items: frames, and what rides along
 	KindInitiation      // first handshake message
 	KindResponse        // second handshake message
+	KindProbe           // sealed items: probes, their replies, byes
 )
+
+// LaneDelay is the bit of a header's lane byte that says ClassDelay.
+const LaneDelay = 0x80
 
 // ParseKind returns what datagram b is: its kind if it is one of ours, is of
 // this version, complete enough to have a header, and meant for this agent
@@ -42,14 +46,14 @@ func ParseKind(b []byte) (kind Kind, ok bool) {
 		return 0, false
 	}
 	kind = Kind(b[0] & 0x0f)
-	return kind, kind >= KindData && kind <= KindResponse
+	return kind, kind >= KindData && kind <= KindProbe
 }
 
 // putHeader writes a header into b's first HeaderLen bytes.
-func putHeader(b []byte, kind Kind, index uint32, counter uint64) {
+func putHeader(b []byte, kind Kind, lane byte, index uint32, counter uint64) {
 	_ = b[HeaderLen-1]
 	b[0] = byte(kind) | Version<<4
-	b[1], b[2], b[3] = 0, 0, 0
+	b[1], b[2], b[3] = 0, lane, 0
 	binary.BigEndian.PutUint32(b[4:], index)
 	binary.BigEndian.PutUint64(b[8:], counter)
 }
@@ -57,5 +61,5 @@ func putHeader(b []byte, kind Kind, index uint32, counter uint64) {
 // ReceiverIndex returns the index in the header of b.
 func ReceiverIndex(b []byte) uint32 { return binary.BigEndian.Uint32(b[4:]) }
 
-// headerCounter returns the counter in the header of b.
-func headerCounter(b []byte) uint64 { return binary.BigEndian.Uint64(b[8:]) }
+// Counter returns the counter in the header of b.
+func Counter(b []byte) uint64 { return binary.BigEndian.Uint64(b[8:]) }

@@ -11,9 +11,10 @@
 // TAP into a bridge instead.
 //
 // The socket is made with golang.org/x/sys/unix: gopacket's (pcapgo,
-// afpacket) cannot be given PACKET_VNET_HDR, without which neighbours on veth,
-// bridges and virtio yield frames with unfinished checksums, and super-frames
-// of up to 64 KB that fit no wire.
+// afpacket) cannot be given PACKET_VNET_HDR. By its header the kernel tells what
+// is unfinished in the frames that it hands over: checksums that a device was to
+// compute, super-frames of up to 64 KB that a device was to cut, or that were
+// merged on receipt. The port passes them on as they are, and writes such.
 package lan
 
 import (
@@ -58,11 +59,7 @@ func Open(c Config) (*Port, error) {
 		}
 		return nil, e
 	}
-	p.file = os.NewFile(uintptr(fd), "packet socket of "+a.Name)
-	if p.raw, err = p.file.SyscallConn(); err != nil {
-		return nil, errors.Join(err, p.file.Close())
-	}
-	p.inbound = newReceived()
+	p.fd, p.reading = fd, newReading()
 	return p, nil
 }
 

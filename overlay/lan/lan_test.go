@@ -42,7 +42,7 @@ func TestCapture(t *testing.T) {
 	send(h.a, "10.55.0.77", "to-a-far-station")
 	send(h.a, "10.55.0.255", "broadcast-to-all")
 	lldp := append(append([]byte{0x01, 0x80, 0xc2, 0, 0, 0x0e}, mac(1)...), append([]byte{0x88, 0xcc}, make([]byte, 46)...)...)
-	h.net.Do(func() { inject(t, "leg2", vnet{}, lldp) }) // past the hub, which drops it, too
+	h.net.Do(func() { inject(t, "leg2", overlay.Offload{}, lldp) }) // past the hub, which drops it, too
 	send(h.a, "10.55.0.77", "the-end")
 	var text []byte
 	for _, f := range h.read(holds("the-end")) {
@@ -72,20 +72,22 @@ func TestWrite(t *testing.T) {
 	var c *net.UDPConn
 	h.a.Do(func() { c, _ = net.ListenUDP("udp4", &net.UDPAddr{Port: 4242}) })
 	defer func() { _ = c.Close() }()
-	frame := func(text string, tag layers.EthernetType) []byte { return udpFrame(text, mac(1), tag) }
-	full := strings.Repeat("x", 1500-28)
-	frames := [][]byte{
-		frame("one", 0), make([]byte, 13), frame(full, 0), frame(full+"y", 0), // one too long
-		frame(full, 0x8100), frame(full+"y", 0x8100), make([]byte, 1519), frame("two", 0),
+	frame := func(text string, tag layers.EthernetType) overlay.Frame {
+		return overlay.Frame{Head: udpFrame(text, mac(1), tag)}
 	}
-	if n := h.port.Write(frames); n != 4 {
+	full := strings.Repeat("x", 1500-28)
+	frames := []overlay.Frame{
+		frame("one", 0), {Head: make([]byte, 13)}, frame(full, 0), frame(full+"y", 0), // one too long
+		frame(full, 0x8100), frame(full+"y", 0x8100), {Head: make([]byte, 1519)}, frame("two", 0),
+	}
+	if n := h.port.Write(0, frames); n != 4 {
 		t.Errorf("wrote %d frames, want 4", n)
 	}
-	many := make([][]byte, 150) // more than a batch
+	many := make([]overlay.Frame, 150) // more than a batch
 	for i := range many {
 		many[i] = frame("many", 0)
 	}
-	if n := h.port.Write(many); n != len(many) {
+	if n := h.port.Write(0, many); n != len(many) {
 		t.Errorf("wrote %d frames, want %d", n, len(many))
 	}
 	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
@@ -109,7 +111,7 @@ func TestWrite(t *testing.T) {
 		}
 	}
 	h.proxy.IP("link set v0 down")
-	if n := h.port.Write(frames); n != 0 {
+	if n := h.port.Write(0, frames); n != 0 {
 		t.Errorf("wrote %d frames to an interface that is down, want 0", n)
 	}
 }
@@ -149,41 +151,42 @@ func TestInterfaceComesAndGoes(t *testing.T) {
 			}
 		}
 	})
-	h.read(holds("up again"))
+	for range 20 { // some may have come before the port looked
+		h.read(holds("up again"))
+	}
+	if h.port.state != up {
+		t.Error("the port hasn't noticed: every Read would look for the interface")
+	}
 	close(stop)
 	sender.Wait()
-	ended := make(chan error)
-	go func() {
-		for {
-			if err := h.port.Read(h.batch); err != nil {
-				ended <- err
-				return
-			}
-		}
-	}()
-	h.proxy.IP("link del v0")
-	var e *overlay.PortError
-	if err := <-ended; !errors.As(err, &e) || !errors.Is(err, syscall.ENODEV) {
-		t.Errorf("Read after the removal: %v, want a PortError with ENODEV", err)
-	}
 }
 
-func TestCloseUnblocks(t *testing.T) {
-	h := newHome(t)
-	ended := make(chan error)
-	go func() {
-		for {
-			if err := h.port.Read(h.batch); err != nil {
-				ended <- err
-				return
+// Read tells of the removal of the interface, whether it was down before or
+// not. That it is down is no error.
+func TestRemoval(t *testing.T) {
+	drain := func(p *Port) error {
+		b := overlay.NewBatch()
+		for { // there may be frames from before
+			if err := p.Read(0, b); err != nil || len(b.Frames()) == 0 {
+				return err
 			}
 		}
-	}()
-	if err := h.port.Close(); err != nil {
-		t.Fatal(err)
 	}
-	if err := <-ended; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Read: %v, want net.ErrClosed", err)
+	for _, down := range []bool{false, true} {
+		h := newHome(t)
+		if down {
+			h.proxy.IP("link set v0 down")
+			for range 3 {
+				if err := drain(h.port); err != nil {
+					t.Errorf("Read while the interface is down: %v", err)
+				}
+			}
+		}
+		h.proxy.IP("link del v0")
+		var e *overlay.PortError
+		if err := drain(h.port); !errors.As(err, &e) || !errors.Is(err, syscall.ENODEV) {
+			t.Errorf("Read after the removal: %v, want a PortError with ENODEV", err)
+		}
 	}
 }
 
@@ -227,18 +230,18 @@ func TestNoAllocations(t *testing.T) {
 	var c net.Conn
 	h.a.Do(func() { c, _ = net.Dial("udp", "10.55.0.77:9") })
 	defer func() { _ = c.Close() }()
-	frames := [][]byte{make([]byte, 60), make([]byte, 1514)}
+	frames := []overlay.Frame{{Head: make([]byte, 60)}, {Head: make([]byte, 20), Body: [][]byte{make([]byte, 1494)}}}
 	for _, f := range frames {
-		copy(f, mac(1))
-		copy(f[6:], mac(0x77))
-		binary.BigEndian.PutUint16(f[12:], 0x88b5)
+		copy(f.Head, mac(1))
+		copy(f.Head[6:], mac(0x77))
+		binary.BigEndian.PutUint16(f.Head[12:], 0x88b5)
 	}
 	text := []byte("hello")
 	if n := testing.AllocsPerRun(200, func() {
 		if _, err := c.Write(text); err != nil {
 			t.Fatal(err)
 		}
-		if h.port.Read(h.batch) != nil || h.port.Write(frames) != 2 {
+		if h.port.Read(0, h.batch) != nil || h.port.Write(0, frames) != 2 {
 			t.Fatal("cannot read and write")
 		}
 	}); n != 0 {

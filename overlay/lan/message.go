@@ -9,95 +9,54 @@ import (
 	"golang.org/x/sys/unix"
 
 	"farlan/overlay"
+	"farlan/overlay/internal/vnet"
 )
-
-// message is struct mmsghdr.
-type message struct {
-	hdr unix.Msghdr
-	n   uint32
-}
 
 func parse16(b [2]byte) uint16 { return binary.NativeEndian.Uint16(b[:]) }
 
 const (
-	receiveFrames = 32
-	tagLen        = 4
-	maxSuper      = 1<<16 + etherLen + 2*tagLen
-	auxLen        = 20 // of struct tpacket_auxdata
-	auxSpace      = 48 // at least unix.CmsgSpace(auxLen)
+	tagLen   = 4
+	auxLen   = 20 // of struct tpacket_auxdata
+	auxSpace = 48 // at least unix.CmsgSpace(auxLen)
 )
 
-// received is what one system call took, in buffers that the next overwrites.
-type received struct {
-	n, at int // messages, and the next to look at
-	err   error
-	take  func(fd uintptr) bool // bound once: a closure per call would be garbage
-
-	msgs  [receiveFrames]message
-	iovs  [receiveFrames][2]unix.Iovec
-	aux   [receiveFrames][auxSpace]byte
-	heads [receiveFrames][vnetLen]byte
-	bufs  [receiveFrames][tagLen + maxSuper]byte // room for a tag in front
+// A reading is the scratch of Read.
+type reading struct {
+	header vnet.Header
+	iovs   [2]unix.Iovec // the header, and a slot
+	aux    [auxSpace]byte
+	msg    unix.Msghdr
 }
 
-func newReceived() *received {
-	r := new(received)
-	for i := range r.msgs {
-		v := &r.iovs[i]
-		v[0].Base, v[1].Base = &r.heads[i][0], &r.bufs[i][tagLen]
-		v[0].SetLen(vnetLen)
-		v[1].SetLen(maxSuper)
-		h := &r.msgs[i].hdr
-		h.Iov = &v[0]
-		h.SetIovlen(len(v))
-		h.Control = &r.aux[i][0]
-	}
-	r.take = r.recvmmsg
+func newReading() *reading {
+	r := new(reading)
+	r.iovs[0].Base = &r.header[0]
+	r.iovs[0].SetLen(len(r.header))
+	r.msg.Iov = &r.iovs[0]
+	r.msg.SetIovlen(len(r.iovs))
+	r.msg.Control = &r.aux[0]
 	return r
 }
 
-// recvmmsg takes what waits at fd; false means that nothing does.
-func (r *received) recvmmsg(fd uintptr) bool {
-	r.n, r.at = 0, 0
-	for i := range r.msgs {
-		r.msgs[i].hdr.SetControllen(auxSpace)
+// receive puts the next frame into slot, its VLAN tag put back, and returns its
+// length and that of the tag. A frame that was longer than slot has none.
+func (r *reading) receive(fd int, slot []byte) (n, tag int, e unix.Errno) {
+	r.iovs[1].Base = &slot[0]
+	r.iovs[1].SetLen(len(slot) - tagLen)
+	r.msg.SetControllen(auxSpace)
+	// Raw, as it doesn't wait: see the package tap.
+	got, _, e := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.msg)), unix.MSG_DONTWAIT)
+	n = int(got) - vnet.Len
+	if e != 0 || n < overlay.MinFrame || r.msg.Flags&unix.MSG_TRUNC != 0 {
+		return 0, 0, e
 	}
-	n, _, e := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.msgs[0])), receiveFrames, 0, 0, 0)
-	switch e {
-	case 0:
-		r.n = int(n)
-	case unix.EAGAIN:
-		return false
-	case unix.EINTR:
-	default:
-		r.err = e
-	}
-	return true
-}
-
-// next returns the next message, its VLAN tag put back. One that was longer
-// than its buffer yields an empty frame.
-func (r *received) next() (v vnet, frame []byte, ok bool) {
-	if r.at == r.n {
-		return v, nil, false
-	}
-	i := r.at
-	r.at++
-	m := &r.msgs[i]
-	n := int(m.n) - vnetLen
-	if m.hdr.Flags&unix.MSG_TRUNC != 0 || n < etherLen {
-		return v, nil, true
-	}
-	v = parseVnet(&r.heads[i])
-	frame = r.bufs[i][tagLen:][:n]
-	if tag, tagged := vlanTag(r.aux[i][:m.hdr.Controllen]); tagged {
-		frame = r.bufs[i][:tagLen+n]
+	if t, tagged := vlanTag(r.aux[:r.msg.Controllen]); tagged {
 		const addresses = 12
-		copy(frame, frame[tagLen:][:addresses])
-		copy(frame[addresses:], tag[:])
-		v.start += tagLen
+		copy(slot[addresses+tagLen:], slot[addresses:n])
+		copy(slot[addresses:], t[:])
+		tag = tagLen
 	}
-	return v, frame, true
+	return n + tag, tag, 0
 }
 
 // vlanTag returns the tag that the kernel took off a frame, as told by the
@@ -124,61 +83,73 @@ func vlanTag(aux []byte) (tag [tagLen]byte, ok bool) {
 	return tag, true
 }
 
+// message is struct mmsghdr.
+type message struct {
+	hdr unix.Msghdr
+	n   uint32
+}
+
+// maxPieces is how many pieces the body of a frame may have: the kernel takes
+// 1,024 in one message (UIO_MAXIOV), with those of the header and the head.
+const maxPieces = 1024 - 2
+
 // A writing is the scratch of one Write.
 type writing struct {
-	n, sent int
-	put     func(fd uintptr)
-
-	msgs [overlay.BatchFrames]message
-	iovs [overlay.BatchFrames][2]unix.Iovec
-	head [vnetLen]byte // zero: a plain frame
+	n, used int // of msgs, and of iovs
+	msgs    [overlay.BatchFrames]message
+	headers [overlay.BatchFrames]vnet.Header
+	iovs    [2048]unix.Iovec // of all messages: a batch of super-frames in 45 pieces each
 }
 
-func newWriting() *writing {
-	w := new(writing)
-	for i := range w.msgs {
-		v := &w.iovs[i]
-		v[0].Base = &w.head[0]
-		v[0].SetLen(vnetLen)
-		w.msgs[i].hdr.Iov = &v[0]
-		w.msgs[i].hdr.SetIovlen(len(v))
-	}
-	w.put = w.sendmmsg
-	return w
-}
-
-// load prepares as many frames as fit, without those that lack an Ethernet
-// header, and returns how many it has seen.
-func (w *writing) load(frames [][]byte) (seen int) {
-	w.n = 0
-	for _, f := range frames {
-		if w.n == len(w.msgs) {
+// load prepares as many frames as fit, without those that cannot be written,
+// and returns how many it has seen.
+func (w *writing) load(frames []overlay.Frame, mtu int) (seen int) {
+	w.n, w.used = 0, 0
+	for i := range frames {
+		f := &frames[i]
+		pieces := 2 + len(f.Body)
+		if w.n == len(w.msgs) || (w.used+pieces > len(w.iovs) && w.n > 0) {
 			break
 		}
 		seen++
-		if len(f) < etherLen {
+		header := &w.headers[w.n]
+		if len(f.Body) > maxPieces || !header.Set(f, mtu) {
 			continue
 		}
-		w.iovs[w.n][1].Base = &f[0]
-		w.iovs[w.n][1].SetLen(len(f))
+		v := w.iovs[w.used:][:pieces]
+		w.used += pieces
+		v[0].Base = &header[0]
+		v[0].SetLen(len(header))
+		v[1].Base = &f.Head[0]
+		v[1].SetLen(len(f.Head))
+		for j, b := range f.Body {
+			v[2+j].Base = unsafe.SliceData(b)
+			v[2+j].SetLen(len(b))
+		}
+		w.msgs[w.n].hdr.Iov = &v[0]
+		w.msgs[w.n].hdr.SetIovlen(pieces)
 		w.n++
 	}
 	return seen
 }
 
-// sendmmsg sends what load prepared, passing over frames that are refused.
-func (w *writing) sendmmsg(fd uintptr) {
+// send sends what load prepared, passing over frames that are refused, and
+// returns how many were not. The runtime is told of the system call: on
+// virtual interfaces it may last a millisecond, as it does what the receiver
+// does.
+func (w *writing) send(fd int) (sent int) {
 	for at := 0; at < w.n; {
-		n, _, e := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&w.msgs[at])), uintptr(w.n-at), unix.MSG_DONTWAIT, 0, 0)
+		n, _, e := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&w.msgs[at])), uintptr(w.n-at), unix.MSG_DONTWAIT, 0, 0)
 		switch e {
 		case 0:
-			w.sent += int(n)
+			sent += int(n)
 			at += int(n)
 		case unix.EINTR:
 		case unix.EAGAIN, unix.ENETDOWN, unix.ENXIO, unix.ENODEV: // the others would fare no better
-			return
+			return sent
 		default:
 			at++
 		}
 	}
+	return sent
 }

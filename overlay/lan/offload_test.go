@@ -12,10 +12,12 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+
+	"farlan/overlay"
 )
 
 // A neighbour leaves the checksum of what it sends to its device, which is
-// none: DHCP servers and clients would drop such datagrams.
+// none. The port says so: DHCP servers and clients would drop such datagrams.
 func TestPartialChecksum(t *testing.T) {
 	h := newHome(t)
 	station(h.a)
@@ -43,20 +45,75 @@ func TestVLAN(t *testing.T) {
 	for _, protocol := range []uint16{0x8100, 0x88a8} {
 		want := udpFrame("tagged, and not so short that it is padded", mac(0x66), 0x8100)
 		binary.BigEndian.PutUint16(want[12:], protocol)
+		o := overlay.Offload{Super: overlay.SuperUDP}
+		headers, _ := o.Parse(want)
 		partial := bytes.Clone(want)
-		const ip, udp = etherLen + tagLen, etherLen + tagLen + 20
-		sum := ^checksum(add(17+uint64(len(want)-udp), want[ip+12:ip+20]))
-		binary.BigEndian.PutUint16(partial[udp+6:], sum)
-		v := vnet{flags: needsChecksum, start: udp, offset: 6}
-		h.a.Do(func() { inject(t, "v0", v, partial) })
-		if f := h.one(holds("tagged")); !bytes.Equal(f, want) {
-			t.Errorf("got\n%x, want\n%x", f, want)
+		o.Defer(partial, headers, len(want))
+		o.Super = 0
+		h.a.Do(func() { inject(t, "v0", o, partial) })
+		for {
+			f := h.next(t)
+			if !bytes.Contains(f.Head, []byte("tagged")) {
+				continue
+			}
+			if f.Offload != o {
+				t.Errorf("%+v, want %+v", f.Offload, o)
+			}
+			if !overlay.Complete(f.Head, f.Offload) || !bytes.Equal(f.Head, want) {
+				t.Errorf("got\n%x, want\n%x", f.Head, want)
+			}
+			break
 		}
 	}
 }
 
-// The proxy sees a copy of a stream from a to b. Each super-frame arrives as
-// frames that a wire carries, and the stream is whole.
+// A super-frame that one port writes, in pieces, another reads as it was, but
+// that TCP's segments fit the MTU; datagrams that don't are not written.
+func TestSuperFramesPass(t *testing.T) {
+	h := newHome(t)
+	other := &reader{p: open(t, h.b), batch: overlay.NewBatch()}
+	for _, c := range []struct {
+		super                  overlay.Super
+		tag                    layers.EthernetType
+		segment, want, written int
+	}{
+		{overlay.SuperTCP4, 0, 1000, 1000, 1},
+		{overlay.SuperTCP4, 0x8100, 1460, 1460, 1},
+		{overlay.SuperTCP4, 0x88a8, 8000, 1460, 1},
+		{overlay.SuperUDP, 0, 1472, 1472, 1},
+		{overlay.SuperUDP, 0x8100, 1000, 1000, 1},
+		{overlay.SuperUDP, 0, 1473, 0, 0},
+	} {
+		b := frameOf(make([]byte, 50_000), mac(0x66), c.tag, &layers.UDP{SrcPort: 9, DstPort: 4242})
+		if c.super != overlay.SuperUDP {
+			b = frameOf(make([]byte, 50_000), mac(0x66), c.tag, &layers.TCP{SrcPort: 9, DstPort: 4242, ACK: true})
+		}
+		o := overlay.Offload{Super: c.super, Segment: uint16(c.segment)}
+		headers, ok := o.Parse(b)
+		if !ok {
+			t.Fatal("cannot be parsed")
+		}
+		o.Defer(b, headers, len(b))
+		f := overlay.Frame{Head: b[:headers.Len], Body: [][]byte{b[headers.Len:][:7], nil, b[headers.Len+7:]}, Offload: o}
+		if n := h.port.Write(0, []overlay.Frame{f}); n != c.written {
+			t.Fatalf("%+v: wrote %d frames", c, n)
+		}
+		if c.written == 0 {
+			continue
+		}
+		got := other.next(t)
+		for !bytes.Equal(got.Head[:6], mac(0x66)) {
+			got = other.next(t)
+		}
+		o.Segment = uint16(c.want)
+		if !bytes.Equal(got.Head, b) || got.Offload != o {
+			t.Errorf("%+v: %d bytes, %+v; want %d, %+v", c, got.Len(), got.Offload, len(b), o)
+		}
+	}
+}
+
+// The proxy sees a copy of a stream from a to b. Super-frames arrive as such and
+// can be made into frames that a wire carries, and the stream is whole.
 func TestSuperFrames(t *testing.T) {
 	for _, to := range []string{"10.55.0.2", "fd55::2"} {
 		for _, c := range []struct {
@@ -71,15 +128,15 @@ func TestSuperFrames(t *testing.T) {
 				h.a.Run(c.sender)
 				h.net.Run(c.hub)
 				h.proxy.Run(c.proxy)
-				h.stream(netip.MustParseAddr(to), 400_000)
+				h.stream(netip.MustParseAddr(to), 400_000, c.name != "single frames")
 			})
 		}
 	}
 }
 
 // stream sends n bytes from a to the address by TCP, and expects the proxy to
-// see all of them.
-func (h *home) stream(to netip.Addr, n int) {
+// see all of them, in super-frames or not.
+func (h *home) stream(to netip.Addr, n int, supers bool) {
 	t := h.t
 	var l net.Listener
 	var c net.Conn
@@ -134,5 +191,7 @@ func (h *home) stream(to netip.Addr, n int) {
 	if h.port.Dropped() > 0 {
 		t.Errorf("%d frames dropped", h.port.Dropped())
 	}
-	t.Logf("%d frames", cut)
+	if h.longest <= 1514 == supers {
+		t.Errorf("the longest frame was %d bytes", h.longest)
+	}
 }

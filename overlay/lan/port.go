@@ -3,13 +3,9 @@
 package lan
 
 import (
-	"errors"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,17 +20,24 @@ type Port struct {
 	mac     overlay.MAC
 	warning string
 
-	file   *os.File
-	raw    syscall.RawConn
-	closed atomic.Bool
-
-	inbound *received // the reader's
-	cut     cutter
-	down    bool // the interface, as far as the reader knows
+	fd      int
+	closed  atomic.Bool
+	reading *reading
+	state   state // of the interface, as far as Read knows
 	dropped atomic.Uint64
 
 	writes sync.Pool // of *writing
 }
+
+// A state is what Read knows of its interface: the kernel tells when it goes
+// down, but neither when it comes up again nor when it is removed then.
+type state uint8
+
+const (
+	up    state = iota
+	fell        // and there may be frames from before
+	empty       // those have been read: the next comes when it is up again
+)
 
 // Name returns the interface's name.
 func (p *Port) Name() string { return p.name }
@@ -51,121 +54,112 @@ func (p *Port) MAC() overlay.MAC { return p.mac }
 // Warning returns what will not work on this interface, "" if all does.
 func (p *Port) Warning() string { return p.warning }
 
-// Dropped returns how many received frames were dropped since Open because
-// they could not be cut up, or did not fit the batch.
+// Offload says that unfinished frames pass between the system and the port.
+func (p *Port) Offload() bool { return true }
+
+// Queues returns how many queues the port has: one, number 0.
+func (p *Port) Queues() int { return 1 }
+
+// FD returns the port's descriptor: it is readable when Read has something to
+// say, except that the interface was removed while it was down.
+func (p *Port) FD(int) int { return p.fd }
+
+// Dropped returns how many frames Read has dropped since Open: they were
+// unfinished in a way that no Offload can say, or longer than frames may be.
 func (p *Port) Dropped() uint64 { return p.dropped.Load() }
 
-// Close closes the port: a blocked Read returns net.ErrClosed, and the
-// interface leaves promiscuous mode when it has.
+// Close closes the port, which nobody may use meanwhile or later, and the
+// interface leaves promiscuous mode.
 func (p *Port) Close() error {
 	if p.closed.Swap(true) {
 		return net.ErrClosed
 	}
-	return p.file.Close()
+	return unix.Close(p.fd)
 }
 
-// recheck is how often a reader looks whether an interface that went down has
-// been removed, of which the kernel doesn't tell.
-const recheck = time.Second
+// enough is how many bytes of a frame are worth a batch of its own: to send it
+// on while it is in the cache is worth more than the system call saved.
+const enough = 16 << 10
 
-// Read empties b, waits for frames, and puts into b those that one system call
-// yields: as they would be on the wire, with their VLAN tags. What does not
-// fit waits for the next Read. While the interface is down there are none. The
-// error is net.ErrClosed after Close, and a *overlay.PortError when the
-// interface was removed. Read is for one goroutine.
-func (p *Port) Read(b *overlay.Batch) error {
+// Read empties b and takes frames, with their VLAN tags, until none waits, b is
+// full, or a super-frame came that is better worked at before the next. It
+// doesn't wait: b may stay empty, as it does while the interface is down. The
+// error is a *overlay.PortError: when the interface was removed, say; to learn
+// of that when it was down before, Read must be called now and then. Read is
+// for one goroutine.
+func (p *Port) Read(_ int, b *overlay.Batch) error {
 	b.Reset()
-	for {
-		p.fill(b)
-		if len(b.Frames()) > 0 {
+	for range overlay.BatchFrames {
+		slot := b.Slot()
+		if slot == nil {
 			return nil
 		}
-		r := p.inbound
-		r.err = nil
-		err := p.raw.Read(r.take)
-		if err == nil {
-			err = r.err
-		}
-		if err = p.judge(err); err != nil {
+		n, tag, e := p.reading.receive(p.fd, slot)
+		switch e {
+		case 0:
+			if p.state == empty {
+				p.state = up
+			}
+			o, ok := p.reading.header.Parse(slot[:n], tag)
+			if !ok {
+				p.dropped.Add(1)
+				continue
+			}
+			b.Commit(n, o)
+			if n >= enough {
+				return nil
+			}
+		case unix.EINTR:
+		case unix.EINVAL, unix.ENOBUFS, unix.ENOMEM:
+			p.dropped.Add(1) // a super-frame of a kind that a header cannot tell
+		default:
+			err := p.judge(e)
+			if len(b.Frames()) > 0 {
+				return nil // the next Read meets it again
+			}
 			return err
 		}
 	}
+	return nil
 }
 
-// judge says what becomes of the reader after a receive that ended with err.
-func (p *Port) judge(err error) error {
+// judge says what becomes of the port after a read that ended with e.
+func (p *Port) judge(e unix.Errno) error {
 	switch {
-	case p.closed.Load():
-		return net.ErrClosed
-	case err == nil:
-		if p.down {
-			p.down = false
-			return p.file.SetReadDeadline(time.Time{})
-		}
-		return nil
-	case errors.Is(err, unix.ENETDOWN), errors.Is(err, os.ErrDeadlineExceeded):
-		if p.removed() {
-			return &overlay.PortError{Port: p.name, What: "the interface was removed", Err: unix.ENODEV}
-		}
-		p.down = true
-		return p.file.SetReadDeadline(time.Now().Add(recheck))
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-		p.dropped.Add(1) // a super-frame of a kind that a vnet header cannot tell
-		return nil
-	default:
-		return &overlay.PortError{Port: p.name, What: "cannot be read", Err: err}
+	case e == unix.ENETDOWN:
+		p.state = fell
+	case e != unix.EAGAIN:
+		return &overlay.PortError{Port: p.name, What: "cannot be read", Err: e}
+	case p.state == fell:
+		p.state = empty
 	}
+	if p.state != up && p.removed() {
+		return &overlay.PortError{Port: p.name, What: "the interface was removed", Err: unix.ENODEV}
+	}
+	return nil
 }
 
 // removed says whether the socket has lost its interface.
 func (p *Port) removed() bool {
-	gone := false
-	err := p.raw.Control(func(fd uintptr) {
-		a, err := unix.Getsockname(int(fd))
-		ll, ok := a.(*unix.SockaddrLinklayer)
-		gone = err == nil && ok && ll.Ifindex != p.index
-	})
-	return err == nil && gone
-}
-
-// fill cuts up what was received into b, as far as it fits.
-func (p *Port) fill(b *overlay.Batch) {
-	for {
-		for p.cut.pending() {
-			slot := b.Slot()
-			if slot == nil {
-				return
-			}
-			if n := p.cut.next(slot); n > 0 {
-				b.Commit(n)
-			} else {
-				p.dropped.Add(1)
-			}
-		}
-		v, frame, ok := p.inbound.next()
-		if !ok {
-			return
-		}
-		if !p.cut.load(v, frame, p.mtu) {
-			p.dropped.Add(1)
-		}
-	}
+	a, err := unix.Getsockname(p.fd)
+	ll, ok := a.(*unix.SockaddrLinklayer)
+	return err == nil && ok && ll.Ifindex != p.index
 }
 
 // Write puts frames on the wire and returns how many the interface took. The
-// kernel refuses those that are longer than its MTU allows. It never blocks
-// and is safe for concurrent use.
-func (p *Port) Write(frames [][]byte) int {
+// kernel refuses those that are longer than its MTU allows. Segments of TCP
+// become shorter where the MTU demands it; a super-frame of UDP whose datagrams
+// don't fit is not taken, nor is a frame in more than maxPieces pieces. Write
+// doesn't wait, and is safe for concurrent use.
+func (p *Port) Write(_ int, frames []overlay.Frame) int {
 	w, ok := p.writes.Get().(*writing)
 	if !ok {
-		w = newWriting()
+		w = new(writing)
 	}
 	written := 0
 	for len(frames) > 0 {
-		frames = frames[w.load(frames):]
-		w.sent = 0
-		_ = p.raw.Control(w.put) // fails only when closed
-		written += w.sent
+		frames = frames[w.load(frames, p.mtu):]
+		written += w.send(p.fd)
 	}
 	p.writes.Put(w)
 	return written

@@ -8,20 +8,23 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
 // Control is the control plane's socket: a net.PacketConn. Its methods are
 // safe for concurrent use. It hides the UDP socket on purpose: who reads that
-// one directly gets aggregates.
+// one directly gets aggregates. (It also keeps quic-go from setting options on
+// it, "don't fragment" among them.)
 type Control struct {
-	conn  *net.UDPConn
-	inbox *inbox // strays for us
-	other *inbox // and for the data socket
+	conn   *net.UDPConn
+	inbox  *inbox // QUIC's datagrams that our sockets found
+	strays atomic.Uint64
 
 	mu      sync.Mutex // held by the reader
 	buf     [maxAggregate]byte
-	oob     [controlSpace]byte
+	oob     [oobSpace]byte
 	rest    []byte // of buf: what is not yet read
 	segment int    // length of rest's datagrams
 	from    netip.AddrPort
@@ -29,9 +32,9 @@ type Control struct {
 
 var _ net.PacketConn = (*Control)(nil)
 
-func newControl(c *net.UDPConn, own, other *inbox) *Control {
-	return &Control{conn: c, inbox: own, other: other}
-}
+// Strays returns how many datagrams of ours came here, inside an aggregate of
+// QUIC's or too short to tell their lane, and were dropped.
+func (c *Control) Strays() uint64 { return c.strays.Load() }
 
 // ReadFrom reads one datagram into p; the address is a *net.UDPAddr.
 func (c *Control) ReadFrom(p []byte) (int, net.Addr, error) {
@@ -57,10 +60,16 @@ func (c *Control) ReadFromAddrPort(p []byte) (int, netip.AddrPort, error) {
 		if errors.Is(err, os.ErrDeadlineExceeded) && !c.inbox.expired() {
 			continue
 		}
-		if err != nil && !transient(err) {
+		if err != nil && !passing(err) {
 			return 0, netip.AddrPort{}, err
 		}
 	}
+}
+
+// passing says whether a read that failed with err may be repeated.
+func passing(err error) bool {
+	var e syscall.Errno
+	return errors.As(err, &e) && transient(e)
 }
 
 // next takes the next datagram off the last aggregate, or returns nil.
@@ -80,8 +89,8 @@ func (c *Control) fill() error {
 		return err
 	}
 	c.from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-	c.segment = segmentOf(c.oob[:oobn], n)
-	n = sift(c.buf[:n], c.segment, false, func(d []byte) { c.other.put(c.from, d) })
+	c.segment, _ = controls(c.oob[:oobn], n)
+	n = sift(c.buf[:n], c.segment, false, func([]byte) { c.strays.Add(1) })
 	c.rest = c.buf[:n]
 	return nil
 }

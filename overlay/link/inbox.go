@@ -14,9 +14,9 @@ import (
 // always do.
 const inboxDatagrams = 64
 
-// An inbox holds datagrams for one socket that the kernel gave to the other
-// inside an aggregate, and wakes the socket's reader for them. It is safe for
-// concurrent use.
+// An inbox holds datagrams for Control that the kernel gave to another socket
+// inside an aggregate, and wakes Control's reader for them by a read deadline.
+// It is safe for concurrent use.
 type inbox struct {
 	mu       sync.Mutex
 	conn     *net.UDPConn // whose reader to wake

@@ -1,28 +1,58 @@
 //go:build linux
 
-// Package link owns the UDP port of an agent: two sockets on one address, so
-// that a hole punched in a NAT for one serves the other, and a flood of frames
-// does not delay control.
+// Package link owns the UDP port of an agent: several sockets on one address,
+// so that a hole punched in a NAT for one serves all, a flood of bulk frames
+// delays neither control nor what somebody waits for, and lanes share no queue.
 //
-//	Control  QUIC: datagrams whose first byte has one of its two top bits set
-//	Socket   ours: datagrams whose first byte has neither
+//	Control    QUIC: datagrams whose first byte has one of its two top bits set
+//	Probe      ours but data: handshakes, probes
+//	Delay      data whose byte 2 has bit 7 set
+//	Bulk[i]    other data: byte 2 is the sender's lane, modulo the lanes here
+//	Handshake  sends only: what may be fragmented
 //
-// The kernel tells them apart with a classic BPF program on the first byte of
-// the payload (SO_ATTACH_REUSEPORT_CBPF). Both receive aggregates of datagrams
-// (UDP_GRO), which is where the speed comes from; two traps come with it:
+// A classic BPF program on the payload chooses (SO_ATTACH_REUSEPORT_CBPF); ours
+// that end before byte 2 go to Control, which drops them.
 //
-//   - Which socket's UDP_GRO setting counts is decided by a hash of the flow
-//     before the program runs, so Control must have it on too, and splits what
-//     it reads (with it off there, 3 to 8 of 10 flows were aggregated; with it
-//     on all were).
-//   - The kernel aggregates datagrams of one flow whatever their first byte,
-//     so that a run of ours may swallow a QUIC datagram that follows it. Ours
-//     leave with a hop limit that is one less, which keeps the kinds apart
-//     where the kernel compares it (Linux 6.10 and later; measured over IPv6:
-//     0 of 500 QUIC datagrams swallowed, all 500 with equal hop limits). What
-//     is merged all the same is handed to the other socket in memory.
+// Our sockets are bare descriptors that never block: the lane that polls one
+// reads and writes it. The runtime's poller must not know them, as it would wake
+// a thread for every datagram. Control alone is a net.UDPConn, for QUIC.
 //
-// Nothing here starts a goroutine; Close unblocks readers and writers.
+// # Aggregates
+//
+// All sockets receive aggregates of datagrams (UDP_GRO), which is where the
+// speed comes from. The kernel builds them before it chooses a socket, with
+// consequences:
+//
+//   - Whose UDP_GRO setting counts is decided by a hash of the flow, so every
+//     socket has it on, and Control splits what it reads (with it off there, 3
+//     to 8 of 10 flows were aggregated; with it on all were).
+//   - Datagrams of one flow are aggregated whatever their payload, so a run
+//     of one kind may swallow what follows it. The kernel (Linux 6.10 and later)
+//     keeps apart what differs in hop limit or class, so each of our sockets
+//     sends with a hop limit of its own; DSCP differs too, but networks may
+//     clear that. Measured where the packets don't tell the sender's socket, as
+//     on a wire (see TestAggregation): of 60 single datagrams sent by turns from
+//     five sockets, with QUIC's in between, none was merged with another; with
+//     one hop limit and no DSCP 23 were.
+//   - QUIC datagrams that come in an aggregate of ours all the same are handed
+//     to Control in memory; ours that Control finds are dropped and counted.
+//     Probe, Delay and Bulk are not sifted: who reads them handles any kind of
+//     ours on any of them.
+//   - The receive time is the aggregate's. Probe's writer alternates between two
+//     hop limits, so that probes sent back to back keep a time each: 60 came as
+//     60 aggregates with 60 times, without it as one.
+//
+// # Path MTU
+//
+// Probe, Delay and Bulk set "don't fragment" and ignore what the kernel has
+// learned about paths (IP_PMTUDISC_PROBE), since anybody can forge that: a
+// datagram longer than the interface's MTU is EMSGSIZE, one longer than a later
+// MTU is lost, and the agent finds out by probing. Handshakes come before any
+// probing and may be longer than the smallest path's MTU, so Handshake lets them
+// be fragmented: by any router over IPv4, by this host over IPv6, where the
+// first one may be lost to learn the path's MTU.
+//
+// Nothing here starts a goroutine.
 package link
 
 import (
@@ -33,95 +63,109 @@ import (
 	"net/netip"
 	"syscall"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
-// Buffer sizes that Open asks for; the kernel doubles them for its own
-// bookkeeping, and without CAP_NET_ADMIN caps them at net.core.[rw]mem_max.
-const (
-	receiveBuffer = 4 << 20 // 10 ms at 3 Gbit/s
-	sendBuffer    = 1 << 20 // some fifteen aggregates
-)
+// MaxLanes is how many bulk sockets a port can have. Each takes a hop limit of
+// its own, and a lane that polls it.
+const MaxLanes = 8
 
-// A Pair is the two sockets of one address and port. Each may be closed on its
-// own.
-type Pair struct {
-	Control *Control
-	Data    *Socket
+// A Config says how Open makes a port.
+type Config struct {
+	Lanes int // bulk sockets, 1 to MaxLanes
 }
 
-// Open binds both sockets to addr, whose family decides that of the sockets
+// A Port is the sockets of one address and UDP port.
+type Port struct {
+	Control   *Control
+	Probe     *Socket   // handshakes and probes; every kind of ours but data
+	Delay     *Socket   // data of overlay.ClassDelay, sent and received
+	Bulk      []*Socket // data of overlay.ClassBulk, by lane
+	Handshake *Socket   // sends handshakes, fragmented if need be; nothing arrives here
+}
+
+// Open binds a port's sockets to addr, whose family decides that of the sockets
 // (IPv6 ones carry no IPv4). Port 0 means any. The returned error wraps the
 // system's: syscall.EADDRINUSE if anybody has the port, another agent of this
 // user included, EADDRNOTAVAIL if the host has no such address, EACCES if the
 // port is privileged.
-func Open(addr netip.AddrPort) (*Pair, error) {
+func Open(addr netip.AddrPort, c Config) (*Port, error) {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
-	p, err := open(addr)
+	if c.Lanes < 1 || c.Lanes > MaxLanes {
+		return nil, fmt.Errorf("link: open UDP %v: %d lanes, want 1 to %d", addr, c.Lanes, MaxLanes)
+	}
+	p, err := open(addr, c.Lanes)
 	if err != nil {
 		return nil, fmt.Errorf("link: open UDP %v: %w", addr, err)
 	}
 	return p, nil
 }
 
-func open(addr netip.AddrPort) (*Pair, error) {
+func open(addr netip.AddrPort, lanes int) (*Port, error) {
 	// The first socket is bound plainly: sharing the port from the start would
 	// let a second agent of the same user join it unnoticed.
-	control, err := listen(addr, nil)
+	conn, err := listen(addr)
 	if err != nil {
 		return nil, err
 	}
-	err = with(control, tuneControl)
+	in := newInbox(conn)
+	p := &Port{Control: &Control{conn: conn, inbox: in}}
+	if err = with(conn, tuneControl); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	addr = netip.AddrPortFrom(addr.Addr(), conn.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+	add := func(r role) *Socket {
+		if err != nil {
+			return nil
+		}
+		var s *Socket
+		s, err = newSocket(addr, r, in)
+		return s
+	}
+	// In the order of their places: see steer.
+	p.Probe, p.Delay = add(probeRole), add(delayRole)
+	for i := range lanes {
+		p.Bulk = append(p.Bulk, add(bulkRole(i)))
+	}
+	p.Handshake = add(handshakeRole)
+	if err == nil {
+		err = steer(p.Probe.fd, lanes)
+	}
 	if err != nil {
-		return nil, errors.Join(err, control.Close())
+		return nil, errors.Join(err, p.Close())
 	}
-	addr = netip.AddrPortFrom(addr.Addr(), local(control).Port())
-	data, err := listen(addr, func(fd int) error { return tuneData(fd, addr.Addr().Is4()) })
-	if err != nil {
-		return nil, errors.Join(err, control.Close())
-	}
-	if err := with(data, steer); err != nil {
-		return nil, errors.Join(err, control.Close(), data.Close())
-	}
-	return newPair(control, data)
+	return p, nil
 }
 
-func newPair(control, data *net.UDPConn) (*Pair, error) {
-	raw, err := data.SyscallConn()
-	if err != nil {
-		return nil, errors.Join(err, control.Close(), data.Close())
+// Close closes all sockets that are still open. Control's readers are unblocked;
+// for the others see Socket.Close.
+func (p *Port) Close() error {
+	err := p.Control.Close()
+	if errors.Is(err, net.ErrClosed) {
+		err = nil
 	}
-	toControl, toData := newInbox(control), newInbox(data)
-	return &Pair{
-		Control: newControl(control, toControl, toData),
-		Data:    &Socket{conn: data, raw: raw, inbox: toData, other: toControl},
-	}, nil
+	for _, s := range append([]*Socket{p.Probe, p.Delay, p.Handshake}, p.Bulk...) {
+		if s != nil && s.fd >= 0 {
+			err = errors.Join(err, s.Close())
+		}
+	}
+	return err
 }
 
-// Close closes both sockets.
-func (p *Pair) Close() error {
-	return errors.Join(p.Control.Close(), p.Data.Close())
-}
-
-// listen returns a socket bound to addr that was prepared by set before.
-func listen(addr netip.AddrPort, set func(fd int) error) (*net.UDPConn, error) {
+// listen returns a socket bound to addr, for Control.
+func listen(addr netip.AddrPort) (*net.UDPConn, error) {
 	network := "udp6"
 	if addr.Addr().Is4() {
 		network = "udp4"
 	}
-	var lc net.ListenConfig
-	if set != nil {
-		lc.Control = func(_, _ string, raw syscall.RawConn) error { return onFD(raw, set) }
-	}
-	c, err := lc.ListenPacket(context.Background(), network, addr.String())
+	c, err := new(net.ListenConfig).ListenPacket(context.Background(), network, addr.String())
 	if err != nil {
 		return nil, err
 	}
 	return c.(*net.UDPConn), nil
 }
 
-// tuneControl lets the data socket join the port and turns on UDP_GRO, without
+// tuneControl lets the other sockets join the port and turns on UDP_GRO, without
 // which the flows that hash to this socket would not be aggregated.
 func tuneControl(fd int) error {
 	return errors.Join(
@@ -130,93 +174,14 @@ func tuneControl(fd int) error {
 	)
 }
 
-func tuneData(fd int, ipv4 bool) error {
-	level, option := unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS
-	if ipv4 {
-		level, option = unix.IPPROTO_IP, unix.IP_TTL
-	}
-	hops, err := unix.GetsockoptInt(fd, level, option)
-	return errors.Join(err,
-		setInt(fd, level, option, max(hops-1, 1)),
-		setInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1),
-		setInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1),
-		setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer),
-		setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer),
-	)
-}
-
-// Places of the sockets in the port's group: in the order of joining it.
-const (
-	controlIndex = iota
-	dataIndex
-)
-
-// steer attaches the program that chooses a datagram's socket. It sees the
-// payload; a datagram without any goes to place 0, as BPF has it.
-func steer(fd int) error {
-	prog, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: 0, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: kindBits, SkipTrue: 1},
-		bpf.RetConstant{Val: dataIndex},
-		bpf.RetConstant{Val: controlIndex},
-	})
-	if err != nil {
-		return err
-	}
-	filter := make([]unix.SockFilter, len(prog))
-	for i, in := range prog {
-		filter[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
-	}
-	fprog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	return wrap("attach port program",
-		unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &fprog))
-}
-
-// kindBits are the bits of a datagram's first byte of which QUIC sets one.
-const kindBits = 0xc0
-
-// ours says whether datagram d belongs to the data socket.
-func ours(d []byte) bool { return len(d) > 0 && d[0]&kindBits == 0 }
-
-func setInt(fd, level, option, value int) error {
-	return wrap("setsockopt", unix.SetsockoptInt(fd, level, option, value))
-}
-
-// setBuffer sets a buffer's size past the system's limit if the process may,
-// else up to it.
-func setBuffer(fd, force, option, size int) error {
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, size) == nil {
-		return nil
-	}
-	return setInt(fd, unix.SOL_SOCKET, option, size)
-}
-
-func wrap(what string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", what, err)
-}
-
 // with calls f with c's file descriptor.
-func with(c *net.UDPConn, f func(fd int) error) error {
+func with(c syscall.Conn, f func(fd int) error) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
-	return onFD(raw, f)
-}
-
-func onFD(raw syscall.RawConn, f func(fd int) error) error {
-	var err error
 	if e := raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
 		return e
 	}
 	return err
-}
-
-// local returns the address that c is bound to.
-func local(c *net.UDPConn) netip.AddrPort {
-	a := c.LocalAddr().(*net.UDPAddr).AddrPort()
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -15,22 +14,27 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"farlan/overlay"
 )
 
 var loopbacks = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
 
-// open1 returns a pair on any port of a. It is closed when the test ends, or
-// after ten seconds, so that a read of what never comes fails.
-func open1(t testing.TB, a netip.Addr) *Pair {
+// lanes is how many open1 opens.
+const lanes = 3
+
+// open1 returns a port on any number of a. It is closed when the test ends; its
+// Control after ten seconds, so that a read of what never comes fails.
+func open1(t testing.TB, a netip.Addr) *Port {
 	t.Helper()
-	p, err := Open(netip.AddrPortFrom(a, 0))
+	p, err := Open(netip.AddrPortFrom(a, 0), Config{Lanes: lanes})
 	if err != nil {
 		t.Fatal(err)
 	}
-	hurry := time.AfterFunc(10*time.Second, func() { _ = p.Close() })
+	hurry := time.AfterFunc(10*time.Second, func() { _ = p.Control.Close() })
 	t.Cleanup(func() {
 		hurry.Stop()
-		if err := p.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -43,15 +47,39 @@ func eachLoopback(t *testing.T, f func(t *testing.T, a netip.Addr)) {
 	}
 }
 
+// sockets returns p's sockets of ours by name.
+func sockets(p *Port) map[string]*Socket {
+	all := map[string]*Socket{"probe": p.Probe, "delay": p.Delay, "handshake": p.Handshake}
+	for i, s := range p.Bulk {
+		all[fmt.Sprintf("bulk %d", i)] = s
+	}
+	return all
+}
+
+// read waits up to ten seconds for s to become readable, and reads.
+func read(t testing.TB, s *Socket, b *Batch) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		if err := s.Read(b); err != nil {
+			t.Fatal(err)
+		}
+		if b.Len() > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nothing comes")
+		}
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(s.FD()), Events: unix.POLLIN}}, 100)
+	}
+}
+
 // receive returns the next n datagrams at s.
 func receive(t testing.TB, s *Socket, n int) [][]byte {
 	t.Helper()
 	var got [][]byte
 	b := NewBatch()
 	for len(got) < n {
-		if err := s.Read(b); err != nil {
-			t.Fatalf("after %d of %d datagrams: %v", len(got), n, err)
-		}
+		read(t, s, b)
 		for _, d := range b.All {
 			got = append(got, bytes.Clone(d))
 		}
@@ -59,7 +87,7 @@ func receive(t testing.TB, s *Socket, n int) [][]byte {
 	return got
 }
 
-// receiveControl is receive for the other socket.
+// receiveControl is receive for Control.
 func receiveControl(t testing.TB, c *Control, n int) [][]byte {
 	t.Helper()
 	var got [][]byte
@@ -67,18 +95,29 @@ func receiveControl(t testing.TB, c *Control, n int) [][]byte {
 	for len(got) < n {
 		m, _, err := c.ReadFrom(p)
 		if err != nil {
-			t.Fatalf("after %d of %d datagrams: %v", len(got), n, err)
+			t.Errorf("after %d of %d datagrams: %v", len(got), n, err)
+			break
 		}
 		got = append(got, bytes.Clone(p[:m]))
 	}
 	return got
 }
 
-// numbered returns a datagram of n bytes with first byte kind that carries i.
-func numbered(kind byte, i, n int) []byte {
+// nothing says that s holds no datagram.
+func nothing(t testing.TB, name string, s *Socket) {
+	t.Helper()
+	b := NewBatch()
+	if err := s.Read(b); err != nil || b.Len() != 0 {
+		t.Errorf("%s: got %d aggregates and %v, want none", name, b.Len(), err)
+	}
+}
+
+// numbered returns a datagram of n bytes with first byte kind and lane byte lane
+// that carries i.
+func numbered(kind, lane byte, i, n int) []byte {
 	d := make([]byte, n)
-	copy(d, fmt.Sprintf("%c%06d", kind, i))
-	d[0] = kind
+	copy(d[min(3, n):], fmt.Sprintf("%05d", i))
+	copy(d, []byte{kind, 0, lane})
 	return d
 }
 
@@ -94,58 +133,146 @@ func same(t testing.TB, got, want [][]byte) {
 	}
 }
 
+// Every first byte and every lane byte goes where the header says, from any
+// source port: the kernel must not choose by a hash.
 func TestSteering(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, a netip.Addr) {
-		p := open1(t, a)
-		to := net.UDPAddrFromAddrPort(p.Data.LocalAddr())
-		for range 20 { // source ports: the kernel must not choose by their hash
-			c, err := net.DialUDP("udp", nil, to)
+		for _, n := range []int{1, 2, MaxLanes} {
+			p, err := Open(netip.AddrPortFrom(a, 0), Config{Lanes: n})
 			if err != nil {
 				t.Fatal(err)
 			}
-			var data, quic [][]byte
-			for first := range 256 {
-				d := numbered(byte(first), first, 8+first)
-				if ours(d) {
-					data = append(data, d)
-				} else {
-					quic = append(quic, d)
-				}
-				if _, err := c.Write(d); err != nil {
-					t.Fatal(err)
-				}
+			for range 10 {
+				steering(t, p)
 			}
-			same(t, receive(t, p.Data, len(data)), data)
-			same(t, receiveControl(t, p.Control, len(quic)), quic)
-			_ = c.Close()
+			nothing(t, "handshake", p.Handshake)
+			if err := p.Close(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }
 
-// An aggregate of both kinds, as the kernel may build one, is taken apart.
+func steering(t *testing.T, p *Port) {
+	t.Helper()
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(p.Probe.LocalAddr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	want := make(map[*Socket][][]byte)
+	var quic [][]byte
+	send := func(d []byte, to *Socket) {
+		if _, err := c.Write(d); err != nil {
+			t.Fatal(err)
+		}
+		if to == nil {
+			quic = append(quic, d)
+		} else {
+			want[to] = append(want[to], d)
+		}
+	}
+	for first := range 256 {
+		switch d := numbered(byte(first), 0x81, first, 8+first); {
+		case first >= 0x40:
+			send(d, nil)
+		case overlay.Kind(first&0x0f) == overlay.KindData:
+			send(d, p.Delay)
+		default:
+			send(d, p.Probe)
+		}
+	}
+	for lane := range 256 {
+		s := p.Bulk[lane%len(p.Bulk)]
+		if lane >= overlay.LaneDelay {
+			s = p.Delay
+		}
+		send(numbered(byte(overlay.KindData)|overlay.Version<<4, byte(lane), lane, 8+lane), s)
+	}
+	for s, w := range want {
+		same(t, receive(t, s, len(w)), w)
+	}
+	same(t, receiveControl(t, p.Control, len(quic)), quic)
+}
+
+// What is too short to be steered, and an aggregate of QUIC's with one of ours
+// in it, come to Control, which drops ours.
+func TestControlDropsStrays(t *testing.T) {
+	eachLoopback(t, func(t *testing.T, a netip.Addr) {
+		p, q := open1(t, a), open1(t, a)
+		w, to := q.Bulk[0].Writer(), p.Probe.LocalAddr()
+		quic, data := numbered(0x40, 0, 1, 50), numbered(1, 0, 2, 50)
+		run := bytes.Join([][]byte{quic, data, quic, data}, nil)
+		if err := errors.Join(w.Send(to, []byte{1, 0}, 2), w.Send(to, run, 50), w.Send(to, quic, 50)); err != nil {
+			t.Fatal(err)
+		}
+		same(t, receiveControl(t, p.Control, 3), [][]byte{quic, quic, quic})
+		if n := p.Control.Strays(); n != 3 {
+			t.Errorf("%d strays, want 3", n)
+		}
+	})
+}
+
+// QUIC's datagrams in an aggregate of ours, as the kernel may build one, come
+// out at Control.
 func TestStraysAreHandedOver(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, a netip.Addr) {
 		p, q := open1(t, a), open1(t, a)
-		for _, kinds := range []string{"\x01\x40", "\x40\x01", "\x01\x01\x40\x01", "\xc0\xc1\x01"} {
+		for _, kinds := range []string{"\x01\x40", "\x01\x01\x40\x01", "\x02\xc0\xc1\x02"} {
 			var run []byte
-			var data, quic [][]byte
+			var own, quic [][]byte
 			for i := range 30 {
-				d := numbered(kinds[i%len(kinds)], i, 100)
+				d := numbered(kinds[i%len(kinds)], 0, i, 100)
 				run = append(run, d...)
 				if ours(d) {
-					data = append(data, d)
+					own = append(own, d)
 				} else {
 					quic = append(quic, d)
 				}
 			}
-			// Half of them wake a reader that waits already.
+			s := p.Bulk[0]
+			if kinds[0] != 1 {
+				s = p.Probe
+			}
+			// Some of them wake a reader that waits already.
 			gotQUIC := make(chan [][]byte)
 			go func() { gotQUIC <- receiveControl(t, p.Control, len(quic)) }()
-			if err := q.Data.Writer().Send(p.Data.LocalAddr(), run, 100); err != nil {
+			if err := q.Bulk[0].Writer().Send(p.Probe.LocalAddr(), run, 100); err != nil {
 				t.Fatal(err)
 			}
-			same(t, receive(t, p.Data, len(data)), data)
+			same(t, receive(t, s, len(own)), own)
 			same(t, <-gotQUIC, quic)
+		}
+	})
+}
+
+// A flood that fills one socket costs the others nothing.
+func TestFloodStaysApart(t *testing.T) {
+	eachLoopback(t, func(t *testing.T, a netip.Addr) {
+		p, q := open1(t, a), open1(t, a)
+		to := p.Probe.LocalAddr()
+		w := q.Bulk[0].Writer()
+		flood := bytes.Repeat(numbered(0x40, 0, 0, 1000), 50)
+		for range 300 { // 15 MB
+			_ = w.Send(to, flood, 1000)
+		}
+		for i := range flood {
+			if i%1000 == 0 {
+				flood[i] = 1
+			}
+		}
+		for range 300 { // lane 0 too
+			_ = w.Send(to, flood, 1000)
+		}
+		for lane, s := range map[byte]*Socket{overlay.LaneDelay: p.Delay, 1: p.Bulk[1], 2: p.Bulk[2]} {
+			var want [][]byte
+			for i := range 100 {
+				want = append(want, numbered(1, lane, i, 1000))
+				if err := w.Send(to, want[i], 1000); err != nil {
+					t.Fatal(err)
+				}
+			}
+			same(t, receive(t, s, 100), want)
 		}
 	})
 }
@@ -153,12 +280,12 @@ func TestStraysAreHandedOver(t *testing.T) {
 func TestPortInUse(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, a netip.Addr) {
 		p := open1(t, a)
-		at := p.Data.LocalAddr()
-		if _, err := Open(at); !errors.Is(err, syscall.EADDRINUSE) {
-			t.Errorf("second pair: %v, want EADDRINUSE", err)
+		at := p.Probe.LocalAddr()
+		if _, err := Open(at, Config{Lanes: 1}); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("second port: %v, want EADDRINUSE", err)
 		}
 		if _, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at)); !errors.Is(err, syscall.EADDRINUSE) {
-			t.Errorf("plain socket after the pair: %v, want EADDRINUSE", err)
+			t.Errorf("plain socket after the port: %v, want EADDRINUSE", err)
 		}
 		if err := p.Close(); err != nil {
 			t.Fatal(err)
@@ -168,120 +295,68 @@ func TestPortInUse(t *testing.T) {
 			t.Fatal("the port is not free after Close:", err)
 		}
 		defer func() { _ = c.Close() }()
-		if _, err := Open(at); !errors.Is(err, syscall.EADDRINUSE) {
-			t.Errorf("pair after a plain socket: %v, want EADDRINUSE", err)
+		if _, err := Open(at, Config{Lanes: 1}); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("port after a plain socket: %v, want EADDRINUSE", err)
 		}
 	})
 }
 
 func TestOpenErrors(t *testing.T) {
-	if _, err := Open(netip.MustParseAddrPort("192.0.2.77:4000")); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+	if _, err := Open(netip.MustParseAddrPort("192.0.2.77:4000"), Config{Lanes: 1}); !errors.Is(err, syscall.EADDRNOTAVAIL) {
 		t.Errorf("foreign address: %v, want EADDRNOTAVAIL", err)
+	}
+	for _, n := range []int{-1, 0, MaxLanes + 1} {
+		if _, err := Open(netip.AddrPortFrom(loopbacks[0], 0), Config{Lanes: n}); err == nil {
+			t.Errorf("%d lanes: no error", n)
+		}
 	}
 }
 
 func TestFamiliesShareAPort(t *testing.T) {
 	four := open1(t, netip.IPv4Unspecified())
-	six, err := Open(netip.AddrPortFrom(netip.IPv6Unspecified(), four.Data.LocalAddr().Port()))
+	port := four.Probe.LocalAddr().Port()
+	six, err := Open(netip.AddrPortFrom(netip.IPv6Unspecified(), port), Config{Lanes: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = six.Close() }()
-	w := open1(t, loopbacks[0]).Data.Writer()
-	to := netip.AddrPortFrom(netip.MustParseAddr("::ffff:127.0.0.1"), four.Data.LocalAddr().Port())
-	if err := w.Send(to, []byte{1}, 1); err != nil {
+	q := open1(t, loopbacks[0])
+	d := numbered(1, 0, 0, 20)
+	if err := q.Bulk[1].Writer().Send(netip.AddrPortFrom(netip.MustParseAddr("::ffff:127.0.0.1"), port), d, 20); err != nil {
 		t.Fatal(err)
 	}
 	b := NewBatch()
-	if err := four.Data.Read(b); err != nil {
+	read(t, four.Bulk[0], b)
+	if from := b.From(0); from != q.Probe.LocalAddr() {
+		t.Errorf("from %v, want %v", from, q.Probe.LocalAddr())
+	}
+	if err := open1(t, loopbacks[1]).Probe.Writer().Send(netip.AddrPortFrom(loopbacks[1], port), d, 20); err != nil {
 		t.Fatal(err)
 	}
-	if from := b.From(0).Addr(); from != loopbacks[0] {
-		t.Errorf("from %v, want %v", from, loopbacks[0])
-	}
+	same(t, receive(t, six.Bulk[0], 1), [][]byte{d})
 }
 
-// mixedRuns sends runs of many shapes from a to b and expects them in order.
-func mixedRuns(t *testing.T, a, b *Socket, segments ...int) {
-	t.Helper()
-	w, r := a.Writer(), rand.New(rand.NewPCG(1, 2))
-	for _, seg := range segments {
-		for _, count := range []int{1, 2, 3, 40, 64, 65, 130} {
-			last := 8 + r.IntN(seg-7)
-			var run []byte
-			var want [][]byte
-			for i := range count {
-				n := seg
-				if i == count-1 {
-					n = last
-				}
-				d := numbered(1, i, n)
-				run, want = append(run, d...), append(want, d)
-			}
-			if err := w.Send(b.LocalAddr(), run, seg); err != nil {
-				t.Fatalf("send %d × %d: %v", count, seg, err)
-			}
-			same(t, receive(t, b, count), want)
-		}
-	}
-}
-
-func TestRuns(t *testing.T) {
-	eachLoopback(t, func(t *testing.T, a netip.Addr) {
-		mixedRuns(t, open1(t, a).Data, open1(t, a).Data, 16, 100, 1200, 1452, 9000)
-	})
-}
-
-func TestSendErrors(t *testing.T) {
-	p := open1(t, loopbacks[0])
-	w := p.Data.Writer()
-	if err := w.Send(p.Data.LocalAddr(), make([]byte, 66_000), 66_000); !errors.Is(err, syscall.EMSGSIZE) {
-		t.Errorf("datagram too long: %v, want EMSGSIZE", err)
-	}
-	if err := w.Send(p.Data.LocalAddr(), []byte{1}, 1); err != nil {
-		t.Error("send after a failed one:", err)
-	}
-	if err := p.Data.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Send(p.Control.LocalAddr().(*net.UDPAddr).AddrPort(), []byte{1, 2}, 1); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("send after Close: %v, want net.ErrClosed", err)
-	}
-}
-
-// An ICMP error that a datagram of ours causes is not an error of the next read.
-func TestReadSurvivesRefusal(t *testing.T) {
-	eachLoopback(t, func(t *testing.T, a netip.Addr) {
-		p := open1(t, a)
-		// IP_RECVERR makes the socket report what it would otherwise ignore.
-		level, option := unix.IPPROTO_IPV6, unix.IPV6_RECVERR
-		if a.Is4() {
-			level, option = unix.IPPROTO_IP, unix.IP_RECVERR
-		}
-		if err := with(p.Data.conn, func(fd int) error { return setInt(fd, level, option, 1) }); err != nil {
-			t.Fatal(err)
-		}
-		w := p.Data.Writer()
-		_ = w.Send(netip.AddrPortFrom(a, 1), []byte{1}, 1) // nobody is at port 1
-		q := open1(t, a)
-		if err := q.Data.Writer().Send(p.Data.LocalAddr(), []byte{1, 2, 3}, 3); err != nil {
-			t.Fatal(err)
-		}
-		same(t, receive(t, p.Data, 1), [][]byte{{1, 2, 3}})
-	})
-}
-
-func TestCloseUnblocks(t *testing.T) {
+func TestClose(t *testing.T) {
 	p := open1(t, loopbacks[0])
 	errs := make(chan error)
-	go func() { errs <- p.Data.Read(NewBatch()) }()
 	go func() { _, _, err := p.Control.ReadFrom(make([]byte, 10)); errs <- err }()
-	if err := p.Close(); err != nil {
+	if err := p.Control.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if err := <-errs; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("blocked read: %v, want net.ErrClosed", err)
+	}
 	for range 2 {
-		if err := <-errs; !errors.Is(err, net.ErrClosed) {
-			t.Errorf("got %v, want net.ErrClosed", err)
+		if err := p.Close(); err != nil {
+			t.Errorf("Close of a port whose Control is closed: %v", err)
+		}
+	}
+	for name, s := range sockets(p) {
+		if err := s.Close(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: second Close: %v, want net.ErrClosed", name, err)
+		}
+		if err := s.Read(NewBatch()); !errors.Is(err, syscall.EBADF) {
+			t.Errorf("%s: read after Close: %v, want EBADF", name, err)
 		}
 	}
 }
@@ -301,35 +376,4 @@ func TestControlDeadline(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, receiveControl(t, p.Control, 1), [][]byte{{0x80}})
-}
-
-func TestNoAllocations(t *testing.T) {
-	eachLoopback(t, func(t *testing.T, a netip.Addr) {
-		p, q := open1(t, a), open1(t, a)
-		w, b, to := p.Data.Writer(), NewBatch(), q.Data.LocalAddr()
-		run := make([]byte, 40*1200)
-		mixed := append(make([]byte, 3*1200), 0xc0) // a stray at the end
-		buf := make([]byte, 2000)
-		sum := 0
-		round := func() {
-			if err := errors.Join(w.Send(to, run, 1200), w.Send(to, mixed, 1200), w.Send(to, run[:9], 9)); err != nil {
-				t.Fatal(err)
-			}
-			for got := 0; got < 44; {
-				if err := q.Data.Read(b); err != nil {
-					t.Fatal(err)
-				}
-				for from, d := range b.All {
-					sum += len(d) + int(from.Port())
-					got++
-				}
-			}
-			if _, _, err := q.Control.ReadFromAddrPort(buf); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if n := testing.AllocsPerRun(100, round); n != 0 {
-			t.Errorf("%v allocations per round, want 0", n)
-		}
-	})
 }

@@ -5,11 +5,8 @@ package tap
 import (
 	"errors"
 	"net"
-	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -17,22 +14,24 @@ import (
 	"farlan/overlay"
 )
 
-// A Port is an open TAP.
+// A Port is an open TAP. It has one or more queues, each with a descriptor of
+// its own, over which the system spreads what it sends by flow: that of a flow
+// comes by the queue that its peer's frames were last written to.
 type Port struct {
-	name string
-	mtu  int
-	mac  overlay.MAC
+	name    string
+	mtu     int
+	mac     overlay.MAC
+	offload bool
 
-	file *os.File
-	raw  syscall.RawConn
+	fds      []int      // one a queue
+	readings []*reading // one a queue
+	writes   sync.Pool  // of *writing
+	dropped  atomic.Uint64
 
 	netlink *netlink.Handle // stays in the namespace of the interface
 	made    bool            // by us, so that it vanishes with the file
 	undo    []func() error  // what Open changed, oldest first
 	closed  atomic.Bool
-
-	reading reading
-	writes  sync.Pool // of *writing
 }
 
 // Name returns the interface's name.
@@ -47,124 +46,103 @@ func (p *Port) MTU() int { return p.mtu }
 // MAC returns the interface's own address when it was opened.
 func (p *Port) MAC() overlay.MAC { return p.mac }
 
-// Close closes the port: a blocked Read returns net.ErrClosed. An interface
-// that Open made is removed, as soon as reads and writes have ended; any other
-// gets back what Open changed.
+// Offload says whether unfinished frames pass between the system and the port.
+// Without it all frames that are read are finished, and those that are written
+// are finished first.
+func (p *Port) Offload() bool { return p.offload }
+
+// Queues returns how many queues the port has.
+func (p *Port) Queues() int { return len(p.fds) }
+
+// FD returns the descriptor of a queue: it is readable when Read has something
+// to say.
+func (p *Port) FD(queue int) int { return p.fds[queue] }
+
+// Dropped returns how many frames Read has dropped since Open.
+func (p *Port) Dropped() uint64 { return p.dropped.Load() }
+
+// Close closes the port, which nobody may use meanwhile or later. An interface
+// that Open made is removed; any other gets back what Open changed.
 func (p *Port) Close() error {
 	if p.closed.Swap(true) {
 		return net.ErrClosed
 	}
-	var errs []error
-	if !p.made {
-		for _, f := range slices.Backward(p.undo) {
-			if err := f(); err != nil && !errors.Is(err, unix.ENODEV) { // removed meanwhile
-				errs = append(errs, explain(p.name, "cannot put it back as it was", err))
-			}
-		}
-	}
-	if p.file != nil {
-		errs = append(errs, p.file.Close())
-	}
+	err := p.detach()
 	p.netlink.Close()
-	return errors.Join(errs...)
+	return err
 }
 
-// Read empties b, waits for a frame, and takes what else has come. Frames
-// without a whole Ethernet header, or longer than b's slots, are dropped. The
-// error is net.ErrClosed after Close, and a *overlay.PortError when the
-// interface was removed. Read is for one goroutine.
-func (p *Port) Read(b *overlay.Batch) error {
-	r := &p.reading
-	r.b, r.err = b, nil
+// Read empties b and takes frames by a queue until none waits, b is full, or a
+// super-frame came that is better worked at before the next. It doesn't wait: b
+// may stay empty. Frames that are no frames, or longer than they may be, are
+// dropped. The error is a *overlay.PortError: when the interface was removed,
+// say. A queue is read by one goroutine at a time.
+func (p *Port) Read(queue int, b *overlay.Batch) error {
 	b.Reset()
-	err := p.raw.Read(r.take)
-	if err == nil {
-		err = r.err
-	}
-	switch {
-	case err == nil:
-		return nil
-	case p.closed.Load():
-		return net.ErrClosed
-	case errors.Is(err, unix.EBADFD):
-		return &overlay.PortError{Port: p.name, What: "the interface was removed", Err: err}
-	default:
-		return &overlay.PortError{Port: p.name, What: "cannot be read", Err: err}
-	}
-}
-
-// A reading is the scratch of Read.
-type reading struct {
-	b    *overlay.Batch
-	err  error
-	take func(fd uintptr) bool // bound once: a closure per call would be garbage
-	iovs [2][]byte             // the slot, and a byte that a longer frame reaches
-}
-
-func (r *reading) init() {
-	r.take = r.takeFrom
-	r.iovs[1] = make([]byte, 1)
-}
-
-// takeFrom fills the batch from fd; false means that nothing waits.
-func (r *reading) takeFrom(fd uintptr) bool {
-	for {
-		slot := r.b.Slot()
+	r := p.readings[queue]
+	for range overlay.BatchFrames {
+		slot := b.Slot()
 		if slot == nil {
-			return true
+			return nil
 		}
-		r.iovs[0] = slot
-		n, err := unix.Readv(int(fd), r.iovs[:])
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN):
-			return len(r.b.Frames()) > 0
-		case err != nil:
-			// What came before is not lost: the next Read meets the error again.
-			if len(r.b.Frames()) == 0 {
-				r.err = err
+		n, e := r.read(p.fds[queue], slot)
+		switch e {
+		case 0:
+			o, ok := r.header.Parse(slot[:n], 0)
+			if !ok {
+				p.dropped.Add(1)
+				continue
 			}
-			return true
-		case n >= overlay.MinFrame && n <= len(slot):
-			r.b.Commit(n)
+			b.Commit(n, o)
+			if n >= enough {
+				return nil
+			}
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return nil
+		case unix.EINVAL: // a super-frame of a kind that a header cannot tell
+			p.dropped.Add(1)
+		default:
+			if len(b.Frames()) > 0 {
+				return nil // the next Read meets the error again
+			}
+			return p.broken(e)
 		}
 	}
+	return nil
 }
 
-// Write writes frames and returns how many the interface took: none while it
-// is down. It never blocks and is safe for concurrent use.
-func (p *Port) Write(frames [][]byte) int {
+func (p *Port) broken(err error) error {
+	if errors.Is(err, unix.EBADFD) {
+		return &overlay.PortError{Port: p.name, What: "the interface was removed", Err: err}
+	}
+	return &overlay.PortError{Port: p.name, What: "cannot be read", Err: err}
+}
+
+// Write writes frames by a queue and returns how many the interface took: none
+// while it is down. Segments of TCP become shorter where the interface's MTU
+// demands it; a super-frame of UDP whose datagrams don't fit is not taken, nor
+// is a frame in more than maxPieces pieces. Write doesn't wait, and is safe for
+// concurrent use.
+func (p *Port) Write(queue int, frames []overlay.Frame) int {
 	w, ok := p.writes.Get().(*writing)
 	if !ok {
-		w = &writing{}
-		w.put = w.putTo
+		w = new(writing)
 	}
-	w.frames, w.n = frames, 0
-	_ = p.raw.Control(w.put) // fails only when closed
-	n := w.n
-	w.frames = nil
+	fd, n := p.fds[queue], 0
+	for i := range frames {
+		var e unix.Errno
+		if p.offload {
+			e = w.write(fd, &frames[i], p.mtu)
+		} else {
+			e = w.finish(fd, &frames[i], p.mtu)
+		}
+		if e == 0 {
+			n++
+		} else if e == unix.EIO || e == unix.EBADFD {
+			break // it is down, or was removed
+		}
+	}
 	p.writes.Put(w)
 	return n
-}
-
-// A writing is the scratch of one Write.
-type writing struct {
-	frames [][]byte
-	n      int
-	put    func(fd uintptr)
-}
-
-func (w *writing) putTo(fd uintptr) {
-	for _, f := range w.frames {
-		if len(f) < overlay.MinFrame {
-			continue
-		}
-		_, err := unix.Write(int(fd), f)
-		for errors.Is(err, unix.EINTR) {
-			_, err = unix.Write(int(fd), f)
-		}
-		if err == nil {
-			w.n++
-		}
-	}
 }

@@ -1,21 +1,22 @@
 //go:build linux
 
-// Package tap is the port that most agents have: a TAP interface, opened with
-// songgao/water. What water leaves to its caller is done here: names are
-// checked (it cuts long ones), persistent interfaces stay persistent (it
-// clears the mark), the descriptor is not inherited by children, and busy
-// interfaces are found before it tries them (it leaks a descriptor when it
-// fails).
+// Package tap is the port that most agents have: a TAP interface. It is opened
+// with a header before each frame, by which the system leaves checksums
+// uncomputed and super-frames of 64 KB uncut, and takes both: that is most of
+// what a fast overlay is. Where this fails, or is not wanted, songgao/water
+// opens the TAP, and frames are finished here.
+//
+// What water leaves to its caller is done here: names are checked (it cuts long
+// ones), persistent interfaces stay persistent (it clears the mark), the
+// descriptor is not inherited by children, and busy interfaces are found before
+// it tries them (it leaks a descriptor when it fails).
 package tap
 
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
-	"syscall"
 
-	"github.com/songgao/water"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,8 @@ type Config struct {
 	Name   string // is made if it is missing, and then removed by Close
 	Bridge string // an existing bridge to put it into
 	MTU    int    // in bytes, without the Ethernet header
+	Queues int    // how many to open; 0 is 1. An existing interface may have but one
+	Plain  bool   // only finished frames pass, by one queue
 }
 
 // Limits of Config.MTU: what IPv4 needs (RFC 791), and what fits a batch.
@@ -35,6 +38,9 @@ const (
 	minMTU = 68
 	maxMTU = overlay.MaxFrame - overlay.MinFrame - 8 // room for two VLAN tags
 )
+
+// maxQueues is the most that the kernel gives a TAP (MAX_TAP_QUEUES).
+const maxQueues = 256
 
 // nameLen is the most that the kernel keeps of a name (IFNAMSIZ less a zero).
 const nameLen = unix.IFNAMSIZ - 1
@@ -55,6 +61,9 @@ func (c Config) Validate() error {
 	if c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU) {
 		errs = append(errs, bad(fmt.Sprintf("an MTU of %d is out of range", c.MTU),
 			fmt.Sprintf("use %d to %d", minMTU, maxMTU)))
+	}
+	if c.Queues < 0 || c.Queues > maxQueues {
+		errs = append(errs, bad(fmt.Sprintf("%d queues are out of range", c.Queues), fmt.Sprintf("use 1 to %d", maxQueues)))
 	}
 	return errors.Join(errs...)
 }
@@ -78,7 +87,6 @@ func Open(c Config) (*Port, error) {
 		return nil, explain(c.Name, "cannot ask the kernel", err)
 	}
 	p := &Port{name: c.Name, netlink: h}
-	p.reading.init()
 	if err := p.open(c); err != nil {
 		_ = p.Close()
 		return nil, err
@@ -95,8 +103,11 @@ func (p *Port) open(c Config) error {
 	if err != nil {
 		return err
 	}
-	if err = p.attach(device); err != nil {
+	if err = p.attach(c, device); err != nil {
 		return err
+	}
+	for range p.fds {
+		p.readings = append(p.readings, newReading(p.offload))
 	}
 	link, err := p.netlink.LinkByName(c.Name)
 	if err != nil {
@@ -143,11 +154,11 @@ func (p *Port) findBridge(name string) (netlink.Link, error) {
 	return link, nil
 }
 
-// find returns the TAP if it exists and is free, nil if there is none.
+// find returns the TAP if it exists, nil if there is none.
 func (p *Port) find() (*netlink.Tuntap, error) {
 	link, err := p.netlink.LinkByName(p.name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil, probe(p.name, 0)
+		return nil, nil
 	}
 	if err != nil {
 		return nil, explain(p.name, "cannot look for it", err)
@@ -168,67 +179,10 @@ func (p *Port) find() (*netlink.Tuntap, error) {
 	if multiQueue(device) && device.Queues > 0 {
 		return nil, explain(p.name, "", unix.EBUSY)
 	}
-	return device, probe(p.name, unix.IFF_TAP|unix.IFF_NO_PI|uint16(device.Flags&netlink.TUNTAP_MULTI_QUEUE))
+	return device, nil
 }
 
 func multiQueue(d *netlink.Tuntap) bool { return d.Flags&netlink.TUNTAP_MULTI_QUEUE != 0 }
-
-// probe sees that TAPs can be opened, and, with flags, that the interface
-// called name can be attached to.
-func probe(name string, flags uint16) error {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
-		return &overlay.PortError{
-			Port: name, What: "the system has no TAPs", Err: fmt.Errorf("/dev/net/tun: %w", err),
-			Advice: "load the kernel's module with 'modprobe tun'; a container must be given /dev/net/tun",
-		}
-	}
-	if err != nil {
-		return explain(name, "cannot open /dev/net/tun", err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	if flags == 0 {
-		return nil
-	}
-	request, err := unix.NewIfreq(name)
-	if err != nil {
-		return explain(name, "cannot attach to it", err)
-	}
-	request.SetUint16(flags)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
-		return explain(name, "cannot attach to it", err)
-	}
-	return nil
-}
-
-// attach opens the TAP, and makes it if device is nil.
-func (p *Port) attach(device *netlink.Tuntap) error {
-	c := water.Config{DeviceType: water.TAP}
-	c.Name = p.name
-	p.made = device == nil
-	if device != nil {
-		c.Persist = !device.NonPersist
-		c.MultiQueue = multiQueue(device)
-	}
-	syscall.ForkLock.RLock() // no child is made before CloseOnExec
-	defer syscall.ForkLock.RUnlock()
-	w, err := water.New(c)
-	if err != nil {
-		return explain(p.name, "cannot make it", err)
-	}
-	f, ok := w.ReadWriteCloser.(*os.File)
-	if !ok {
-		_ = w.Close()
-		return explain(p.name, "is no file", errors.ErrUnsupported)
-	}
-	raw, err := f.SyscallConn()
-	if err != nil {
-		_ = f.Close()
-		return explain(p.name, "cannot use its file", err)
-	}
-	p.file, p.raw = f, raw
-	return raw.Control(func(fd uintptr) { unix.CloseOnExec(int(fd)) })
-}
 
 // configure sets the interface up as asked, and notes how to undo that.
 func (p *Port) configure(link netlink.Link, mtu int, bridge netlink.Link) error {
@@ -260,8 +214,12 @@ func (p *Port) configure(link netlink.Link, mtu int, bridge netlink.Link) error 
 	return nil
 }
 
-// explain returns the system's error err with what to do about it.
+// explain returns the system's error err with what to do about it, nil if there
+// is none.
 func explain(name, what string, err error) error {
+	if err == nil {
+		return nil
+	}
 	e := &overlay.PortError{Port: name, What: what, Err: err}
 	switch {
 	case errors.Is(err, unix.EBUSY):

@@ -1,0 +1,54 @@
+package agent
+
+import (
+	"errors"
+	"syscall"
+
+	"farlan/measure"
+	"farlan/overlay"
+)
+
+// probe sends a probe, in a datagram of at least size bytes.
+func (n *node) probe(now overlay.Instant, out *outbound, number uint32, size int) error {
+	b := make([]byte, overlay.HeaderLen, max(size, 128))
+	b = overlay.AppendProbe(b, overlay.Probe{Number: number, Sent: now}, false)
+	if pad := size - overlay.TagLen - len(b); pad > 0 {
+		b = b[:len(b)+pad]
+	}
+	d := out.session.Seal(overlay.KindProbe, 0, b)
+	if d == nil {
+		return nil
+	}
+	return n.ask(out.to, d, len(d))
+}
+
+// sizeProbe is the number of probes that ask only whether their size arrives.
+const sizeProbe = 0
+
+// fathom finds out what the MTU of the path to a peer is.
+func (n *node) fathom(now overlay.Instant, p *peer, out *outbound) {
+	header := packetOverhead(out.to)
+	p.mu.Lock()
+	if size := int(p.tooBig.Swap(0)); size != 0 {
+		p.mtu.TooBig(now, size+header)
+	}
+	if at := overlay.Instant(p.filled.Swap(0)); at != 0 {
+		p.mtu.Used()
+	}
+	rtt, _, _ := p.path.Smoothed()
+	for {
+		size, ok := p.mtu.Probe(now, rtt)
+		if !ok {
+			break
+		}
+		if err := n.probe(now, out, sizeProbe, size-header); errors.Is(err, syscall.EMSGSIZE) {
+			p.mtu.TooBig(now, size)
+		}
+	}
+	size, failed := p.mtu.Size()-header, p.mtu.State() == measure.MTUFailed
+	p.mu.Unlock()
+	if size != out.size || failed != out.fragment {
+		n.log.Debug("path MTU", "peer", p.member.Name, "mtu", size+header, "fragmented", failed)
+		p.out.Store(&outbound{session: out.session, to: out.to, size: size, fragment: failed})
+	}
+}
