@@ -115,7 +115,7 @@ func (m *mirror) turn(t testing.TB, frames []overlay.Frame) {
 
 // receive takes in what comes next.
 func (m *mirror) receive(t testing.TB) {
-	if err := m.lane.poll.Wait(time.Second); err != nil {
+	if err := m.lane.poll.Wait(time.Second, false); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.lane.turn(m.n.now()); err != nil {

@@ -20,11 +20,10 @@ const maxAcking = 256
 // An inbound is the half of a lane that carries what sockets receive to the
 // ports.
 type inbound struct {
-	n       *node
-	lane    int
-	snoop   snooper
-	acking  []*inboundSession // that are owed an acknowledgement
-	writers map[*link.Socket]*link.Writer
+	n      *node
+	lane   int
+	snoop  snooper
+	acking []*inboundSession // that are owed an acknowledgement
 
 	// The datagram at hand.
 	now    overlay.Instant
@@ -46,21 +45,15 @@ type inbound struct {
 }
 
 func newInbound(n *node, lane int) *inbound {
-	in := &inbound{
+	return &inbound{
 		n: n, lane: lane, reply: make([]byte, overlay.HeaderLen, 128),
-		acking: make([]*inboundSession, 0, maxAcking), writers: make(map[*link.Socket]*link.Writer),
+		acking: make([]*inboundSession, 0, maxAcking),
 	}
-	for _, s := range n.sockets {
-		for _, socket := range append([]*link.Socket{s.Delay, s.Probe}, s.Bulk...) {
-			in.writers[socket] = s.Probe.Writer()
-		}
-	}
-	return in
 }
 
-// receive takes what a socket has received.
-func (in *inbound) receive(now overlay.Instant, view *view, s *link.Socket, b *link.Batch) {
-	in.now, in.view, in.writer = now, view, in.writers[s]
+// receive takes what a socket has received; replies go out by a writer.
+func (in *inbound) receive(now overlay.Instant, view *view, replies *link.Writer, b *link.Batch) {
+	in.now, in.view, in.writer = now, view, replies
 	for i := range b.Len() {
 		in.from = b.From(i)
 		d, segment := b.Data(i), b.Segment(i)
@@ -235,7 +228,7 @@ func (in *inbound) next(overlay.Instant) overlay.Instant {
 func (s *inboundSession) ack(now overlay.Instant, p *overlay.Packer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.receiver.Due(now) {
+	if !s.receiver.Rides(now) {
 		return
 	}
 	a := s.receiver.Take(now)

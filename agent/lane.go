@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -15,13 +16,12 @@ const (
 	// maxLanes bounds the lanes of an agent. More would only wait for each other
 	// at the sockets.
 	maxLanes = 8
-	// restless is how long a lane goes on looking for more after it had to be
-	// woken from sleep: a reply to what it carried is often on its way, and being
-	// woken again costs some 30 µs. Under load lanes don't sleep.
-	restless = 60 * time.Microsecond
-	// sound is how long a lane must have slept for that: shorter pauses are those
-	// of a busy machine, where others need the processor.
-	sound = 300 * time.Microsecond
+	// eagerFor is how long after the last frame a lane sleeps lightly, which is
+	// quicker and costs a little when nothing comes: see poll.Poller.
+	eagerFor = 100 * time.Millisecond
+	// yieldEvery is how often a lane lets others run that wait for its place: just
+	// before the runtime would take that from it, which costs a signal.
+	yieldEvery = 9 * time.Millisecond
 	// lookAgain is how often a lane looks at ports and sockets that don't call it.
 	lookAgain = time.Second
 )
@@ -36,16 +36,27 @@ type lane struct {
 	index   int
 	poll    *poll.Poller
 	stopped atomic.Bool
-	sockets []*link.Socket
-	queues  []queue
+	sockets []laneSocket
+	queues  []laneQueue
 	batch   *link.Batch
 	frames  *overlay.Batch
+	looked  overlay.Instant // when every port was read
 	in      *inbound
 	out     *outgoing
 }
 
-// A queue is one queue of a port.
-type queue struct{ port, queue int }
+// A laneSocket is a socket that a lane reads.
+type laneSocket struct {
+	*link.Socket
+	number  int          // the poller's
+	replies *link.Writer // for answers to probes, of the same family
+}
+
+// A laneQueue is a queue of a port that a lane reads.
+type laneQueue struct {
+	port, queue int
+	number      int // the poller's
+}
 
 // newLane returns lane index of n. It reads the sockets and ports that are its
 // own; the first lane reads all that there is one of.
@@ -56,18 +67,25 @@ func newLane(n *node, index int) (*lane, error) {
 	}
 	l := &lane{n: n, index: index, poll: p, batch: link.NewBatch(), frames: overlay.NewBatch()}
 	for _, s := range n.sockets {
+		own, replies := []*link.Socket{s.Bulk[index]}, s.Probe.Writer()
 		if index == 0 {
-			l.sockets = append(l.sockets, s.Delay, s.Probe)
+			own = append(own, s.Delay, s.Probe)
 		}
-		l.sockets = append(l.sockets, s.Bulk[index])
-	}
-	for _, s := range l.sockets {
-		p.Add(s.FD())
+		for _, o := range own {
+			number, err := p.Add(o.FD())
+			if err != nil {
+				return nil, errors.Join(err, p.Close())
+			}
+			l.sockets = append(l.sockets, laneSocket{o, number, replies})
+		}
 	}
 	for i, port := range n.ports {
 		for q := index; q < port.Queues(); q += n.lanes {
-			l.queues = append(l.queues, queue{i, q})
-			p.Add(port.FD(q))
+			number, err := p.Add(port.FD(q))
+			if err != nil {
+				return nil, errors.Join(err, p.Close())
+			}
+			l.queues = append(l.queues, laneQueue{i, q, number})
 		}
 	}
 	l.in, l.out = newInbound(n, index), newOutgoing(n, index)
@@ -77,59 +95,64 @@ func newLane(n *node, index int) (*lane, error) {
 // run carries frames until stop is called.
 func (l *lane) run(context.Context) error {
 	now := l.n.now()
-	awake := now // until when not to sleep
+	var last, yielded overlay.Instant // when something was carried, and others were let run
 	for !l.stopped.Load() {
 		busy, err := l.turn(now)
 		if err != nil {
 			return err
 		}
-		switch {
-		case busy:
-			now = l.n.now()
-			continue
-		case now.Before(awake):
-			now = l.n.now()
-			continue
+		if busy {
+			last = now
 		}
-		l.out.idle()
+		if now.Sub(yielded) >= yieldEvery {
+			yielded = now
+			runtime.Gosched()
+		}
 		until := min(l.out.next(now), l.in.next(now), now.Add(lookAgain))
-		if err := l.poll.Wait(until.Sub(now)); err != nil {
+		if err := l.poll.Wait(until.Sub(now), now.Sub(last) < eagerFor); err != nil {
 			return err
 		}
-		slept := now
-		if now = l.n.now(); now.Sub(slept) >= sound {
-			awake = now.Add(restless)
-		}
+		now = l.n.now()
 	}
 	return nil
 }
 
-// turn takes what waits at every socket and port, once; busy says whether there
-// was anything.
+// turn takes what waits at the sockets and ports that are ready, once; busy says
+// whether there was anything. What it writes to a port is often answered before
+// the write returns, by the host's own stack, so ports are asked after that, too.
 func (l *lane) turn(now overlay.Instant) (busy bool, err error) {
 	view := l.n.view.Load()
 	for _, s := range l.sockets {
+		if !l.poll.Ready(s.number) {
+			continue
+		}
 		if err := s.Read(l.batch); err != nil {
 			return false, err
 		}
 		if l.batch.Len() > 0 {
 			busy = true
-			l.in.receive(now, view, s, l.batch)
+			l.in.receive(now, view, s.replies, l.batch)
 		}
 	}
-	for i := 0; i < len(l.queues); i++ {
-		q := l.queues[i]
+	late := now.Sub(l.looked) >= lookAgain
+	if late {
+		l.looked = now
+	}
+	for _, q := range l.queues {
 		port := l.n.ports[q.port]
+		if port.failure() != "" || !(busy || late || l.poll.Ready(q.number)) {
+			continue
+		}
 		if err := port.Read(q.queue, l.frames); err != nil {
 			l.n.portFailed(port, err)
-			l.poll.Remove(port.FD(q.queue))
-			l.queues = append(l.queues[:i], l.queues[i+1:]...)
-			i--
+			l.poll.Remove(q.number)
 			continue
 		}
 		if frames := l.frames.Frames(); len(frames) > 0 {
 			busy = true
 			l.out.carry(now, view, q.port, frames)
+		} else {
+			l.out.idle()
 		}
 	}
 	l.out.shaped(now, view)

@@ -120,6 +120,9 @@ func (o *outgoing) transmit(r *run, send sendFunc, b []byte, segment int) {
 	if segment >= r.out.size && datagrams > 1 {
 		p.filled.Store(int64(o.now))
 	}
+	if r.class == overlay.ClassDelay {
+		return // too little to measure anything by
+	}
 	p.mu.Lock()
 	p.delivery.Sent(o.now, r.out.session.Sent())
 	p.mu.Unlock()

@@ -90,6 +90,12 @@ func (r *Receiver) Counted(counter uint64, n, bytes int, stamp overlay.Instant) 
 // Due says whether an acknowledgement is to be sent now.
 func (r *Receiver) Due(now overlay.Instant) bool { return r.unacked > 0 && !now.Before(r.Next()) }
 
+// Rides says whether an acknowledgement is worth being sent now if there is a
+// datagram that takes it along.
+func (r *Receiver) Rides(now overlay.Instant) bool {
+	return r.unacked > 0 && now.Sub(r.taken) >= ackSpacing
+}
+
 // Next returns when an acknowledgement will be due if nothing else comes, zero
 // if none will.
 func (r *Receiver) Next() overlay.Instant {
