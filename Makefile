@@ -4,6 +4,7 @@
 #   make test      everything that CI runs
 #   make bench     frame path, beside bare veth, VXLAN and today's tunnels in the same run
 #   make fuzz      every fuzz target, FUZZTIME each
+#   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
 #   make install   the binary, the systemd unit, the example configuration
 #
 # What is missing is installed: Debian packages by apt-get (as root), Go tools
@@ -17,6 +18,7 @@ SHELL := /bin/bash
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 FUZZTIME ?= 60s
+SOAKTIME ?= 1h
 CACHE    := $(CURDIR)/.cache
 BIN      := $(CURDIR)/bin/farlan
 
@@ -30,7 +32,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench fuzz install uninstall clean deps deps-build
+.PHONY: build demo test unit e2e race lint bench fuzz soak install uninstall clean deps deps-build
 
 build: deps-build
 	go build -trimpath -o $(BIN) .
@@ -93,12 +95,15 @@ bench: deps-bench build
 	go test -run '^$$' -bench . -benchmem ./overlay/... ./measure ./discovery
 	go test -run '^$$' -bench '^BenchmarkTunnels$$' -benchtime 1x -timeout 180m -v ./agent/bench
 
+soak: deps-test build
+	FARLAN_SOAK=$(SOAKTIME) go test -count=1 -run '^TestSoak$$' -timeout 30h -v ./agent
+
 # go test takes one fuzz target at a time.
 fuzz: build
 	@for package in $$(go list ./...); do \
 	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 	    echo "== $$package $$target $(FUZZTIME)"; \
-	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$package; \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package; \
 	  done; \
 	done
 

@@ -23,6 +23,8 @@ const (
 	dropMalformed                   // a member's datagram that makes no sense
 	dropUnfit                       // a port's frame that is too long, or not what it says
 	dropQueue                       // a frame that waited too long for the uplink
+	dropRead                        // what a port could not make a frame of
+	dropStray                       // a datagram of ours that the kernel gave to the control plane
 	dropSwitch                      // the first of the switch's verdicts
 	dropReasons   = dropSwitch + 16
 )
@@ -32,12 +34,15 @@ var dropNames = [dropSwitch]string{
 	dropHandshake: "handshake refused", dropBusy: "busy", dropNoSession: "no session with the agent",
 	dropSend: "underlay refused", dropPort: "port refused", dropMalformed: "malformed", dropControl: "control datagram of a stranger",
 	dropUnfit: "unfit frame", dropQueue: "uplink full",
+	dropRead: "port unreadable", dropStray: "stray",
 }
 
 // drops counts what was dropped. Safe for concurrent use.
 type drops [dropReasons]atomic.Uint64
 
 func (d *drops) add(r dropReason) { d[r].Add(1) }
+
+func (d *drops) addN(r dropReason, n uint64) { d[r].Add(n) }
 
 func (d *drops) verdict(v overlay.Verdict) { d[min(dropSwitch+dropReason(v), dropReasons-1)].Add(1) }
 

@@ -67,11 +67,12 @@ func newLane(n *node, index int) (*lane, error) {
 	}
 	l := &lane{n: n, index: index, poll: p, batch: link.NewBatch(), frames: overlay.NewBatch()}
 	for _, s := range n.sockets {
-		own, replies := []*link.Socket{s.Bulk[index]}, s.Probe.Writer()
+		var own []*link.Socket
 		if index == 0 {
 			own = append(own, s.Delay, s.Probe)
 		}
-		for _, o := range own {
+		replies := s.Probe.Writer()
+		for _, o := range append(own, s.Bulk[index]) {
 			number, err := p.Add(o.FD())
 			if err != nil {
 				return nil, errors.Join(err, p.Close())
@@ -95,7 +96,8 @@ func newLane(n *node, index int) (*lane, error) {
 // run carries frames until stop is called.
 func (l *lane) run(context.Context) error {
 	now := l.n.now()
-	var last, yielded overlay.Instant // when something was carried, and others were let run
+	var last, yielded overlay.Instant          // when something was carried, and others were let run
+	spare := runtime.GOMAXPROCS(0) > l.n.lanes // a place for others while the lanes keep theirs
 	for !l.stopped.Load() {
 		busy, err := l.turn(now)
 		if err != nil {
@@ -109,7 +111,7 @@ func (l *lane) run(context.Context) error {
 			runtime.Gosched()
 		}
 		until := min(l.out.next(now), l.in.next(now), now.Add(lookAgain))
-		if err := l.poll.Wait(until.Sub(now), now.Sub(last) < eagerFor); err != nil {
+		if err := l.poll.Wait(max(until.Sub(now), 0), spare && now.Sub(last) < eagerFor); err != nil {
 			return err
 		}
 		now = l.n.now()
@@ -140,7 +142,8 @@ func (l *lane) turn(now overlay.Instant) (busy bool, err error) {
 	}
 	for _, q := range l.queues {
 		port := l.n.ports[q.port]
-		if port.failure() != "" || !(busy || late || l.poll.Ready(q.number)) {
+		asked := busy || late || l.poll.Ready(q.number)
+		if !asked || port.failure() != "" {
 			continue
 		}
 		if err := port.Read(q.queue, l.frames); err != nil {

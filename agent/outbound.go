@@ -33,6 +33,7 @@ type outgoing struct {
 	now    overlay.Instant
 	port   int // that the frames at hand come from
 	shaper *overlay.Shaper
+	missed uint64  // frames that the shaper had dropped when drops last heard of them
 	sent   int     // bytes of IP packets since the shaper was charged
 	recent []*peer // that were sent to since the lane was idle
 	last   *peer   // of them
@@ -223,12 +224,20 @@ func (o *outgoing) shaped(now overlay.Instant, view *view) {
 		o.sent = 0
 		to, class, f, ok := o.shaper.Dequeue(now)
 		if !ok {
-			return
+			break
 		}
 		if p := view.peer(to); p != nil {
 			o.send(p, class, f)
 			o.flush()
 		}
+	}
+	missed := uint64(0)
+	for _, n := range o.shaper.Drops() {
+		missed += n
+	}
+	if missed != o.missed {
+		o.n.drops.addN(dropQueue, missed-o.missed)
+		o.missed = missed
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -129,6 +130,16 @@ func (s *sites) restart(i int) {
 	for _, ns := range []string{s.a, s.b} {
 		s.host("ip -n " + ns + " neigh flush dev t") // a new interface has a new address
 	}
+}
+
+// retap starts agent i again with a TAP of which --tap says something else, and
+// waits until both agents see each other.
+func (s *sites) retap(t *testing.T, i int, tap string) {
+	t.Helper()
+	args := s.agents[i].args
+	args[slices.Index(args, "--tap")+1] = "t" + tap
+	s.restart(i)
+	eventually(t, 15*time.Second, func() error { return s.try(s.a, "ping -c1 -W1 -q 10.78.0.2") })
 }
 
 // mtu returns what agent i takes for the MTU of its path to the other.

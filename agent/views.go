@@ -52,8 +52,24 @@ func (n *node) find(name string, names map[overlay.AgentID]string) *peer {
 	return nil
 }
 
-func (n *node) statusView(now overlay.Instant) statusView {
+// collectDrops takes over what others count.
+func (n *node) collectDrops() {
+	var unread, strays uint64
+	for _, p := range n.ports {
+		if d, ok := p.device.(interface{ Dropped() uint64 }); ok {
+			unread += d.Dropped()
+		}
+	}
+	for _, s := range n.sockets {
+		strays += s.Control.Strays()
+	}
+	n.drops[dropRead].Store(unread)
+	n.drops[dropStray].Store(strays)
 	n.drops[dropControl].Store(n.p2p.Counters().Strangers)
+}
+
+func (n *node) statusView(now overlay.Instant) statusView {
+	n.collectDrops()
 	v := statusView{
 		Schema: schemaVersion, ID: n.self.String(), Name: n.cfg.Name, Network: n.network.ID(),
 		Version: version(), Started: n.started.UTC().Truncate(time.Millisecond), State: "ready",

@@ -2,14 +2,18 @@
 // share (AgentID, MAC, Instant). It is pure: it decides, and seals and opens
 // bytes, but does no I/O, reads no clock and starts no goroutine.
 //
-// In the order in which a frame passes: Batch holds what a port read
-// (batch.go); Switch finds its place by the Stations (switch.go, station.go);
-// Packer puts frames into datagrams (pack.go, item.go), which the Session of
-// their receiver seals and opens (session.go, replay.go) in the layout of
-// wire.go; Unpacker takes them apart again (unpack.go). Sessions decides when
-// sessions begin and end (sessions.go, contact.go) by the Handshaker's messages
-// (handshake.go).
+// In the order in which a frame passes: Batch holds what a port read, Frame by
+// Frame, finished or not (batch.go, frame.go); Switch finds its place by the
+// Stations (switch.go, station.go), ClassOf its class (class.go); ClampMSS keeps
+// TCP's segments short enough (mss.go); where the uplink is the bottleneck, it
+// waits in the Shaper (shaper.go, fairqueue.go). Packer puts frames into
+// datagrams (pack.go, item.go), which the Session of their receiver seals and
+// opens (session.go, replay.go) in the layout of wire.go; Unpacker takes them
+// apart again and rebuilds super-frames (unpack.go, super.go). Cutter finishes
+// frames for ports that have no offload (cut.go, checksum.go). Sessions decides
+// when sessions begin and end (sessions.go, contact.go) by the Handshaker's
+// messages (handshake.go).
 //
 // The packages below do the I/O: link is the UDP sockets, tap and lan are
-// ports.
+// ports, poll is what waits for them.
 package overlay

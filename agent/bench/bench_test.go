@@ -128,8 +128,8 @@ func (p plan) measure() results {
 	return all
 }
 
-// record adds a cell to the file of JSON lines.
-func (p plan) record(c cell) error {
+// record adds a cell, of whatever benchmark, to the file of JSON lines.
+func (p plan) record(c any) error {
 	if p.out == "" {
 		return nil
 	}

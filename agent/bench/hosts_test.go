@@ -27,6 +27,18 @@ const commandTimeout = time.Minute
 
 // newHosts returns hosts also beside an error, to be closed.
 func newHosts(p plan, number int) (*hosts, error) {
+	h, err := apart(p, number)
+	if err != nil {
+		return h, err
+	}
+	if err := h.ip(fmt.Sprintf("link add u netns %s mtu 1500 type veth peer name u netns %s mtu 1500", h.ns[0], h.ns[1])); err != nil {
+		return h, err
+	}
+	return h, h.wired()
+}
+
+// apart returns hosts without a wire, also beside an error, to be closed.
+func apart(p plan, number int) (*hosts, error) {
 	name := fmt.Sprint(prefix(os.Getpid()), number)
 	h := &hosts{dir: filepath.Join(p.dir, fmt.Sprint(number)), farlan: p.farlan, ns: [2]string{name + "a", name + "b"}}
 	if err := os.Mkdir(h.dir, 0o700); err != nil {
@@ -37,10 +49,12 @@ func newHosts(p plan, number int) (*hosts, error) {
 			return h, err
 		}
 	}
-	if err := h.ip(fmt.Sprintf("link add u netns %s mtu 1500 type veth peer name u netns %s mtu 1500", h.ns[0], h.ns[1])); err != nil {
-		return h, err
-	}
-	return h, h.both(func(side int) error {
+	return h, nil
+}
+
+// wired waits for both ends of the wire, and sets them up.
+func (h *hosts) wired() error {
+	return h.both(func(side int) error {
 		return errors.Join(h.ipIn(side, "link set lo up"), h.up(side, "u", underlay(side)))
 	})
 }

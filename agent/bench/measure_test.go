@@ -157,11 +157,22 @@ func (h *hosts) listening(side int, port string) error {
 
 // A report is what iperf3 says.
 type report struct {
-	Error     string
+	Error string
+	Start struct {
+		MSS float64 `json:"tcp_mss_default"`
+	}
 	Intervals []struct {
 		Sum struct{ Bytes float64 }
 	}
 	End struct {
+		Streams []struct {
+			Sender struct {
+				RTT float64 `json:"mean_rtt"` // µs
+			}
+		}
+		Sent struct {
+			Retransmits float64
+		} `json:"sum_sent"`
 		Received struct {
 			Bits float64 `json:"bits_per_second"`
 		} `json:"sum_received"`

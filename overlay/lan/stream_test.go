@@ -32,10 +32,13 @@ func join(t testing.TB, x, y *home) (longest *[2]atomic.Int64, refused *atomic.I
 			return
 		}
 		defer func() { _ = p.Close() }()
-		p.Add(from.FD(0))
+		if _, err := p.Add(from.FD(0)); err != nil {
+			t.Error(err)
+			return
+		}
 		b := overlay.NewBatch()
 		for !stop.Load() {
-			if err := p.Wait(50 * time.Millisecond); err != nil {
+			if err := p.Wait(50*time.Millisecond, false); err != nil {
 				t.Error(err)
 				return
 			}

@@ -72,11 +72,14 @@ func (c *cable) lane(direction int, from, to *Port, queue int) {
 		return
 	}
 	defer func() { _ = p.Close() }()
-	p.Add(from.FD(queue))
+	if _, err := p.Add(from.FD(queue)); err != nil {
+		c.t.Error(err)
+		return
+	}
 	b := overlay.NewBatch()
 	pieces := make([][]byte, 0, 1000)
 	for !c.stop.Load() {
-		if err := p.Wait(50 * time.Millisecond); err != nil {
+		if err := p.Wait(50*time.Millisecond, false); err != nil {
 			c.t.Error(err)
 			return
 		}

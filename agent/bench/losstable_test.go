@@ -1,0 +1,132 @@
+package bench
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+)
+
+// lossGoal is the part of the bare path's rate that TCP is to get.
+const lossGoal = 0.9
+
+// lossRuns are the connections of a run.
+type lossRuns []lossRun
+
+// values are a metric of all connections of a kind.
+func (all lossRuns) values(congestion, loss, way string, m metric) (values []float64) {
+	for _, r := range all {
+		if v, ok := r.Values[m]; ok && r.Congestion == congestion && r.Loss == loss && r.Way == way {
+			values = append(values, v)
+		}
+	}
+	return values
+}
+
+// A quotientOfMeans has its standard error: chance decides what each connection
+// loses, so single ones say little. With none of a kind n is zero.
+type quotientOfMeans struct {
+	n           int
+	mean, error float64
+}
+
+func (q quotientOfMeans) String() string {
+	if q.n == 0 {
+		return "—"
+	}
+	return fmt.Sprintf("%.3f ± %.3f", q.mean, q.error)
+}
+
+// ratio is the mean of farlan's connections ÷ the mean of the bare ones. Its
+// error is that of two independent means (the delta method).
+func (all lossRuns) ratio(congestion, loss string) quotientOfMeans {
+	bare, bareError := mean(all.values(congestion, loss, "bare", one))
+	ours, oursError := mean(all.values(congestion, loss, "farlan", one))
+	if bare == 0 || ours == 0 {
+		return quotientOfMeans{}
+	}
+	q := ours / bare
+	return quotientOfMeans{1, q, q * math.Hypot(bareError/bare, oursError/ours)}
+}
+
+// mean returns the mean of values and its standard error.
+func mean(values []float64) (m, err float64) {
+	n := float64(len(values))
+	if n == 0 {
+		return 0, 0
+	}
+	for _, v := range values {
+		m += v / n
+	}
+	if n == 1 {
+		return m, math.Inf(1)
+	}
+	for _, v := range values {
+		err += (v - m) * (v - m) / (n - 1)
+	}
+	return m, math.Sqrt(err / n)
+}
+
+// observed is the loss that the path really had, in percent.
+func (all lossRuns) observed(congestion, loss, way string) string {
+	packets, _ := mean(all.values(congestion, loss, way, wirePackets))
+	lost, _ := mean(all.values(congestion, loss, way, wireLost))
+	return fmt.Sprintf("%.3f", 100*lost/packets)
+}
+
+// table is a row of each loss.
+func (all lossRuns) table(congestions []string) string {
+	var t strings.Builder
+	t.WriteString("| congestion control | loss | observed, bare and farlan, % | bare, Mbit/s | farlan, Mbit/s | ratio of means | goal |\n|---|---|---|---|---|---|---|\n")
+	for _, c := range congestions {
+		for _, loss := range lossRates {
+			q := all.ratio(c, loss)
+			goal := "missed"
+			if q.mean >= lossGoal {
+				goal = "met"
+			}
+			fmt.Fprintf(&t, "| %s | %s | %s, %s | %s | %s | %s | ≥ %.1f: %s |\n", c, loss,
+				all.observed(c, loss, "bare"), all.observed(c, loss, "farlan"),
+				spreadOf(all.values(c, loss, "bare", one)).text(2), spreadOf(all.values(c, loss, "farlan", one)).text(2), q, lossGoal, goal)
+		}
+	}
+	fmt.Fprintf(&t, "\nMedians (least–most) of %d connections at most. The ratio is mean ÷ mean of all, ± its standard error. "+
+		"Round trip %v, no offload on the wire, each direction loses.\n", len(all)/(2*len(congestions)*len(lossRates)), 2*wanDelay)
+	return t.String()
+}
+
+// verdicts are the goals as a list.
+func (all lossRuns) verdicts(congestion string) string {
+	var t strings.Builder
+	t.WriteString("goals\n\n")
+	for _, loss := range lossRates {
+		q := all.ratio(congestion, loss)
+		v := verdict{fmt.Sprintf("TCP at %s loss ≥ %.1f of the bare path", loss, lossGoal), q.String(), q.n > 0, q.mean >= lossGoal}
+		t.WriteString(v.String() + "\n")
+	}
+	return t.String()
+}
+
+func TestLossTable(t *testing.T) {
+	var all lossRuns
+	add := func(loss, way string, rates ...float64) {
+		for i, r := range rates {
+			all = append(all, lossRun{Round: i + 1, Congestion: "cubic", Loss: loss, Way: way, Values: sample{one: r, wirePackets: 1000, wireLost: 10}})
+		}
+	}
+	add("1%", "bare", 9, 11)
+	add("1%", "farlan", 9, 9)
+	add("3%", "bare", 4, 4)
+	add("3%", "farlan", 3, 3)
+	got := all.table([]string{"cubic"}) + all.verdicts("cubic")
+	for _, want := range []string{
+		"| cubic | 1% | 1.000, 1.000 | 10.00 (9.00–11.00) | 9.00 (9.00–9.00) | 0.900 ± 0.090 | ≥ 0.9: met |",
+		"- TCP at 0.1% loss ≥ 0.9 of the bare path: not measured\n",
+		"- TCP at 1% loss ≥ 0.9 of the bare path: 0.900 ± 0.090: met\n",
+		"- TCP at 3% loss ≥ 0.9 of the bare path: 0.750 ± 0.000: **missed**\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+}
