@@ -44,14 +44,16 @@ func TestSoak(t *testing.T) {
 	for _, ns := range []string{s.b, s.r} {
 		s.background(ns, "iperf3 -s -p 5201")
 		s.background(ns, "iperf3 -s -p 5202")
+		s.background(ns, "iperf3 -s -p 5203")
 	}
-	steady := &flow{s: s, line: "iperf3 -c 10.78.0.3 -p 5201 -b 30M -t 5"}
+	steady := &flow{s: s, line: "iperf3 -c 10.78.0.3 -p 5201 -b 5M -t 5"}
 	flows := []*flow{
 		steady,
-		{s: s, line: "iperf3 -c 10.78.0.3 -p 5202 -u -b 2M -l 64 -t 5"},
-		{s: s, line: "iperf3 -c 10.78.0.2 -p 5201 -b 20M -t 5 -R"},
-		{s: s, line: "iperf3 -c 10.78.0.2 -p 5202 -u -b 1M -l 1400 -t 5"},
+		{s: s, line: "iperf3 -c 10.78.0.3 -p 5202 -u -b 200k -l 64 -t 5"},
+		{s: s, line: "iperf3 -c 10.78.0.2 -p 5201 -b 3M -t 5 -R"},
+		{s: s, line: "iperf3 -c 10.78.0.2 -p 5202 -u -b 200k -l 1400 -t 5"},
 		{s: s, line: "ping -i 0.2 -c 25 -q -s 1472 -M do 10.78.0.2"},
+		{s: s, line: "iperf3 -c 10.78.0.3 -p 5203 -P 2 -t 1", pause: minute}, // as fast as it goes
 	}
 	stop := make(chan struct{})
 	for _, f := range flows {
@@ -114,8 +116,9 @@ func (s *sites) lossy(perMille int) {
 
 // A flow is a command that is run again and again.
 type flow struct {
-	s    *sites
-	line string
+	s     *sites
+	line  string
+	pause time.Duration
 
 	mu         sync.Mutex
 	good, runs int
@@ -127,7 +130,7 @@ func (f *flow) run(stop <-chan struct{}) {
 		select {
 		case <-stop:
 			return
-		default:
+		case <-time.After(f.pause):
 		}
 		err := f.s.try(f.s.a, "timeout 20 "+f.line)
 		f.mu.Lock()
