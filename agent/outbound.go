@@ -118,7 +118,7 @@ func (o *outgoing) transmit(r *run, send sendFunc, b []byte, segment int) {
 	if err := send(r.out.to, b, segment); errors.Is(err, syscall.EMSGSIZE) {
 		p.tooBig.Store(int64(segment))
 	}
-	if segment >= r.out.size && datagrams > 1 {
+	if min(segment, len(b)) > overlay.DatagramSize {
 		p.filled.Store(int64(o.now))
 	}
 	if r.class == overlay.ClassDelay {

@@ -21,7 +21,7 @@ type peer struct {
 
 	// What the lanes tell the loop, and each other.
 	heardAt atomic.Int64                   // when the newest datagram came
-	filled  atomic.Int64                   // when datagrams of full size were last sent
+	filled  atomic.Int64                   // when datagrams that not every path takes were sent
 	tooBig  atomic.Int64                   // the size of one that this host refused to send, 0 none
 	acking  atomic.Pointer[inboundSession] // what may be owed an acknowledgement
 	lanes   []peerLane                     // each one's own

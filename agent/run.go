@@ -107,7 +107,7 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 		return err
 	}
 	if err := n.startP2P(start, after); err != nil {
-		return err
+		return errors.Join(err, closeLanes(lanes))
 	}
 	for _, l := range lanes {
 		start(ctx, "lane", l.run)

@@ -19,6 +19,11 @@ const (
 	maxRunSegments = 64
 )
 
+// SuperSegments is how many segments a super-frame should have at most so that
+// it leaves in one run of datagrams, on a path with an MTU of 1500. Longer ones
+// take two, and become two at the other end.
+const SuperSegments = maxRunBytes / (1500 - 20 - 8)
+
 // A Packer packs frames for one session into runs of datagrams of equal size
 // (the last of a run may be shorter), sealed, fit for one call with UDP
 // segmentation offload. Small frames share a datagram, and a frame that doesn't
