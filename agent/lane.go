@@ -18,7 +18,7 @@ const (
 	maxLanes = 8
 	// eagerFor is how long after the last frame a lane sleeps lightly, which is
 	// quicker and costs a little when nothing comes: see poll.Poller.
-	eagerFor = 100 * time.Millisecond
+	eagerFor = 20 * time.Millisecond
 	// yieldEvery is how often a lane lets others run that wait for its place: just
 	// before the runtime would take that from it, which costs a signal.
 	yieldEvery = 9 * time.Millisecond
@@ -50,6 +50,7 @@ type laneSocket struct {
 	*link.Socket
 	number  int          // the poller's
 	replies *link.Writer // for answers to probes, of the same family
+	control bool         // brings no frames
 }
 
 // A laneQueue is a queue of a port that a lane reads.
@@ -77,7 +78,7 @@ func newLane(n *node, index int) (*lane, error) {
 			if err != nil {
 				return nil, errors.Join(err, p.Close())
 			}
-			l.sockets = append(l.sockets, laneSocket{o, number, replies})
+			l.sockets = append(l.sockets, laneSocket{o, number, replies, o == s.Probe})
 		}
 	}
 	for i, port := range n.ports {
@@ -120,7 +121,7 @@ func (l *lane) run(context.Context) error {
 }
 
 // turn takes what waits at the sockets and ports that are ready, once; busy says
-// whether there was anything. What it writes to a port is often answered before
+// whether there were frames. What it writes to a port is often answered before
 // the write returns, by the host's own stack, so ports are asked after that, too.
 func (l *lane) turn(now overlay.Instant) (busy bool, err error) {
 	view := l.n.view.Load()
@@ -132,7 +133,7 @@ func (l *lane) turn(now overlay.Instant) (busy bool, err error) {
 			return false, err
 		}
 		if l.batch.Len() > 0 {
-			busy = true
+			busy = busy || !s.control
 			l.in.receive(now, view, s.replies, l.batch)
 		}
 	}
