@@ -2,7 +2,7 @@
 #
 #   make demo      builds, then tells the product's story on this machine
 #   make test      everything that CI runs
-#   make bench     frame path, beside bare veth, VXLAN and today's tunnels in the same run
+#   make bench     frame path, beside bare veth, VXLAN and today's tunnels in the same run; TCP under loss
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
 #   make install   the binary, the systemd unit, the example configuration
@@ -93,7 +93,7 @@ e2e: deps-test build
 
 bench: deps-bench build
 	go test -run '^$$' -bench . -benchmem ./overlay/... ./measure ./discovery
-	go test -run '^$$' -bench '^BenchmarkTunnels$$' -benchtime 1x -timeout 180m -v ./agent/bench
+	go test -run '^$$' -bench '^Benchmark(Tunnels|Loss)$$' -benchtime 1x -timeout 180m -v ./agent/bench
 
 soak: deps-test build
 	FARLAN_SOAK=$(SOAKTIME) go test -count=1 -run '^TestSoak$$' -timeout 30h -v ./agent

@@ -224,11 +224,11 @@ func (in *inbound) next(overlay.Instant) overlay.Instant {
 	return next
 }
 
-// ack packs an acknowledgement of the session if it is due.
+// ack packs an acknowledgement of the session if it is due, or can ride along.
 func (s *inboundSession) ack(now overlay.Instant, p *overlay.Packer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.receiver.Rides(now) {
+	if rides := p.Open() && s.receiver.Rides(now); !rides && !s.receiver.Due(now) {
 		return
 	}
 	a := s.receiver.Take(now)

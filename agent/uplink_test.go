@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"farlan/measure"
 )
 
 // Behind a modem of 100 Mbit/s with a deep queue, an agent that knows the rate
@@ -19,45 +21,71 @@ import (
 // longer than before, ARP and DHCP pass at once, and the upload loses next to
 // nothing. Without --uplink the same upload fills the modem.
 func TestUplink(t *testing.T) {
-	with := newUpload(t, "--uplink", "100Mbit")
-	dropped, err := with.dropped()
-	if err != nil || dropped == 0 {
-		t.Errorf("status tells of no frames that found the uplink full: %v", err)
-	}
+	takeTurn(t)
 	without := newUpload(t)
 	if n, err := without.dropped(); err != nil || n != 0 {
 		t.Errorf("without an uplink %d frames found it full, %v", n, err)
 	}
-	t.Logf("with --uplink: %v, %d frames dropped for it; without: %v", with, dropped, without)
+	t.Logf("without --uplink: %v", without)
+	const tries = 3 // other tests may keep the processors from this one
+	for i := range tries {
+		with := newUpload(t, "--uplink", "100Mbit")
+		dropped, err := with.dropped()
+		t.Logf("with --uplink: %v; %d frames dropped for it", with, dropped)
+		if err != nil || dropped == 0 {
+			t.Errorf("status tells of no frames that found the uplink full: %v", err)
+		}
+		err = errors.Join(with.wrong(), with.better(without))
+		if err == nil {
+			return
+		}
+		if i == tries-1 {
+			t.Error(err)
+		}
+		t.Logf("again: %v", err)
+	}
+}
 
-	const most = 15 * time.Millisecond
-	for _, q := range []struct {
-		name      string
-		per100    int
-		leastRise time.Duration // without --uplink
-	}{{"median", 50, 2 * most}, {"99th percentile", 99, 2 * most}} {
-		rise, bad := with.rise(q.per100), without.rise(q.per100)
-		if rise > most {
-			t.Errorf("the %s of a ping rises by %v under the upload, want %v at most", q.name, rise, most)
-		}
-		if bad < max(2*rise, q.leastRise) {
-			t.Errorf("without --uplink the %s rises by %v only, with it by %v: this shows nothing", q.name, bad, rise)
+// mostRise is by how much an upload may raise the round trip of a ping.
+const mostRise = 15 * time.Millisecond
+
+// wrong says what is wrong with an upload by an agent that knows its uplink.
+func (u *upload) wrong() error {
+	var errs []error
+	for _, per100 := range []int{50, 99} {
+		if rise := u.rise(per100); rise > mostRise {
+			errs = append(errs, fmt.Errorf("percentile %d of the pings rises by %v, want %v at most", per100, rise, mostRise))
 		}
 	}
-	if with.lost > 1 {
-		t.Errorf("%d pings lost", with.lost)
+	if u.early {
+		errs = append(errs, errors.New("the upload ended too soon"))
 	}
-	if with.arpFailed != 0 {
-		t.Errorf("%d of %d ARP requests failed", with.arpFailed, with.arps)
+	if u.lost > 1 {
+		errs = append(errs, fmt.Errorf("%d of %d pings lost", u.lost, u.lost+len(u.busy)))
 	}
-	if with.dhcpFailed != nil || with.dhcp > 2*time.Second {
-		t.Errorf("DHCP took %v: %v", with.dhcp, with.dhcpFailed)
+	if u.arpFailed != 0 || u.arps == 0 {
+		errs = append(errs, fmt.Errorf("%d of %d ARP requests failed", u.arpFailed, u.arps))
+	}
+	if u.dhcpFailed != nil || u.dhcp == 0 || u.dhcp > 2*time.Second {
+		errs = append(errs, fmt.Errorf("DHCP took %v", u.dhcp), u.dhcpFailed)
 	}
 	// A packet of 1500 bytes is 1514 on the modem's wire, and carries a frame of
 	// 1427, of which 1361 are TCP's payload: IPv4, TCP, a time stamp.
-	if want := 0.85 * 100 * 1361 / 1514; with.mbit < want {
-		t.Errorf("the upload has %.1f Mbit/s, want %.1f", with.mbit, want)
+	if want := 0.85 * 100 * 1361 / 1514; u.mbit < want {
+		errs = append(errs, fmt.Errorf("the upload has %.1f Mbit/s, want %.1f", u.mbit, want))
 	}
+	return errors.Join(errs...)
+}
+
+// better says whether the pings suffered less than in another upload. If not,
+// nothing is shown.
+func (u *upload) better(than *upload) error {
+	for _, per100 := range []int{50, 99} {
+		if rise, other := u.rise(per100), than.rise(per100); other < max(2*rise, 2*mostRise) {
+			return fmt.Errorf("percentile %d of the pings rises by %v, without --uplink by %v only", per100, rise, other)
+		}
+	}
+	return nil
 }
 
 // An upload is what was seen at site a while it sent all that it could to b.
@@ -65,6 +93,7 @@ type upload struct {
 	s          *sites
 	idle, busy []time.Duration // pings' round trips before and meanwhile, sorted
 	lost       int             // of the latter
+	early      bool            // it ended while some were sent
 
 	arps, arpFailed int
 	dhcp            time.Duration // the longest of some
@@ -84,7 +113,7 @@ func newUpload(t *testing.T, args ...string) *upload {
 	s.join(t, "", args...)
 	s.serveDHCP(t)
 	s.background(s.b, "iperf3 -s -p 5300")
-	eventually(t, 5*time.Second, func() error { return s.try(s.a, "iperf3 -p 5300 -n 1K -c 10.78.0.2") })
+	eventually(t, 5*time.Second, func() error { return s.try(s.a, "timeout 3 iperf3 -p 5300 -n 1K -c 10.78.0.2") })
 	u.idle, _ = s.pings(t, 50)
 
 	uploaded := make(chan error, 1)
@@ -96,14 +125,15 @@ func newUpload(t *testing.T, args ...string) *upload {
 	}()
 	_, _ = s.pings(t, 75) // while the queue fills
 	asked := make(chan struct{})
-	go func() { u.ask(); close(asked) }()
+	go func() {
+		if len(args) > 0 {
+			u.ask()
+		}
+		close(asked)
+	}()
 	u.busy, u.lost = s.pings(t, 150)
 	<-asked
-	select {
-	case <-uploaded:
-		t.Fatal("the upload ended too soon")
-	default:
-	}
+	u.early = len(uploaded) > 0
 	if err := <-uploaded; err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +206,7 @@ func (s *sites) pings(t *testing.T, n int) (rtts []time.Duration, lost int) {
 
 // iperf runs an iperf3 client at a, for the server on port 5300.
 func (s *sites) iperf(args string) (mbit float64, retransmits int, err error) {
-	args = "netns exec " + s.a + " iperf3 -J -p 5300 " + args
+	args = "netns exec " + s.a + " timeout 12 iperf3 -J -p 5300 " + args
 	out, err := exec.Command("ip", strings.Fields(args)...).Output()
 	if err != nil {
 		return 0, 0, fmt.Errorf("%s: %w\n%s", args, err, out)
@@ -209,4 +239,30 @@ func (s *sites) lease() (took time.Duration, err error) {
 	start := time.Now()
 	err = s.try(s.a, "busybox udhcpc -f -n -q -i t -T 1 -t 3 -A 1 -p "+os.DevNull+" -s /bin/true")
 	return time.Since(start), err
+}
+
+// tighten gives the router's cables an MTU below what farlan relies on. Packets
+// that may be fragmented are; the others vanish without a word.
+func (s *sites) tighten(mtu int) {
+	s.t.Helper()
+	s.in(s.r, "nft add table ip tight")
+	s.in(s.r, "nft add chain ip tight forward { type filter hook forward priority 0 ; }")
+	s.in(s.r, fmt.Sprintf("nft add rule ip tight forward ip length > %d ip frag-off & 0x4000 != 0 drop", mtu))
+	for _, device := range []string{"ua", "ub"} {
+		s.in(s.r, fmt.Sprintf("ip link set dev %s mtu %d", device, mtu))
+	}
+}
+
+// A path that doesn't even carry 1280 bytes carries frames all the same: IP cuts
+// the datagrams.
+func TestTinyPath(t *testing.T) {
+	s := newSites(t)
+	s.join(t, "")
+	s.tighten(1000)
+	took := eventually(t, 15*time.Second, func() error { return s.try(s.a, "ping -c1 -W1 -q -s 1472 -M do 10.78.0.2") })
+	t.Logf("full frames cross after %v", took)
+	s.transfer(t, "10.78.0.2", 4<<20)
+	if a, b := s.mtu(0), s.mtu(1); a != measure.BaseMTU || b != measure.BaseMTU {
+		t.Errorf("MTUs %d and %d, want the least that is tried", a, b)
+	}
 }

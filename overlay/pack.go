@@ -64,6 +64,10 @@ func (p *Packer) Session() *Session { return p.session }
 // room returns how many bytes the open datagram's body can still take.
 func (p *Packer) room() int { return p.start + p.size - TagLen - p.end }
 
+// Open says whether a datagram is open that something is in: what is packed next
+// may ride along.
+func (p *Packer) Open() bool { return p.end > p.start+HeaderLen }
+
 // Ack packs an acknowledgement if there is room for it without another
 // datagram, and says whether there was.
 func (p *Packer) Ack(a Ack) bool {

@@ -19,6 +19,7 @@ type hosts struct {
 	dir     string // for keys, configurations and logs
 	farlan  string // the program
 	ns      [2]string
+	before  []string // the command by which farlan is started, if any
 	spawned []*exec.Cmd
 	daemons []*exec.Cmd // of them, the tunnel's two ends: their processor time and memory count
 }

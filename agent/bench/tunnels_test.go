@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -76,7 +77,7 @@ func (h *hosts) startFarlan() error {
 		if bootstrap != "" {
 			args = append(args, "--bootstrap", bootstrap)
 		}
-		if err := h.daemon(side, args...); err != nil {
+		if err := h.daemon(side, slices.Concat(h.before, args)...); err != nil {
 			return err
 		}
 		if _, err := run(h.farlan, "wait", "--socket", socket, "--timeout", "10s"); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -51,6 +52,7 @@ func (t traffic) less(u traffic) traffic {
 // also beside an error, to be closed.
 func newWAN(p plan, number int) (*wan, error) {
 	h, err := apart(p, number)
+	h.before = atOnce
 	w := &wan{hosts: h, socket: filepath.Join(h.dir, "wan")}
 	if err != nil {
 		return w, err
@@ -70,7 +72,7 @@ func newWAN(p plan, number int) (*wan, error) {
 	if err != nil {
 		return w, err
 	}
-	if _, err := h.spawn(0, p.farlan, "lab", "wan-daemon", path, w.socket); err != nil {
+	if _, err := h.spawn(0, append(slices.Clone(h.before), p.farlan, "lab", "wan-daemon", path, w.socket)...); err != nil {
 		return w, err
 	}
 	if err := h.wired(); err != nil {

@@ -129,7 +129,7 @@ func (p *Port) Write(queue int, frames []overlay.Frame) int {
 	if !ok {
 		w = new(writing)
 	}
-	fd, n := p.fds[queue], 0
+	fd, n := p.fds[queue%len(p.fds)], 0
 	for i := range frames {
 		var e unix.Errno
 		if p.offload {
