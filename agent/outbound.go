@@ -101,7 +101,7 @@ func (n *node) sender(choose func(p *link.Port) *link.Writer) sendFunc {
 		if w != nil {
 			err = w.Send(to, b, segment)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, syscall.EMSGSIZE) { // that is a probe's answer
 			n.drops.add(dropSend)
 		}
 		return err
@@ -117,6 +117,7 @@ func (o *outgoing) transmit(r *run, send sendFunc, b []byte, segment int) {
 	p := r.peer
 	if err := send(r.out.to, b, segment); errors.Is(err, syscall.EMSGSIZE) {
 		p.tooBig.Store(int64(segment))
+		o.n.drops.add(dropSend)
 	}
 	if min(segment, len(b)) > overlay.DatagramSize {
 		p.filled.Store(int64(o.now))

@@ -170,7 +170,7 @@ func (n *node) attach(now overlay.Instant, p *peer, l overlay.Live) {
 	}
 	size := p.mtu.Size() - packetOverhead(l.Addr)
 	p.mu.Unlock()
-	p.out.Store(&outbound{session: l.Session, to: l.Addr, size: size})
+	p.out.Store(&outbound{session: l.Session, to: l.Addr, size: size, fragment: o != nil && o.to == l.Addr && o.fragment})
 	if o == nil || o.session != l.Session {
 		p.heard(now) // the handshake proved that it is there
 		p.probe = now

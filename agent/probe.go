@@ -45,7 +45,9 @@ func (n *node) fathom(now overlay.Instant, p *peer, out *outbound) {
 			p.mtu.TooBig(now, size)
 		}
 	}
-	size, failed := p.mtu.Size()-header, p.mtu.State() == measure.MTUFailed
+	size := p.mtu.Size() - header
+	// A search that follows one that failed proves nothing until it finds something.
+	failed := p.mtu.State() == measure.MTUFailed || p.mtu.State() == measure.MTUSearching && out.fragment && size <= out.size
 	p.mu.Unlock()
 	if size != out.size || failed != out.fragment {
 		n.log.Debug("path MTU", "peer", p.member.Name, "mtu", size+header, "fragmented", failed)
