@@ -230,6 +230,8 @@ func (o *outgoing) shaped(now overlay.Instant, view *view) {
 		if p := view.peer(to); p != nil {
 			o.send(p, class, f)
 			o.flush()
+		} else {
+			o.n.drops.add(dropNoSession)
 		}
 	}
 	missed := uint64(0)
