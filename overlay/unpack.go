@@ -23,6 +23,7 @@ type Items interface {
 type Unpacker struct {
 	slots [reassemblySlots]partial
 	super rebuilder
+	udp   coalescer
 	frame Frame
 	// Malformed counts bodies whose items didn't fit, Unknown items of a type
 	// that this version doesn't know, and Incomplete cut frames whose pieces
@@ -39,9 +40,9 @@ type partial struct {
 	buf           []byte
 }
 
-// Unpack calls to for every item of body. The chunks of a super-frame are held
-// back until it is whole, something else comes, or Flush is called; until then
-// body must stay as it is.
+// Unpack calls to for every item of body. The chunks of a super-frame, and frames
+// that may become one, are held back until it is whole, something else comes, or
+// Flush is called; until then body must stay as it is.
 func (u *Unpacker) Unpack(body []byte, to Items) {
 	for len(body) > 0 && body[0] != itemPadding {
 		if len(body) < itemHeaderLen {
@@ -60,23 +61,27 @@ func (u *Unpacker) Unpack(body []byte, to Items) {
 }
 
 // Flush delivers what is held back. It is to be called when a batch ends.
-func (u *Unpacker) Flush(to Items) { u.super.flush(to) }
+func (u *Unpacker) Flush(to Items) {
+	u.super.flush(to)
+	u.udp.flush(to)
+}
 
 func (u *Unpacker) item(kind byte, c []byte, to Items) {
 	switch kind {
 	case itemFrame:
-		u.whole(c, Offload{}, to)
+		u.whole(c, Offload{}, false, to)
 	case itemPartial:
 		if len(c) < partialHeaderLen {
 			u.Malformed++
 			return
 		}
-		u.whole(c[partialHeaderLen:], Offload{Start: uint16(c[0]), Offset: uint16(c[1])}, to)
+		u.whole(c[partialHeaderLen:], Offload{Start: uint16(c[0]), Offset: uint16(c[1])}, true, to)
 	case itemPiece:
 		if frame, o := u.piece(c); frame != nil {
-			u.whole(frame, o, to)
+			u.whole(frame, o, false, to)
 		}
 	case itemChunk:
+		u.udp.flush(to) // it came before
 		if k, ok := parseChunk(c); !ok || !u.super.add(&k, to) {
 			u.Malformed++
 		}
@@ -102,13 +107,18 @@ func (u *Unpacker) item(kind byte, c []byte, to Items) {
 	}
 }
 
-// whole delivers a frame that is no super-frame.
-func (u *Unpacker) whole(frame []byte, o Offload, to Items) {
+// whole delivers a frame that is no super-frame, now or with those that follow
+// it: lasts says that it stays as it is until Flush.
+func (u *Unpacker) whole(frame []byte, o Offload, lasts bool, to Items) {
 	if len(frame) < MinFrame || len(frame) > MaxFrame || !o.checksumFits(len(frame)) || o.Start > 0 && o.Start < MinFrame {
 		u.Malformed++
 		return
 	}
 	u.super.flush(to) // it came before this one
+	if lasts && u.udp.add(frame, o, to) {
+		return
+	}
+	u.udp.flush(to)
 	u.frame.Head, u.frame.Offload = frame, o
 	to.Frame(&u.frame)
 }

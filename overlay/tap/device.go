@@ -76,7 +76,7 @@ func (p *Port) attachOffload(c Config, device *netlink.Tuntap) error {
 		func() error { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0) })
 	for _, o := range offloads {
 		if err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, o); err == nil {
-			p.offload = true
+			p.offload, p.uso = true, o&unix.TUN_F_USO4 != 0
 			return nil
 		}
 	}

@@ -68,13 +68,21 @@ func (w *writing) write(fd int, f *overlay.Frame, mtu int) unix.Errno {
 	return w.put(fd, f, 0)
 }
 
-// finish writes a frame without header, finished if it isn't.
-func (w *writing) finish(fd int, f *overlay.Frame, mtu int) unix.Errno {
+// finish writes a frame finished, if it isn't; with a header, which then says
+// nothing, if the interface wants one.
+func (w *writing) finish(fd int, f *overlay.Frame, mtu int, header bool) unix.Errno {
+	skip := 1
+	if header {
+		skip = 0
+		clear(w.header[:])
+		w.iovs[0].Base = &w.header[0]
+		w.iovs[0].SetLen(len(w.header))
+	}
 	if f.Offload == (overlay.Offload{}) {
 		if !w.header.Set(f, mtu) {
 			return unix.EINVAL
 		}
-		return w.put(fd, f, 1)
+		return w.put(fd, f, skip)
 	}
 	if !w.cutter.Load(f, mtu) {
 		return unix.EINVAL
@@ -86,7 +94,7 @@ func (w *writing) finish(fd int, f *overlay.Frame, mtu int) unix.Errno {
 			failed = unix.EMSGSIZE
 			continue
 		}
-		if e := w.put(fd, &overlay.Frame{Head: w.whole[:n]}, 1); e != 0 {
+		if e := w.put(fd, &overlay.Frame{Head: w.whole[:n]}, skip); e != 0 {
 			failed = e
 		}
 	}

@@ -22,6 +22,7 @@ type Port struct {
 	mtu     int
 	mac     overlay.MAC
 	offload bool
+	uso     bool // super-frames of UDP, too
 
 	fds      []int      // one a queue
 	readings []*reading // one a queue
@@ -132,10 +133,10 @@ func (p *Port) Write(queue int, frames []overlay.Frame) int {
 	fd, n := p.fds[queue%len(p.fds)], 0
 	for i := range frames {
 		var e unix.Errno
-		if p.offload {
+		if p.offload && (p.uso || frames[i].Super != overlay.SuperUDP) {
 			e = w.write(fd, &frames[i], p.mtu)
 		} else {
-			e = w.finish(fd, &frames[i], p.mtu)
+			e = w.finish(fd, &frames[i], p.mtu, p.offload)
 		}
 		if e == 0 {
 			n++
