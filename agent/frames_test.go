@@ -95,7 +95,7 @@ func (m *mirror) meet(t testing.TB, network discovery.NetworkKey, at netip.AddrP
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.peer = newPeer(id, 0, now, 1)
+	m.peer = newPeer(id, 0, now, 2)
 	m.peer.heard(now)
 	m.peer.mtu = measure.NewMTU(now, 9000)
 	m.peer.out.Store(&outbound{session: near, to: at, size: 1452})

@@ -37,8 +37,8 @@ type inbound struct {
 	// The datagrams of session at that are not noted yet.
 	count, bytes int
 	counter      uint64
-	acks         int // of count, how many brought nothing but an acknowledgement
-	ack          bool
+	quiet        int  // of count, how many are not worth an acknowledgement
+	ack          bool // the datagram at hand has one
 
 	one   [1]overlay.Frame
 	reply []byte
@@ -81,7 +81,7 @@ func (in *inbound) datagram(d []byte) {
 	case !ok:
 		in.n.drops.add(dropStranger)
 	case kind == overlay.KindData || kind == overlay.KindProbe:
-		in.sealed(d)
+		in.sealed(kind, d)
 	default:
 		in.handshake(d)
 	}
@@ -106,7 +106,7 @@ func (in *inbound) handshake(d []byte) {
 }
 
 // sealed opens a datagram of a session and carries what is in it further.
-func (in *inbound) sealed(d []byte) {
+func (in *inbound) sealed(kind overlay.Kind, d []byte) {
 	s := in.at
 	if index := overlay.ReceiverIndex(d); s == nil || s.session.LocalIndex() != index || in.count == 0 {
 		if s = in.view.sessions[index]; s == nil {
@@ -137,8 +137,8 @@ func (in *inbound) sealed(d []byte) {
 	before := u.Malformed + u.Unknown
 	in.ack = false
 	u.Unpack(body, in)
-	if in.ack && len(d) == overlay.AckDatagram {
-		in.acks++
+	if kind == overlay.KindProbe || in.ack && len(d) == overlay.AckDatagram {
+		in.quiet++
 	}
 	if u.Malformed+u.Unknown != before {
 		in.n.drops.add(dropMalformed)
@@ -154,18 +154,18 @@ func (in *inbound) note(stamp overlay.Instant) {
 	in.news(s)
 	s.peer.heardAt.Store(int64(in.now))
 	s.mu.Lock()
-	if in.acks == in.count { // acknowledging these would never end
+	if in.quiet == in.count { // to acknowledge acknowledgements would never end
 		s.receiver.Counted(in.counter, in.count, in.bytes, stamp)
 	} else {
 		s.receiver.Received(in.now, in.counter, in.count, in.bytes, stamp)
 	}
 	owed := s.receiver.Next() != 0
 	s.mu.Unlock()
-	if owed && !s.owed.Load() && len(in.acking) < maxAcking && !s.owed.Swap(true) {
+	if owed && in.lane < in.n.lanes && !s.owed.Load() && len(in.acking) < maxAcking && !s.owed.Swap(true) {
 		in.acking = append(in.acking, s)
 		s.peer.acking.Store(s)
 	}
-	in.count, in.bytes, in.counter, in.acks = 0, 0, 0, 0
+	in.count, in.bytes, in.counter, in.quiet = 0, 0, 0, 0
 }
 
 // news tells the loop of the first datagram on a session, and of one from

@@ -50,7 +50,6 @@ type laneSocket struct {
 	*link.Socket
 	number  int          // the poller's
 	replies *link.Writer // for answers to probes, of the same family
-	control bool         // brings no frames
 }
 
 // A laneQueue is a queue of a port that a lane reads.
@@ -70,7 +69,7 @@ func newLane(n *node, index int) (*lane, error) {
 	for _, s := range n.sockets {
 		var own []*link.Socket
 		if index == 0 {
-			own = append(own, s.Delay, s.Probe)
+			own = append(own, s.Delay)
 		}
 		replies := s.Probe.Writer()
 		for _, o := range append(own, s.Bulk[index]) {
@@ -78,7 +77,7 @@ func newLane(n *node, index int) (*lane, error) {
 			if err != nil {
 				return nil, errors.Join(err, p.Close())
 			}
-			l.sockets = append(l.sockets, laneSocket{o, number, replies, o == s.Probe})
+			l.sockets = append(l.sockets, laneSocket{o, number, replies})
 		}
 	}
 	for i, port := range n.ports {
@@ -121,7 +120,7 @@ func (l *lane) run(context.Context) error {
 }
 
 // turn takes what waits at the sockets and ports that are ready, once; busy says
-// whether there were frames. What it writes to a port is often answered before
+// whether there was anything. What it writes to a port is often answered before
 // the write returns, by the host's own stack, so ports are asked after that, too.
 func (l *lane) turn(now overlay.Instant) (busy bool, err error) {
 	view := l.n.view.Load()
@@ -133,7 +132,7 @@ func (l *lane) turn(now overlay.Instant) (busy bool, err error) {
 			return false, err
 		}
 		if l.batch.Len() > 0 {
-			busy = busy || !s.control
+			busy = true
 			l.in.receive(now, view, s.replies, l.batch)
 		}
 	}

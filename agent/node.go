@@ -82,7 +82,8 @@ type node struct {
 	lonely   bool            // said that nobody answers
 	told     string          // to systemd
 	loops    rate
-	asleep   time.Duration // how long this machine has been suspended
+	asleep   time.Duration  // how long this machine has been suspended
+	fathoms  overlay.Bucket // searches for a path's MTU that may begin
 	spawn    func(name string, f func(context.Context) error)
 }
 
@@ -102,6 +103,7 @@ func newNode(c *config, log *slog.Logger, network discovery.NetworkKey, ident id
 		ident: ident, self: ident.id(), network: network,
 		mail: newMailbox(), peers: make(map[overlay.AgentID]*peer),
 		control: newControl(), asleep: suspended(), lanes: max(c.Lanes, 1),
+		fathoms: overlay.NewBucket(fathomRate, fathomBurst),
 	}
 	var key [16]byte
 	_, _ = rand.Read(key[:]) // doesn't fail
@@ -205,7 +207,7 @@ func (n *node) meet(now overlay.Instant, id overlay.AgentID) *peer {
 		i = len(n.byIndex)
 		n.byIndex = append(n.byIndex, nil)
 	}
-	p := newPeer(id, i, now, n.lanes)
+	p := newPeer(id, i, now, n.lanes+1) // and the answerer
 	n.byIndex[i] = p
 	n.peers[id] = p
 	n.control.met = now
@@ -251,8 +253,11 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 		_ = n.probe(now, out, number, 0)
 		p.probe = now.Add(measure.ProbeInterval)
 	}
-	if state == measure.Up {
-		n.fathom(now, p, out)
+	if state == measure.Up && now.Sub(p.fathomed) >= fathomEvery {
+		p.fathomed = now
+		if p.fathom = p.fathom || p.used.Load() || n.fathoms.Allow(now); p.fathom {
+			n.fathom(now, p, out)
+		}
 	}
 	switch {
 	case state == measure.Gone:

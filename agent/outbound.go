@@ -274,6 +274,9 @@ func (o *outgoing) begin(p *peer, class overlay.Class) *run {
 	r := o.free[len(o.free)-1]
 	o.free = o.free[:len(o.free)-1]
 	r.peer, r.out, r.class = p, out, class
+	if !p.used.Load() {
+		p.used.Store(true)
+	}
 	mark := byte(o.lane)
 	if class == overlay.ClassDelay {
 		mark |= overlay.LaneDelay

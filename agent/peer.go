@@ -23,15 +23,18 @@ type peer struct {
 	heardAt atomic.Int64                   // when the newest datagram came
 	filled  atomic.Int64                   // when datagrams that not every path takes were sent
 	tooBig  atomic.Int64                   // the size of one that this host refused to send, 0 none
+	used    atomic.Bool                    // frames were sent to it
 	acking  atomic.Pointer[inboundSession] // what may be owed an acknowledgement
 	lanes   []peerLane                     // each one's own
 
 	// The node's loop alone uses these.
-	known  overlay.Instant // since when
-	since  overlay.Instant // since when it is in its state
-	state  measure.State
-	probe  overlay.Instant // when to send the next one
-	member discovery.Member
+	known    overlay.Instant // since when
+	since    overlay.Instant // since when it is in its state
+	state    measure.State
+	probe    overlay.Instant // when to send the next one
+	fathomed overlay.Instant // when the search for the path's MTU was last looked after
+	fathom   bool            // the search may go on
+	member   discovery.Member
 
 	mu       sync.Mutex    // guards what follows
 	path     *measure.Path // nil: never heard from

@@ -112,6 +112,16 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	for _, l := range lanes {
 		start(ctx, "lane", l.run)
 	}
+	var answerers []*answerer
+	for _, s := range n.sockets {
+		a, err := newAnswerer(n, s)
+		if err != nil {
+			cancel(err)
+			break
+		}
+		answerers = append(answerers, a)
+		start(ctx, "probes", a.run)
+	}
 	server := n.server(listener)
 	start(ctx, "control socket", server.serve)
 	looped := make(chan struct{})
@@ -124,6 +134,9 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	stop() // libp2p: sends what is queued, and closes
 	for _, l := range lanes {
 		l.stop()
+	}
+	for _, a := range answerers {
+		_ = a.file.Close()
 	}
 	wg.Wait()
 	_ = closeLanes(lanes)

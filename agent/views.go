@@ -215,9 +215,7 @@ func (p *peer) view(now overlay.Instant, name string) peerView {
 	if loss, ok := p.path.Loss(); ok {
 		v.Loss = &loss
 	}
-	if p.mtu != nil {
-		v.MTU = new(p.mtu.Size())
-	}
+	v.MTU = new(out.size + packetOverhead(out.to))
 	return v
 }
 
