@@ -168,13 +168,29 @@ func TestProbeIsAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The probe comes in by the far session, whose answer the near one would open.
-	m.receive(t)
+	m.probes(t)
 	near := m.peer.out.Load().session
 	m.n.view.Store(&view{byIndex: m.n.view.Load().byIndex, sessions: map[uint32]*inboundSession{1: {peer: m.peer, session: near}}})
-	m.receive(t)
+	m.probes(t)
 	m.peer.mu.Lock()
 	defer m.peer.mu.Unlock()
 	if rtt, ok := m.peer.path.RTT(m.n.now()); !ok || rtt <= 0 || rtt > time.Second {
 		t.Errorf("round trip %v, %v", rtt, ok)
 	}
+}
+
+// probes takes in what comes next at the socket for probes.
+func (m *mirror) probes(t testing.TB) {
+	t.Helper()
+	a, err := newAnswerer(m.n, m.n.sockets[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.file.Close() }()
+	for deadline := time.Now().Add(5 * time.Second); a.batch.Len() == 0 && time.Now().Before(deadline); {
+		if err := a.socket.Read(a.batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.in.receive(m.n.now(), m.n.view.Load(), a.in.writer, a.batch)
 }
