@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"log/slog"
+	"math"
 	"net/netip"
 	"testing"
 	"time"
@@ -156,6 +157,21 @@ func TestFramePathDoesNotAllocate(t *testing.T) {
 	}
 	if v := m.n.drops.views(); len(v) != 0 {
 		t.Errorf("dropped: %+v", v)
+	}
+}
+
+// An acknowledgement that can't be sent, as the session with the peer is lost, is
+// forgotten: a lane that went on trying would never sleep.
+func TestAcknowledgementForNobody(t *testing.T) {
+	m := newMirror(t)
+	m.turn(t, []overlay.Frame{{Head: ethernet(back, there, 100)}})
+	if m.lane.in.next(0) == math.MaxInt64 {
+		t.Fatal("nothing is owed")
+	}
+	m.peer.out.Store(nil)
+	m.lane.in.acknowledge(m.n.now().Add(time.Second), m.lane.out)
+	if at := m.lane.in.next(0); at != math.MaxInt64 {
+		t.Errorf("still owed, at %v", at)
 	}
 }
 

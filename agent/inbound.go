@@ -200,6 +200,9 @@ func (in *inbound) acknowledge(now overlay.Instant, out *outgoing) {
 			}
 		}
 		s.mu.Lock()
+		if due {
+			s.receiver.Take(now) // if it couldn't be sent, nobody waits for it
+		}
 		owed := s.receiver.Next() != 0
 		s.mu.Unlock()
 		if owed {

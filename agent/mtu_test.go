@@ -22,12 +22,11 @@ import (
 // to its sender: a black hole. 0 lets all pass.
 func (s *sites) narrow(mtu int) {
 	s.t.Helper()
-	_ = s.try(s.r, "nft delete table ip narrow")
+	rule := ""
 	if mtu > 0 {
-		s.in(s.r, "nft add table ip narrow")
-		s.in(s.r, "nft add chain ip narrow forward { type filter hook forward priority 0 ; }")
-		s.in(s.r, fmt.Sprintf("nft add rule ip narrow forward ip length > %d drop", mtu))
+		rule = fmt.Sprintf("ip length > %d", mtu)
 	}
+	s.drop("narrow", rule)
 }
 
 // Frames of full size cross paths of any MTU, tagged ones too, whether the path

@@ -211,7 +211,9 @@ func (o *outgoing) queue(p *peer, f *overlay.Frame) {
 		o.send(p, class, f)
 		return
 	}
-	o.shaper.Enqueue(o.now, p.place(), class, flow, f)
+	if !o.shaper.Enqueue(o.now, p.place(), class, flow, f) {
+		o.n.drops.add(dropUnfit)
+	}
 }
 
 // shaped sends what waited for the uplink, as far as that has room now.

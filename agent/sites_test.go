@@ -112,6 +112,18 @@ func (s *sites) join(t *testing.T, tap string, more ...string) {
 	eventually(t, 15*time.Second, func() error { return s.try(s.a, "ping -c1 -W1 -q 10.78.0.2") })
 }
 
+// drop makes the router drop what matches, under a name that the next drop of that
+// name replaces; with "" nothing.
+func (s *sites) drop(name, match string) {
+	s.t.Helper()
+	_ = s.try(s.r, "nft delete table ip "+name)
+	if match != "" {
+		s.in(s.r, "nft add table ip "+name)
+		s.in(s.r, "nft add chain ip "+name+" forward { type filter hook forward priority 0 ; }")
+		s.in(s.r, "nft add rule ip "+name+" forward "+match+" drop")
+	}
+}
+
 // address gives the TAP of agent i its addresses.
 func (s *sites) address(i int) {
 	s.t.Helper()

@@ -106,12 +106,11 @@ func (s *sites) weather(round int) {
 // lossy makes the router lose so many of a thousand packets.
 func (s *sites) lossy(perMille int) {
 	s.t.Helper()
-	_ = s.try(s.r, "nft delete table ip lossy")
+	rule := ""
 	if perMille > 0 {
-		s.in(s.r, "nft add table ip lossy")
-		s.in(s.r, "nft add chain ip lossy forward { type filter hook forward priority 0 ; }")
-		s.in(s.r, fmt.Sprintf("nft add rule ip lossy forward numgen random mod 1000 < %d drop", perMille))
+		rule = fmt.Sprintf("numgen random mod 1000 < %d", perMille)
 	}
+	s.drop("lossy", rule)
 }
 
 // A flow is a command that is run again and again.

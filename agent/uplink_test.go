@@ -245,9 +245,7 @@ func (s *sites) lease() (took time.Duration, err error) {
 // that may be fragmented are; the others vanish without a word.
 func (s *sites) tighten(mtu int) {
 	s.t.Helper()
-	s.in(s.r, "nft add table ip tight")
-	s.in(s.r, "nft add chain ip tight forward { type filter hook forward priority 0 ; }")
-	s.in(s.r, fmt.Sprintf("nft add rule ip tight forward ip length > %d ip frag-off & 0x4000 != 0 drop", mtu))
+	s.drop("tight", fmt.Sprintf("ip length > %d ip frag-off & 0x4000 != 0", mtu))
 	for _, device := range []string{"ua", "ub"} {
 		s.in(s.r, fmt.Sprintf("ip link set dev %s mtu %d", device, mtu))
 	}
