@@ -25,11 +25,12 @@ var mayImport = map[string][]string{
 	"discovery/p2p":           {"discovery", "measure", "overlay"},
 	"reserve":                 {"measure", "overlay"},
 	"measure":                 {"overlay"},
-	"overlay":                 {},
+	"overlay":                 {"overlay/internal/gcm"},
 	"overlay/link":            {"overlay"},
 	"overlay/poll":            {},
 	"overlay/tap":             {"overlay", "overlay/internal/vnet"},
 	"overlay/lan":             {"overlay", "overlay/internal/vnet"},
+	"overlay/internal/gcm":    {},
 	"overlay/internal/vnet":   {"overlay"},
 	"overlay/internal/nstest": {},
 }
