@@ -10,14 +10,15 @@ type contact struct {
 	id      AgentID
 	static  [32]byte
 	addrs   []netip.AddrPort // to try, the best first
+	relays  []AgentID        // that may reach it, the best first
 	pending []*Initiation    // oldest first
 	begin   Instant          // when to send the next initiation; 0: no need
 	tries   int
 
 	current     *Session
-	older       []*Session     // newest first
-	unconfirmed []*Session     // oldest first
-	addr        netip.AddrPort // where current's datagrams go
+	older       []*Session // newest first
+	unconfirmed []*Session // oldest first
+	way         Way        // that current's datagrams take
 }
 
 func (s *Sessions) find(id AgentID) (int, bool) {
@@ -29,6 +30,29 @@ func (s *Sessions) contact(id AgentID) *contact {
 		return s.contacts[i]
 	}
 	return nil
+}
+
+// ways returns those that the next initiation takes: the current one, all
+// addresses, and other agents unless the first answer is still to come.
+func (c *contact) ways() []Way {
+	var all []Way
+	add := func(w Way) {
+		if !slices.Contains(all, w) {
+			all = append(all, w)
+		}
+	}
+	if c.way != (Way{}) {
+		add(c.way)
+	}
+	for _, a := range c.addrs {
+		add(Direct(a))
+	}
+	if c.tries > 1 || len(all) == 0 {
+		for _, r := range c.relays {
+			add(Relayed(r))
+		}
+	}
+	return all
 }
 
 // drop erases all that c holds.
@@ -61,13 +85,16 @@ func (s *Sessions) erase(sessions ...*Session) {
 // promote makes session, which a datagram of the member's proved, the current
 // one. Two agents that began at the same time have two sessions then: both
 // choose the one that the agent with the smaller id began.
-func (s *Sessions) promote(c *contact, session *Session, from netip.AddrPort) {
+func (s *Sessions) promote(c *contact, session *Session, from Way) {
 	s.changed = true
 	other := c.current
 	crossed := other != nil && other.Initiator() != session.Initiator() &&
 		session.Created().Sub(other.Created()).Abs() < crossTime
 	if !crossed || session.Initiator() == (s.self.Compare(c.id) < 0) {
-		c.current, c.addr = session, from
+		if other == nil || !c.way.IsDirect() || from.IsDirect() {
+			c.way = from
+		}
+		c.current = session
 	} else {
 		other = session
 	}

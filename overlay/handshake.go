@@ -182,7 +182,7 @@ func ResponseIndex(d []byte) uint32 {
 // MAC.
 func handshakeHeader(kind Kind, receiver, sender uint32, size int) []byte {
 	d := make([]byte, noiseStart, size)
-	putHeader(d, kind, 0, receiver, uint64(sender)<<32)
+	putHeader(d, kind, 0, 0, receiver, uint64(sender)<<32)
 	return d
 }
 

@@ -1,6 +1,9 @@
 package overlay
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"net/netip"
+)
 
 // The body of a sealed datagram is a run of items, each with a header of three
 // bytes:
@@ -71,11 +74,14 @@ func Overhead(headers int) int {
 //	       asker reads it
 //	12–15  reply: how long the receiver held the probe, microseconds
 //	16–17  reply: the size of the datagram (UDP payload) that the probe came in
+//	18–    reply to a probe that came directly: 4 or 6, and the address and port
+//	       from which it came; nothing of that otherwise
 type Probe struct {
 	Number     uint32
 	Sent       Instant
 	HoldMicros uint32
 	Size       uint16
+	Seen       netip.AddrPort // invalid if it isn't told
 }
 
 // AppendProbe appends the item of a probe, or of a reply to it, to body b.
@@ -84,11 +90,46 @@ func AppendProbe(b []byte, p Probe, reply bool) []byte {
 	if reply {
 		kind = itemProbeReply
 	}
-	b = append(b, kind, 0, probeLen)
+	start := len(b)
+	b = append(b, kind, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, p.Number)
 	b = binary.BigEndian.AppendUint64(b, uint64(p.Sent))
 	b = binary.BigEndian.AppendUint32(b, p.HoldMicros)
-	return binary.BigEndian.AppendUint16(b, p.Size)
+	b = binary.BigEndian.AppendUint16(b, p.Size)
+	b = appendSeen(b, p.Seen)
+	b[start+2] = byte(len(b) - start - itemHeaderLen)
+	return b
+}
+
+func appendSeen(b []byte, a netip.AddrPort) []byte {
+	ip := a.Addr().Unmap().WithZone("")
+	switch {
+	case !ip.IsValid():
+		return b
+	case ip.Is4():
+		four := ip.As4()
+		b = append(append(b, 4), four[:]...)
+	default:
+		six := ip.As16()
+		b = append(append(b, 6), six[:]...)
+	}
+	return binary.BigEndian.AppendUint16(b, a.Port())
+}
+
+// parseSeen reads what appendSeen wrote; the result is invalid if it isn't that.
+func parseSeen(c []byte) netip.AddrPort {
+	if len(c) == 0 || c[0] != 4 && c[0] != 6 {
+		return netip.AddrPort{}
+	}
+	n := 4
+	if c[0] == 6 {
+		n = 16
+	}
+	if len(c) < 1+n+2 {
+		return netip.AddrPort{}
+	}
+	ip, _ := netip.AddrFromSlice(c[1 : 1+n])
+	return netip.AddrPortFrom(ip.Unmap(), binary.BigEndian.Uint16(c[1+n:]))
 }
 
 // AppendBye appends the item that says that the sender leaves to body b.
@@ -103,6 +144,7 @@ func parseProbe(c []byte) (Probe, bool) {
 		Sent:       Instant(binary.BigEndian.Uint64(c[4:])),
 		HoldMicros: binary.BigEndian.Uint32(c[12:]),
 		Size:       binary.BigEndian.Uint16(c[16:]),
+		Seen:       parseSeen(c[probeLen:]),
 	}, true
 }
 

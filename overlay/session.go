@@ -174,7 +174,10 @@ func (s *Session) Confirmed() bool { return s.initiator || s.received.Load() > 0
 // leaves b's plaintext alone, when the session must not be used any more: it
 // was erased or has sent RejectAfterDatagrams. It knows nothing of time: who
 // owns the session erases it when it is Expired.
-func (s *Session) Seal(kind Kind, lane byte, b []byte) []byte {
+func (s *Session) Seal(kind Kind, lane byte, b []byte) []byte { return s.seal(kind, 0, lane, b) }
+
+// seal is Seal of a datagram with a path of some labels.
+func (s *Session) seal(kind Kind, labels, lane byte, b []byte) []byte {
 	d := b[:len(b)+TagLen] // panics here rather than move the datagram
 	aead := s.sealer.Load()
 	if aead == nil {
@@ -184,7 +187,7 @@ func (s *Session) Seal(kind Kind, lane byte, b []byte) []byte {
 	if counter >= RejectAfterDatagrams {
 		return nil
 	}
-	putHeader(d, kind, lane, s.remote, counter)
+	putHeader(d, kind, labels, lane, s.remote, counter)
 	// The key is this direction's alone and never sees a counter twice, so the
 	// header's index and counter are a nonce as they lie there.
 	(*aead).Seal(b[HeaderLen:HeaderLen], b[4:HeaderLen], b[HeaderLen:], b[:HeaderLen])

@@ -292,7 +292,7 @@ func TestSessionAge(t *testing.T) {
 func TestSessionOpensNoneBeyondLimit(t *testing.T) {
 	a, b := sessionPair(t, SuiteAES, 1)
 	d := make([]byte, HeaderLen+TagLen)
-	putHeader(d, KindData, 0, 2, RejectAfterDatagrams)
+	putHeader(d, KindData, 0, 0, 2, RejectAfterDatagrams)
 	(*a.sealer.Load()).Seal(d[HeaderLen:HeaderLen], d[4:HeaderLen], nil, d[:HeaderLen])
 	if _, ok := b.Open(d); ok {
 		t.Fatal("opened")

@@ -16,6 +16,8 @@ const (
 	MaxContacts = 4096
 	// MaxAddrs bounds the addresses that are tried for one member.
 	MaxAddrs = 16
+	// MaxRelays bounds the agents by way of which one member is tried.
+	MaxRelays = 2
 
 	maxPending   = 3                // initiations that wait for an answer, and answers for a datagram
 	maxOlder     = 2 * maxPending   // sessions beside the current one: what both sides began at once
@@ -67,8 +69,9 @@ type Sessions struct {
 }
 
 type outgoing struct {
-	to netip.AddrPort
-	d  []byte
+	to  AgentID
+	way Way
+	d   []byte
 }
 
 // NewSessions returns the sessions of agent self. random must be safe for
@@ -132,7 +135,7 @@ func (s *Sessions) Lost(now Instant, id AgentID) {
 }
 
 // Receive takes a datagram of a handshake. What it must answer, Flush sends.
-func (s *Sessions) Receive(now Instant, from netip.AddrPort, d []byte) error {
+func (s *Sessions) Receive(now Instant, from Way, d []byte) error {
 	kind, ok := ParseKind(d)
 	if !ok || !s.hs.Genuine(d) {
 		return errNotGenuine
@@ -143,7 +146,7 @@ func (s *Sessions) Receive(now Instant, from netip.AddrPort, d []byte) error {
 	return s.receiveInitiation(now, from, d)
 }
 
-func (s *Sessions) receiveInitiation(now Instant, from netip.AddrPort, d []byte) error {
+func (s *Sessions) receiveInitiation(now Instant, from Way, d []byte) error {
 	if s.seen.Seen(HandshakeMAC(d)) {
 		return errReplayed
 	}
@@ -170,7 +173,7 @@ func (s *Sessions) receiveInitiation(now Instant, from netip.AddrPort, d []byte)
 	c.unconfirmed = append(c.unconfirmed, session)
 	s.index[index] = c
 	s.changed = true
-	s.out = append(s.out, outgoing{from, answer})
+	s.out = append(s.out, outgoing{session.Peer(), from, answer})
 	return nil
 }
 
@@ -180,7 +183,7 @@ func (s *Sessions) member(id AgentID, static [32]byte) bool {
 	return c != nil && c.static == static
 }
 
-func (s *Sessions) receiveResponse(now Instant, from netip.AddrPort, d []byte) error {
+func (s *Sessions) receiveResponse(now Instant, from Way, d []byte) error {
 	index := ResponseIndex(d)
 	c := s.index[index]
 	if c == nil {
@@ -203,9 +206,10 @@ func (s *Sessions) receiveResponse(now Instant, from netip.AddrPort, d []byte) e
 	return nil
 }
 
-// Heard says that a datagram on session came from an address: the first one on
-// a session that waits to be confirmed, or one from a new address.
-func (s *Sessions) Heard(session *Session, from netip.AddrPort) {
+// Heard says that a datagram on session came some way: the first one on a session
+// that waits to be confirmed, or one from a new address. Relayed ones don't turn
+// away what goes directly: they may have been under way for longer.
+func (s *Sessions) Heard(session *Session, from Way) {
 	c := s.index[session.LocalIndex()]
 	if c == nil {
 		return
@@ -215,8 +219,25 @@ func (s *Sessions) Heard(session *Session, from netip.AddrPort) {
 		c.unconfirmed = slices.Delete(c.unconfirmed, 0, i+1)
 		c.begin, c.tries = 0, 0
 		s.promote(c, session, from)
-	} else if c.current == session && c.addr != from {
-		c.addr = from
+	} else if c.current == session && c.way != from && from.IsDirect() {
+		c.way = from
+		s.changed = true
+	}
+}
+
+// Relays says which agents can relay to a member, the best first: handshakes are
+// tried by way of them too when the member doesn't answer directly.
+func (s *Sessions) Relays(id AgentID, relays []AgentID) {
+	if c := s.contact(id); c != nil {
+		c.relays = append(c.relays[:0], relays[:min(len(relays), MaxRelays)]...)
+	}
+}
+
+// Divert makes the current session's datagrams take another way; the next one
+// that comes directly turns them back.
+func (s *Sessions) Divert(id AgentID, to Way) {
+	if c := s.contact(id); c != nil && c.current != nil && c.way != to {
+		c.way = to
 		s.changed = true
 	}
 }
@@ -246,8 +267,8 @@ func (s *Sessions) Tick(now Instant) (next Instant) {
 	return next
 }
 
-// initiate sends an initiation to every address of c. The member answers the
-// copy that comes first.
+// initiate sends an initiation every way to c that is worth a try. The member
+// answers the copy that comes first.
 func (s *Sessions) initiate(now Instant, c *contact) {
 	wait := min(retryFirst<<min(c.tries, 10), retryMax)
 	c.tries++
@@ -265,11 +286,8 @@ func (s *Sessions) initiate(now Instant, c *contact) {
 	}
 	c.pending = append(c.pending, p)
 	s.index[index] = c
-	if c.addr.IsValid() && !slices.Contains(c.addrs, c.addr) {
-		s.out = append(s.out, outgoing{c.addr, d})
-	}
-	for _, a := range c.addrs {
-		s.out = append(s.out, outgoing{a, d})
+	for _, w := range c.ways() {
+		s.out = append(s.out, outgoing{c.id, w, d})
 	}
 }
 
@@ -287,9 +305,9 @@ func (s *Sessions) newIndex() (uint32, error) {
 }
 
 // Flush hands over the datagrams to send, and forgets them.
-func (s *Sessions) Flush(send func(to netip.AddrPort, d []byte)) {
+func (s *Sessions) Flush(send func(to AgentID, way Way, d []byte)) {
 	for _, o := range s.out {
-		send(o.to, o.d)
+		send(o.to, o.way, o.d)
 	}
 	clear(s.out)
 	s.out = s.out[:0]
@@ -305,9 +323,9 @@ func (s *Sessions) Changed() bool {
 // A Live session can open datagrams.
 type Live struct {
 	Session *Session
-	Current bool           // frames are sent with it
-	Waiting bool           // the first datagram on it must be reported to Heard
-	Addr    netip.AddrPort // where to, if Current
+	Current bool // frames are sent with it
+	Waiting bool // the first datagram on it must be reported to Heard
+	Way     Way  // that they take, if Current
 }
 
 // Live calls yield for every session, in the order of the members' ids. yield
@@ -315,7 +333,7 @@ type Live struct {
 func (s *Sessions) Live(yield func(Live)) {
 	for _, c := range s.contacts {
 		if c.current != nil {
-			yield(Live{Session: c.current, Current: true, Addr: c.addr})
+			yield(Live{Session: c.current, Current: true, Way: c.way})
 		}
 		for _, e := range c.older {
 			yield(Live{Session: e})

@@ -21,6 +21,7 @@ type world struct {
 	double float64
 	agents []*resident
 	air    []flight
+	cut    func(from, to netip.AddrPort) bool // no datagram passes
 }
 
 type resident struct {
@@ -32,9 +33,10 @@ type resident struct {
 }
 
 type flight struct {
-	at       Instant
-	from, to netip.AddrPort
-	d        []byte
+	at  Instant
+	way Way // as the receiver sees it
+	to  netip.AddrPort
+	d   []byte
 }
 
 func newWorld(t *testing.T, seed uint64, agents int) *world {
@@ -70,15 +72,38 @@ func (w *world) introduce() {
 	}
 }
 
-func (w *world) send(from, to netip.AddrPort, d []byte) {
+// send sends d from a to an agent, some way. What is relayed takes twice as long.
+func (w *world) send(a *resident, id AgentID, way Way, d []byte) {
+	if way.IsDirect() {
+		w.fly(a.addr, way.Addr, Direct(a.addr), w.delay, d)
+		return
+	}
+	var relay, to *resident
+	for _, r := range w.agents {
+		switch r.id {
+		case way.Via:
+			relay = r
+		case id:
+			to = r
+		}
+	}
+	if w.cut == nil || !w.cut(a.addr, relay.addr) {
+		w.fly(relay.addr, to.addr, Relayed(relay.id), 2*w.delay, d)
+	}
+}
+
+func (w *world) fly(from, to netip.AddrPort, way Way, delay time.Duration, d []byte) {
+	if w.cut != nil && w.cut(from, to) {
+		return
+	}
 	copies := 1
 	if w.rand.Float64() < w.double {
 		copies = 2
 	}
 	for range copies {
 		if w.rand.Float64() >= w.loss {
-			at := w.now.Add(w.delay + time.Duration(w.rand.Int64N(int64(w.delay)/2)))
-			w.air = append(w.air, flight{at, from, to, bytes.Clone(d)})
+			at := w.now.Add(delay + time.Duration(w.rand.Int64N(int64(w.delay)/2)))
+			w.air = append(w.air, flight{at, way, to, bytes.Clone(d)})
 		}
 	}
 }
@@ -115,7 +140,7 @@ func (w *world) arrive(f flight) {
 			w.t.Fatal("a datagram of no kind")
 		}
 		if kind != KindData && kind != KindProbe {
-			_ = a.s.Receive(w.now, f.from, f.d) // refused ones are part of the world
+			_ = a.s.Receive(w.now, f.way, f.d) // refused ones are part of the world
 		} else {
 			var opened *Session
 			a.s.Live(func(l Live) {
@@ -126,7 +151,7 @@ func (w *world) arrive(f flight) {
 				}
 			})
 			if opened != nil {
-				a.s.Heard(opened, f.from)
+				a.s.Heard(opened, f.way)
 			}
 		}
 		w.after(a)
@@ -136,13 +161,13 @@ func (w *world) arrive(f flight) {
 // after sends what a has to send, and a first datagram on each new current
 // session, as probes do.
 func (w *world) after(a *resident) {
-	a.s.Flush(func(to netip.AddrPort, d []byte) { w.send(a.addr, to, d) })
+	a.s.Flush(func(to AgentID, way Way, d []byte) { w.send(a, to, way, d) })
 	a.s.Changed()
 	a.s.Live(func(l Live) {
 		if l.Current && (a.current[l.Session.Peer()] != l.Session || w.rand.IntN(100) == 0) {
 			a.current[l.Session.Peer()] = l.Session
 			if d := l.Session.Seal(KindProbe, 0, AppendProbe(make([]byte, HeaderLen, 100), Probe{}, false)); d != nil {
-				w.send(a.addr, l.Addr, d)
+				w.send(a, l.Session.Peer(), l.Way, d)
 			}
 		}
 	})
@@ -154,7 +179,7 @@ func (w *world) reaches(a, b *resident) error {
 	a.s.Live(func(l Live) {
 		if l.Current && l.Session.Peer() == b.id {
 			d = l.Session.Seal(KindData, 0, make([]byte, HeaderLen+20, 100))
-			if l.Addr != b.addr {
+			if l.Way.IsDirect() && l.Way.Addr != b.addr {
 				d = nil
 			}
 		}
@@ -301,6 +326,49 @@ func TestSessionsFollowAnAddress(t *testing.T) {
 	w.mustReach()
 }
 
+// Two members between whom nothing passes meet by way of a third one; as soon as
+// a datagram comes directly, that is the way, and what is still relayed doesn't
+// turn it back.
+func TestSessionsByWayOfAnother(t *testing.T) {
+	w := newWorld(t, 9, 3)
+	a, b, c := w.agents[0], w.agents[1], w.agents[2]
+	w.cut = func(from, to netip.AddrPort) bool { return from != c.addr && to != c.addr }
+	w.introduce()
+	a.s.Relays(b.id, []AgentID{c.id})
+	b.s.Relays(a.id, []AgentID{c.id})
+	w.run(3 * time.Second)
+	w.mustReach()
+	way := func(of, to *resident) (way Way) {
+		of.s.Live(func(l Live) {
+			if l.Current && l.Session.Peer() == to.id {
+				way = l.Way
+			}
+		})
+		return way
+	}
+	if way(a, b) != Relayed(c.id) || way(b, a) != Relayed(c.id) {
+		t.Fatalf("not by way of c: %v, %v", way(a, b), way(b, a))
+	}
+	w.run(2 * RekeyAfter) // new keys go the same way
+	w.mustReach()
+
+	w.cut = nil
+	b.s.Live(func(l Live) {
+		if l.Current && l.Session.Peer() == a.id {
+			b.s.Heard(l.Session, Direct(a.addr))
+			b.s.Heard(l.Session, Relayed(c.id))
+		}
+	})
+	if way(b, a) != Direct(a.addr) {
+		t.Errorf("not direct: %v", way(b, a))
+	}
+	b.s.Divert(a.id, Relayed(c.id))
+	if way(b, a) != Relayed(c.id) {
+		t.Errorf("not diverted: %v", way(b, a))
+	}
+	w.mustReach()
+}
+
 func TestSessionsForget(t *testing.T) {
 	w := newWorld(t, 6, 2)
 	w.introduce()
@@ -323,30 +391,30 @@ func TestSessionsRefuse(t *testing.T) {
 	a, b := w.agents[0], w.agents[1]
 	a.s.Tick(w.now)
 	var initiation []byte
-	a.s.Flush(func(_ netip.AddrPort, d []byte) { initiation = bytes.Clone(d) })
-	if err := b.s.Receive(w.now, a.addr, bytes.Clone(initiation)); err != nil {
+	a.s.Flush(func(_ AgentID, _ Way, d []byte) { initiation = bytes.Clone(d) })
+	if err := b.s.Receive(w.now, Direct(a.addr), bytes.Clone(initiation)); err != nil {
 		t.Fatal(err)
 	}
 	var answer []byte
-	b.s.Flush(func(_ netip.AddrPort, d []byte) { answer = bytes.Clone(d) })
+	b.s.Flush(func(_ AgentID, _ Way, d []byte) { answer = bytes.Clone(d) })
 	for range 3 {
-		if err := b.s.Receive(w.now, a.addr, bytes.Clone(initiation)); err == nil {
+		if err := b.s.Receive(w.now, Direct(a.addr), bytes.Clone(initiation)); err == nil {
 			t.Error("a replayed initiation was taken")
 		}
 	}
-	if err := b.s.Receive(w.now, a.addr, bytes.Clone(answer)); err == nil {
+	if err := b.s.Receive(w.now, Direct(a.addr), bytes.Clone(answer)); err == nil {
 		t.Error("an answer came to its sender, and was taken")
 	}
 	forged := bytes.Clone(initiation)
 	forged[len(forged)-1] ^= 1
-	if err := b.s.Receive(w.now, a.addr, forged); err == nil {
+	if err := b.s.Receive(w.now, Direct(a.addr), forged); err == nil {
 		t.Error("a forged initiation was taken")
 	}
-	b.s.Flush(func(netip.AddrPort, []byte) { t.Error("something was answered") })
-	if err := a.s.Receive(w.now, b.addr, bytes.Clone(answer)); err != nil {
+	b.s.Flush(func(AgentID, Way, []byte) { t.Error("something was answered") })
+	if err := a.s.Receive(w.now, Direct(b.addr), bytes.Clone(answer)); err != nil {
 		t.Error(err)
 	}
-	if err := a.s.Receive(w.now, b.addr, answer); err == nil {
+	if err := a.s.Receive(w.now, Direct(b.addr), answer); err == nil {
 		t.Error("an answer was taken twice")
 	}
 }
@@ -368,7 +436,7 @@ func TestSessionsAllGetATurn(t *testing.T) {
 	for range 3 * 1000 / initiateRate * 10 {
 		w.now = w.now.Add(100 * time.Millisecond)
 		a.s.Tick(w.now)
-		a.s.Flush(func(to netip.AddrPort, _ []byte) { asked[to] = true })
+		a.s.Flush(func(_ AgentID, way Way, _ []byte) { asked[way.Addr] = true })
 	}
 	if len(asked) != 1001 {
 		t.Errorf("%d of 1001 members were asked", len(asked))
@@ -386,7 +454,7 @@ func TestSessionsAnswerBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b.s.Receive(w.now, a.addr, d) == nil {
+		if b.s.Receive(w.now, Direct(a.addr), d) == nil {
 			answers++
 		}
 	}
@@ -403,10 +471,10 @@ func FuzzSessionsReceive(f *testing.F) {
 	f.Fuzz(func(t *testing.T, d []byte) {
 		hs := NewHandshaker(AgentID{1}, StaticKey{}, [32]byte{1}, [32]byte{2}, true)
 		s := NewSessions(AgentID{1}, hs, rand.NewChaCha8([32]byte{}))
-		from := netip.MustParseAddrPort("10.0.0.1:1")
+		from := Direct(netip.MustParseAddrPort("10.0.0.1:1"))
 		if s.Receive(1, from, d) == nil {
 			t.Error("a stranger's datagram was taken")
 		}
-		s.Flush(func(netip.AddrPort, []byte) { t.Error("a stranger was answered") })
+		s.Flush(func(AgentID, Way, []byte) { t.Error("a stranger was answered") })
 	})
 }

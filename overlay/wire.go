@@ -6,8 +6,9 @@ import "encoding/binary"
 //
 //	 0      kind | version<<4     the two top bits are zero: that tells it from
 //	                              the control plane's datagrams on the same port
-//	 1      hops left             0: the receiver is the destination
-//	 2–3    reserved, zero        ignored on receipt
+//	 1      labels                of a path: see path.go. 0: there is none
+//	 2      lane, class           data: which of the sender's lanes; LaneDelay
+//	 3      reserved, zero        ignored on receipt
 //	 4–7    receiver's index      which session; big endian (handshakes: below)
 //	 8–15   counter               of the session's direction; big endian
 //	16–     sealed body, 16-byte tag
@@ -33,30 +34,39 @@ const (
 	KindInitiation      // first handshake message
 	KindResponse        // second handshake message
 	KindProbe           // sealed items: probes, their replies, byes
+	KindRelay           // a datagram for another agent, or by way of one
 )
+
+const laneByte = 2 // in a header
 
 // LaneDelay is the bit of a header's lane byte that says ClassDelay.
 const LaneDelay = 0x80
 
 // ParseKind returns what datagram b is: its kind if it is one of ours, is of
-// this version, complete enough to have a header, and meant for this agent
-// (no hops left); else ok is false.
+// this version, and complete enough to have a header; else ok is false.
 func ParseKind(b []byte) (kind Kind, ok bool) {
-	if len(b) < HeaderLen || b[0]>>4 != Version || b[1] != 0 {
+	if len(b) < HeaderLen || b[0]>>4 != Version {
 		return 0, false
 	}
 	kind = Kind(b[0] & 0x0f)
-	return kind, kind >= KindData && kind <= KindProbe
+	if kind < KindData || kind > KindRelay || b[1] != 0 && kind != KindRelay {
+		return 0, false
+	}
+	return kind, true
 }
 
 // putHeader writes a header into b's first HeaderLen bytes.
-func putHeader(b []byte, kind Kind, lane byte, index uint32, counter uint64) {
+func putHeader(b []byte, kind Kind, labels, lane byte, index uint32, counter uint64) {
 	_ = b[HeaderLen-1]
 	b[0] = byte(kind) | Version<<4
-	b[1], b[2], b[3] = 0, lane, 0
+	b[1], b[laneByte], b[3] = labels, lane, 0
 	binary.BigEndian.PutUint32(b[4:], index)
 	binary.BigEndian.PutUint64(b[8:], counter)
 }
+
+// Lane returns the lane byte of the header of b, which is of KindData or
+// KindRelay.
+func Lane(b []byte) byte { return b[laneByte] }
 
 // ReceiverIndex returns the index in the header of b.
 func ReceiverIndex(b []byte) uint32 { return binary.BigEndian.Uint32(b[4:]) }

@@ -22,7 +22,7 @@ const (
 const (
 	quicBits = 0xc0 // bits of the first byte of which QUIC sets one, we none
 	kindBits = 0x0f // our kind, in the first byte
-	laneByte = 2    // where data tells class and lane
+	laneByte = 2    // where data, and what is relayed, tells class and lane
 )
 
 // program returns the program that chooses a datagram's place. It sees the
@@ -34,7 +34,8 @@ func program(lanes int) []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: quicBits, SkipFalse: 1},
 		bpf.RetConstant{Val: controlPlace},
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: kindBits},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(overlay.KindData), SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(overlay.KindData), SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(overlay.KindRelay), SkipTrue: 1},
 		bpf.RetConstant{Val: probePlace},
 		bpf.LoadAbsolute{Off: laneByte, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: overlay.LaneDelay, SkipFalse: 1},
