@@ -24,6 +24,7 @@ const (
 	dropUnfit                       // a port's frame that is too long, or not what it says
 	dropQueue                       // a frame that waited too long for the uplink
 	dropRead                        // what a port could not make a frame of
+	dropNoRelay                     // what can't be passed on
 	dropStray                       // a datagram of ours that the kernel gave to the control plane
 	dropSwitch                      // the first of the switch's verdicts
 	dropReasons   = dropSwitch + 16
@@ -34,7 +35,7 @@ var dropNames = [dropSwitch]string{
 	dropHandshake: "handshake refused", dropBusy: "busy", dropNoSession: "no session with the agent",
 	dropSend: "underlay refused", dropPort: "port refused", dropMalformed: "malformed", dropControl: "control datagram of a stranger",
 	dropUnfit: "unfit frame", dropQueue: "uplink full",
-	dropRead: "port unreadable", dropStray: "stray",
+	dropRead: "port unreadable", dropStray: "stray", dropNoRelay: "not relayed",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

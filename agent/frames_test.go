@@ -99,7 +99,7 @@ func (m *mirror) meet(t testing.TB, network discovery.NetworkKey, at netip.AddrP
 	m.peer = newPeer(id, 0, now, 2)
 	m.peer.heard(now)
 	m.peer.mtu = measure.NewMTU(now, 9000)
-	m.peer.out.Store(&outbound{session: near, to: at, size: 1452})
+	m.peer.out.Store(&outbound{session: near, way: overlay.Direct(at), around: packetOverhead(at), size: 1452})
 	m.n.view.Store(&view{
 		byIndex: []*peer{m.peer}, linked: []*peer{m.peer},
 		sessions: map[uint32]*inboundSession{2: {peer: m.peer, session: far}},

@@ -30,6 +30,9 @@ type inbound struct {
 	view   *view
 	writer *link.Writer // for replies
 	from   netip.AddrPort
+	hop    *inboundSession // with the agent that relayed it, nil if none did
+	sender overlay.Label   // then: who sent it
+	data   []byte          // what it was read with
 	size   int
 	at     *inboundSession
 	open   *peer // whose unpacker may hold something back
@@ -40,8 +43,12 @@ type inbound struct {
 	quiet        int  // of count, how many are not worth an acknowledgement
 	ack          bool // the datagram at hand has one
 
-	one   [1]overlay.Frame
-	reply []byte
+	by      *[overlay.Classes]sendFunc // to pass on; nil: nothing is
+	passing passing
+
+	one    [1]overlay.Frame
+	reply  []byte
+	fronts []byte // scratch: a reply with a path in front
 }
 
 func newInbound(n *node, lane int) *inbound {
@@ -55,14 +62,15 @@ func newInbound(n *node, lane int) *inbound {
 func (in *inbound) receive(now overlay.Instant, view *view, replies *link.Writer, b *link.Batch) {
 	in.now, in.view, in.writer = now, view, replies
 	for i := range b.Len() {
-		in.from = b.From(i)
-		d, segment := b.Data(i), b.Segment(i)
-		for len(d) > 0 {
-			n := min(segment, len(d))
-			in.datagram(d[:n:n])
-			d = d[n:]
+		in.from, in.data = b.From(i), b.Data(i)
+		segment := b.Segment(i)
+		for at := 0; at < len(in.data); {
+			end := min(at+segment, len(in.data))
+			in.datagram(in.data[at:end:end], at)
+			at = end
 		}
 		in.note(b.Stamp(i))
+		in.passOn()
 	}
 	in.flush()
 }
@@ -75,13 +83,16 @@ func (in *inbound) flush() {
 	}
 }
 
-func (in *inbound) datagram(d []byte) {
+// datagram takes a datagram, which lies at a place in what was read.
+func (in *inbound) datagram(d []byte, at int) {
 	kind, ok := overlay.ParseKind(d)
 	switch {
 	case !ok:
 		in.n.drops.add(dropStranger)
 	case kind == overlay.KindData || kind == overlay.KindProbe:
 		in.sealed(kind, d)
+	case kind == overlay.KindRelay:
+		in.transit(d, at)
 	default:
 		in.handshake(d)
 	}
@@ -93,7 +104,7 @@ func (in *inbound) handshake(d []byte) {
 		in.n.drops.add(dropStranger)
 		return
 	}
-	n, from, msg := in.n, in.from, append([]byte(nil), d...)
+	n, from, msg := in.n, in.way(), append([]byte(nil), d...)
 	ok := n.mail.offerLow(func(now overlay.Instant) {
 		if err := n.sessions.Receive(now, from, msg); err != nil {
 			n.drops.add(dropHandshake)
@@ -152,7 +163,9 @@ func (in *inbound) note(stamp overlay.Instant) {
 	}
 	s := in.at
 	in.news(s)
-	s.peer.heardAt.Store(int64(in.now))
+	if in.hop == nil || !s.peer.direct() {
+		s.peer.heardAt.Store(int64(in.now))
+	} // else it isn't the way that frames to the peer take: that may be cut
 	s.mu.Lock()
 	if in.quiet == in.count { // to acknowledge acknowledgements would never end
 		s.receiver.Counted(in.counter, in.count, in.bytes, stamp)
@@ -168,14 +181,22 @@ func (in *inbound) note(stamp overlay.Instant) {
 	in.count, in.bytes, in.counter, in.quiet = 0, 0, 0, 0
 }
 
+// way returns the way that the datagram at hand came, and back.
+func (in *inbound) way() overlay.Way {
+	if in.hop != nil {
+		return overlay.Relayed(in.hop.peer.id)
+	}
+	return overlay.Direct(in.from)
+}
+
 // news tells the loop of the first datagram on a session, and of one from
 // another address than before: the newest authenticated one's source counts.
 func (in *inbound) news(at *inboundSession) {
-	n, s, from := in.n, at.session, in.from
+	n, s, from := in.n, at.session, in.way()
 	if !at.waiting {
 		o := at.peer.out.Load()
-		if o == nil || o.session != s || o.to == from {
-			return
+		if o == nil || o.session != s || o.way == from || !from.IsDirect() || o.relay != nil {
+			return // what is relayed turns direct when a probe was answered so
 		}
 	}
 	last := at.reported.Load()
@@ -270,16 +291,36 @@ func (in *inbound) write(port int, f *overlay.Frame) {
 func (in *inbound) Probe(p overlay.Probe) {
 	p.HoldMicros = uint32(max(in.n.now().Sub(in.now).Microseconds(), 0))
 	p.Size = uint16(in.size)
+	if in.hop == nil {
+		p.Seen = in.from
+	}
 	b := overlay.AppendProbe(in.reply[:overlay.HeaderLen], p, true)
-	if d := in.at.session.Seal(overlay.KindProbe, 0, b); d != nil {
-		if err := in.writer.Send(in.from, d, len(d)); err != nil {
-			in.n.drops.add(dropSend)
-		}
+	d := in.at.session.Seal(overlay.KindProbe, 0, b)
+	if d == nil {
+		return
+	}
+	if in.hop != nil {
+		path := [...]overlay.Label{in.n.label, in.hop.peer.label, in.sender}
+		in.fronts = overlay.AppendRelayed(in.fronts[:0], in.hop.session, overlay.LaneDelay, path[:], d)
+		d = in.fronts
+	}
+	if err := in.writer.Send(in.from, d, len(d)); err != nil {
+		in.n.drops.add(dropSend)
 	}
 }
 
 // ProbeReply takes the reply to a probe of ours; overlay.Items.
-func (in *inbound) ProbeReply(p overlay.Probe) { in.at.peer.reply(in.now, p) }
+func (in *inbound) ProbeReply(p overlay.Probe) {
+	if in.hop == nil {
+		in.at.peer.seen.Store(&p.Seen)
+	}
+	if p.Number != directProbe {
+		in.at.peer.reply(in.now, p)
+	} else if in.hop == nil {
+		n, s, from := in.n, in.at.session, in.way()
+		n.mail.offer(func(overlay.Instant) { n.sessions.Heard(s, from) })
+	}
+}
 
 // Ack takes what the peer says of what it has received; overlay.Items.
 func (in *inbound) Ack(a overlay.Ack) {

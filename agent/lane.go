@@ -90,6 +90,7 @@ func newLane(n *node, index int) (*lane, error) {
 		}
 	}
 	l.in, l.out = newInbound(n, index), newOutgoing(n, index)
+	l.in.by = &l.out.by
 	return l, nil
 }
 

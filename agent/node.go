@@ -50,6 +50,7 @@ type node struct {
 	epoch   overlay.Instant // of started
 	ident   identity
 	self    overlay.AgentID
+	label   overlay.Label
 	network discovery.NetworkKey
 	state   *state
 	sockets []*link.Port
@@ -73,6 +74,7 @@ type node struct {
 	byIndex  []*peer
 	shake    sendFunc // handshakes, which may be fragmented
 	ask      sendFunc // probes
+	relayed  []byte   // scratch
 	control  control
 	own      ownRecords
 	stale    overlay.Instant // since when the remembered peers differ from the disk's, 0 not
@@ -100,7 +102,7 @@ func newNode(c *config, log *slog.Logger, network discovery.NetworkKey, ident id
 	started := time.Now()
 	n := &node{
 		cfg: c, log: log, started: started, epoch: overlay.Instant(started.UnixNano()),
-		ident: ident, self: ident.id(), network: network,
+		ident: ident, self: ident.id(), label: ident.id().Label(), network: network,
 		mail: newMailbox(), peers: make(map[overlay.AgentID]*peer),
 		control: newControl(), asleep: suspended(), lanes: max(c.Lanes, 1),
 		fathoms: overlay.NewBucket(fathomRate, fathomBurst),
@@ -150,7 +152,7 @@ func (n *node) step(now overlay.Instant) {
 	if n.sessions.Changed() {
 		n.publish(now) // before the answer goes out that the next datagram follows
 	}
-	n.sessions.Flush(func(to netip.AddrPort, d []byte) { _ = n.shake(to, d, len(d)) })
+	n.sessions.Flush(n.handshake)
 	for _, p := range n.byIndex {
 		if p != nil {
 			n.watch(now, p)
@@ -343,7 +345,7 @@ func (n *node) leave(now overlay.Instant) {
 		}
 		b := overlay.AppendBye(make([]byte, overlay.HeaderLen, 64))
 		if d := out.session.Seal(overlay.KindProbe, 0, b); d != nil {
-			_ = n.ask(out.to, d, len(d))
+			_ = n.post(n.ask, out, d, len(d))
 		}
 	}
 	n.stale = now

@@ -33,8 +33,10 @@ type outgoing struct {
 	now    overlay.Instant
 	port   int // that the frames at hand come from
 	shaper *overlay.Shaper
-	missed uint64  // frames that the shaper had dropped when drops last heard of them
-	sent   int     // bytes of IP packets since the shaper was charged
+	missed uint64 // frames that the shaper had dropped when drops last heard of them
+	sent   int    // bytes of IP packets since the shaper was charged
+	by     [overlay.Classes]sendFunc
+	fronts []byte  // scratch: a run with paths in front
 	recent []*peer // that were sent to since the lane was idle
 	last   *peer   // of them
 }
@@ -56,7 +58,7 @@ func newOutgoing(n *node, lane int) *outgoing {
 		o.shaper = overlay.NewShaper(rate.BitsPerSecond() * shapedPercent / 100)
 	}
 	whole := n.sender(func(p *link.Port) *link.Writer { return p.Handshake.Writer() })
-	send := [overlay.Classes]sendFunc{
+	o.by = [overlay.Classes]sendFunc{
 		overlay.ClassBulk:  n.sender(func(p *link.Port) *link.Writer { return p.Bulk[lane].Writer() }),
 		overlay.ClassDelay: n.sender(func(p *link.Port) *link.Writer { return p.Delay.Writer() }),
 	}
@@ -66,7 +68,7 @@ func newOutgoing(n *node, lane int) *outgoing {
 			if r.out.fragment {
 				o.transmit(r, whole, b, segment)
 			} else {
-				o.transmit(r, send[r.class], b, segment)
+				o.transmit(r, o.by[r.class], b, segment)
 			}
 		})
 		o.free = append(o.free, r)
@@ -113,17 +115,23 @@ var errNoFamily = errors.New("no socket of that family")
 // transmit sends a run that the packer has filled, and notes it.
 func (o *outgoing) transmit(r *run, send sendFunc, b []byte, segment int) {
 	datagrams := (len(b) + segment - 1) / segment
-	o.sent += len(b) + datagrams*packetOverhead(r.out.to)
+	o.sent += len(b) + datagrams*r.out.around
 	p := r.peer
-	if err := send(r.out.to, b, segment); errors.Is(err, syscall.EMSGSIZE) {
+	err := errNoRelay
+	if r.out.relay == nil {
+		err = send(r.out.way.Addr, b, segment)
+	} else if hop := r.out.hop(); hop != nil {
+		o.fronts, err = o.n.relay(send, hop, r.out.path, o.fronts, b, segment)
+	}
+	if errors.Is(err, syscall.EMSGSIZE) {
 		p.tooBig.Store(int64(segment))
 		o.n.drops.add(dropSend)
 	}
 	if min(segment, len(b)) > overlay.DatagramSize {
 		p.filled.Store(int64(o.now))
 	}
-	if r.class == overlay.ClassDelay {
-		return // too little to measure anything by
+	if r.class == overlay.ClassDelay || r.out.relay != nil {
+		return // too little to measure anything by, or not one path
 	}
 	p.mu.Lock()
 	p.delivery.Sent(o.now, r.out.session.Sent())

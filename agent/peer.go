@@ -15,6 +15,7 @@ import (
 // A peer is another member, as the node and the frame path share it.
 type peer struct {
 	id    overlay.AgentID
+	label overlay.Label
 	index int // its Place; see node.index
 	out   atomic.Pointer[outbound]
 	cuts  atomic.Uint32 // numbers the frames that are cut, over all sessions
@@ -25,6 +26,7 @@ type peer struct {
 	tooBig  atomic.Int64                   // the size of one that this host refused to send, 0 none
 	used    atomic.Bool                    // frames were sent to it
 	acking  atomic.Pointer[inboundSession] // what may be owed an acknowledgement
+	seen    atomic.Pointer[netip.AddrPort] // where it sees this agent
 	lanes   []peerLane                     // each one's own
 
 	// The node's loop alone uses these.
@@ -32,6 +34,7 @@ type peer struct {
 	since    overlay.Instant // since when it is in its state
 	state    measure.State
 	probe    overlay.Instant // when to send the next one
+	tried    overlay.Instant // directly, while another agent relays
 	fathomed overlay.Instant // when the search for the path's MTU was last looked after
 	fathom   bool            // the search may go on
 	member   discovery.Member
@@ -52,8 +55,11 @@ type peerLane struct {
 // An outbound is where the frames to a peer go. It is replaced as a whole.
 type outbound struct {
 	session *overlay.Session
-	to      netip.AddrPort
-	size    int // of datagrams: what the path's MTU lets pass
+	way     overlay.Way
+	relay   *peer           // that is on the way, nil if none is
+	path    []overlay.Label // then
+	around  int             // bytes around each datagram: headers of IP and UDP, and of the path
+	size    int             // of datagrams: what the path's MTU lets pass
 	// fragment says that not even the smallest size passes: then IP may cut.
 	fragment bool
 }
@@ -76,6 +82,7 @@ type view struct {
 	byIndex  []*peer // nil where there is none
 	linked   []*peer // those with a session, in the order of their ids
 	sessions map[uint32]*inboundSession
+	byLabel  map[overlay.Label]*peer // nil where two have the same
 }
 
 // peer returns the peer at a place, nil if there is none.
@@ -88,7 +95,7 @@ func (v *view) peer(at overlay.Place) *peer {
 }
 
 func newPeer(id overlay.AgentID, index int, now overlay.Instant, lanes int) *peer {
-	p := &peer{id: id, index: index, known: now, since: now, state: measure.Suspect, lanes: make([]peerLane, lanes)}
+	p := &peer{id: id, label: id.Label(), index: index, known: now, since: now, state: measure.Suspect, lanes: make([]peerLane, lanes)}
 	for i := range p.lanes {
 		p.lanes[i].floods = overlay.NewSource(false)
 	}
@@ -118,7 +125,7 @@ func (p *peer) reply(now overlay.Instant, r overlay.Probe) {
 	hold := time.Duration(r.HoldMicros) * time.Microsecond
 	if r.Number == sizeProbe {
 		if o := p.out.Load(); o != nil && p.mtu != nil {
-			p.mtu.Acked(now, int(r.Size)+packetOverhead(o.to))
+			p.mtu.Acked(now, int(r.Size)+o.around)
 		}
 		return
 	}
@@ -132,7 +139,17 @@ func (p *peer) reply(now overlay.Instant, r overlay.Probe) {
 // publish replaces the view after sessions changed.
 func (n *node) publish(now overlay.Instant) {
 	old := n.view.Load()
-	v := &view{byIndex: slices.Clone(n.byIndex), sessions: make(map[uint32]*inboundSession)}
+	v := &view{
+		byIndex: slices.Clone(n.byIndex), sessions: make(map[uint32]*inboundSession),
+		byLabel: make(map[overlay.Label]*peer, len(n.peers)),
+	}
+	for _, p := range n.peers {
+		if _, twice := v.byLabel[p.label]; twice || p.label == n.label {
+			v.byLabel[p.label] = nil
+		} else {
+			v.byLabel[p.label] = p
+		}
+	}
 	current := make(map[*peer]bool)
 	n.sessions.Live(func(l overlay.Live) {
 		p := n.peers[l.Session.Peer()]
@@ -161,19 +178,22 @@ func (n *node) publish(now overlay.Instant) {
 // attach makes a live session the one that frames to p are sent with.
 func (n *node) attach(now overlay.Instant, p *peer, l overlay.Live) {
 	o := p.out.Load()
-	if o != nil && o.session == l.Session && o.to == l.Addr {
+	same := o != nil && o.way == l.Way
+	if same && o.session == l.Session {
 		return
 	}
+	next := &outbound{session: l.Session, way: l.Way, fragment: same && o.fragment}
+	n.lead(p, next)
 	p.mu.Lock()
-	if o == nil || o.to != l.Addr {
-		p.mtu = measure.NewMTU(now, overlay.MaxDatagram+packetOverhead(l.Addr))
+	if !same {
+		p.mtu = measure.NewMTU(now, overlay.MaxDatagram+next.around)
 	}
 	if o == nil || o.session != l.Session {
 		p.delivery.Restart()
 	}
-	size := p.mtu.Size() - packetOverhead(l.Addr)
+	next.size = p.mtu.Size() - next.around
 	p.mu.Unlock()
-	p.out.Store(&outbound{session: l.Session, to: l.Addr, size: size, fragment: o != nil && o.to == l.Addr && o.fragment})
+	p.out.Store(next)
 	if o == nil || o.session != l.Session {
 		p.heard(now) // the handshake proved that it is there
 		p.probe = now

@@ -20,7 +20,7 @@ func (n *node) probe(now overlay.Instant, out *outbound, number uint32, size int
 	if d == nil {
 		return nil
 	}
-	return n.ask(out.to, d, len(d))
+	return n.post(n.ask, out, d, len(d))
 }
 
 // fathomEvery is how often the search for a path's MTU is looked after: much more
@@ -41,7 +41,7 @@ const sizeProbe = 0
 
 // fathom finds out what the MTU of the path to a peer is.
 func (n *node) fathom(now overlay.Instant, p *peer, out *outbound) {
-	header := packetOverhead(out.to)
+	header := out.around
 	p.mu.Lock()
 	if size := int(p.tooBig.Swap(0)); size != 0 {
 		p.mtu.TooBig(now, size+header)
@@ -65,6 +65,8 @@ func (n *node) fathom(now overlay.Instant, p *peer, out *outbound) {
 	p.mu.Unlock()
 	if size != out.size || failed != out.fragment {
 		n.log.Debug("path MTU", "peer", p.member.Name, "mtu", size+header, "fragmented", failed)
-		p.out.Store(&outbound{session: out.session, to: out.to, size: size, fragment: failed})
+		next := *out
+		next.size, next.fragment = size, failed
+		p.out.Store(&next)
 	}
 }

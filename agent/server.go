@@ -130,7 +130,7 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 	if err := n.do(r.Context(), func(overlay.Instant) {
 		names := n.names()
 		if p = n.find(name, names); p != nil {
-			view.To, view.Path = names[p.id], []string{names[n.self], names[p.id]}
+			view.To, view.Path = names[p.id], n.pathTo(p, names)
 		}
 	}); err != nil {
 		refuse(w, http.StatusServiceUnavailable, &failure{err: err, code: exitNoAgent})

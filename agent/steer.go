@@ -88,6 +88,7 @@ func (n *node) steer(now overlay.Instant) {
 	prefixes := overlayPrefixes(n.ports)
 	n.overlays.Store(&prefixes)
 	n.tell(now)
+	n.lookForRelays(now)
 	live := n.liveMembers()
 	want := discovery.Neighbours(n.self, live, controlDegree)
 	settled := now.Sub(n.control.met) >= settleTime
@@ -279,7 +280,7 @@ func (n *node) sign(kind discovery.Kind, body []byte) (version uint64, ok bool) 
 func (n *node) ownLinks(now overlay.Instant) []discovery.Link {
 	links := []discovery.Link{}
 	for _, p := range n.view.Load().linked {
-		if p.state != measure.Up || len(links) == discovery.MaxLinks {
+		if p.state != measure.Up || !p.direct() || len(links) == discovery.MaxLinks {
 			continue
 		}
 		p.mu.Lock()

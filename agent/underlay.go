@@ -1,11 +1,14 @@
 package agent
 
 import (
+	"cmp"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
 
 	"farlan/discovery"
+	"farlan/measure"
 	"farlan/overlay/link"
 )
 
@@ -31,7 +34,36 @@ func (n *node) underlay() []netip.AddrPort {
 	}
 	slices.SortStableFunc(all[len(n.cfg.Advertise):], netip.AddrPort.Compare)
 	all = slices.Compact(all)
-	return all[:min(len(all), discovery.MaxAddrs)]
+	all = all[:min(len(all), discovery.MaxAddrs-maxReflexive)]
+	return append(all, n.reflexive(all)...)
+}
+
+// maxReflexive is how many addresses an agent tells that only others know.
+const maxReflexive = 2
+
+// reflexive returns the addresses at which others see this agent and which are
+// none of its own, those that most see first: it is behind a NAT. As soon as
+// three tell, one alone isn't believed. Behind a NAT that takes another port for
+// every destination none is of use, and nearly all are left out.
+func (n *node) reflexive(own []netip.AddrPort) []netip.AddrPort {
+	votes := make(map[netip.AddrPort]int)
+	tell := 0
+	for _, p := range n.byIndex {
+		if p == nil || p.state != measure.Up || !p.direct() {
+			continue
+		}
+		if a := p.seen.Load(); a != nil && a.IsValid() {
+			tell++
+			votes[*a]++
+		}
+	}
+	all := slices.SortedFunc(maps.Keys(votes), func(a, b netip.AddrPort) int {
+		return cmp.Or(cmp.Compare(votes[b], votes[a]), a.Compare(b))
+	})
+	all = slices.DeleteFunc(all, func(a netip.AddrPort) bool {
+		return slices.Contains(own, a) || !n.usable(a.Addr()) || !a.Addr().IsGlobalUnicast() || a.Port() == 0 || tell > 2 && votes[a] < 2
+	})
+	return all[:min(len(all), maxReflexive)]
 }
 
 // serves says whether a socket of the agent's receives at a's family.

@@ -93,7 +93,9 @@ func (n *node) statusView(now overlay.Instant) statusView {
 	for _, p := range n.peers {
 		if p.state == measure.Up {
 			v.Peers++
-			v.Links++
+			if p.direct() {
+				v.Links++
+			}
 		}
 	}
 	if up := n.cfg.Uplink; up.Up != 0 {
@@ -183,9 +185,9 @@ func (n *node) peersView(now overlay.Instant) peersView {
 		ID: n.self.String(), Name: names[n.self], State: "up", Path: "self", Via: []string{},
 		LastSeen: new(lastSeen(now, now)),
 	}}}
-	for id, p := range n.peers {
+	for _, p := range n.peers {
 		if p.state != measure.Gone || now.Sub(p.since) < goneShown {
-			v.Peers = append(v.Peers, p.view(now, names[id]))
+			v.Peers = append(v.Peers, p.view(now, names))
 		}
 	}
 	slices.SortFunc(v.Peers, func(a, b peerView) int { return strings.Compare(a.Name, b.Name) })
@@ -197,8 +199,8 @@ func lastSeen(now, at overlay.Instant) time.Time {
 	return time.Now().Add(-now.Sub(at)).UTC().Truncate(time.Millisecond)
 }
 
-func (p *peer) view(now overlay.Instant, name string) peerView {
-	v := peerView{ID: p.id.String(), Name: name, State: p.state.String(), Path: "none", Via: []string{}}
+func (p *peer) view(now overlay.Instant, names map[overlay.AgentID]string) peerView {
+	v := peerView{ID: p.id.String(), Name: names[p.id], State: p.state.String(), Path: "none", Via: []string{}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.path != nil {
@@ -208,14 +210,19 @@ func (p *peer) view(now overlay.Instant, name string) peerView {
 	if out == nil || p.path == nil {
 		return v
 	}
-	v.Path, v.Transport, v.Address = "direct", new("udp"), new(out.to.String())
+	v.Path, v.Transport = "direct", new("udp")
+	if out.relay == nil {
+		v.Address = new(out.way.Addr.String())
+	} else {
+		v.Path, v.Via = "relayed", []string{names[out.relay.id]}
+	}
 	if rtt, ok := p.path.RTT(now); ok {
 		v.RTTms = millis(rtt)
 	}
 	if loss, ok := p.path.Loss(); ok {
 		v.Loss = &loss
 	}
-	v.MTU = new(out.size + packetOverhead(out.to))
+	v.MTU = new(out.size + out.around)
 	return v
 }
 
@@ -261,6 +268,9 @@ func (n *node) ownLink(now overlay.Instant, p *peer, name string) linkView {
 		l.State = "up"
 	case measure.Suspect:
 		l.State = "probing"
+	}
+	if !p.direct() {
+		l.State = "down"
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,0 +1,289 @@
+package agent
+
+import (
+	"cmp"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"farlan/discovery"
+	"farlan/measure"
+	"farlan/overlay"
+)
+
+// Members that can't exchange datagrams directly do it by way of another one,
+// and try again and again whether they can. Which one relays is decided by the
+// sender: the member that says it has a link to the destination, and by which
+// the round trip is the shortest.
+
+const (
+	// directEvery is how often a member that is reached by way of another is
+	// tried directly. Both sides do so, which opens the way through most NATs.
+	directEvery = 2 * time.Second
+	// directProbe is the number of probes that try an address: a reply that comes
+	// directly proves that datagrams pass both ways, and turns the way.
+	directProbe = 1<<32 - 1
+	// maxRunBytes is what one call sends at most: an IP packet's length.
+	maxRunBytes = 65507
+)
+
+var errNoRelay = errors.New("the agent that should relay can't be reached")
+
+// direct says whether frames to the peer go to it directly.
+func (p *peer) direct() bool {
+	out := p.out.Load()
+	return out != nil && out.relay == nil
+}
+
+// hop returns how to reach the agent that relays, nil if it can't be.
+func (o *outbound) hop() *outbound {
+	if hop := o.relay.out.Load(); hop != nil && hop.relay == nil {
+		return hop
+	}
+	return nil
+}
+
+// pathTo returns the names of the agents on the way to p, both ends included.
+func (n *node) pathTo(p *peer, names map[overlay.AgentID]string) []string {
+	path := []string{names[n.self]}
+	if out := p.out.Load(); out != nil && out.relay != nil {
+		path = append(path, names[out.relay.id])
+	}
+	return append(path, names[p.id])
+}
+
+// lead says in o how its datagrams get to p.
+func (n *node) lead(p *peer, o *outbound) {
+	if o.way.IsDirect() {
+		o.around = packetOverhead(o.way.Addr)
+		return
+	}
+	if o.relay = n.peers[o.way.Via]; o.relay == nil {
+		o.relay = newPeer(o.way.Via, -1, 0, 0) // it was forgotten: nothing gets through
+	}
+	o.path = []overlay.Label{n.label, o.relay.label, p.label}
+	o.around = overlay.RelayOverhead(len(o.path)) + packetOverhead(netip.AddrPortFrom(netip.IPv6Unspecified(), 0))
+	if hop := o.hop(); hop != nil {
+		o.around = overlay.RelayOverhead(len(o.path)) + hop.around
+	}
+}
+
+// post sends datagrams the way of out. It is for the node's loop.
+func (n *node) post(send sendFunc, out *outbound, b []byte, segment int) (err error) {
+	if out.relay == nil {
+		return send(out.way.Addr, b, segment)
+	}
+	hop := out.hop()
+	if hop == nil {
+		return errNoRelay
+	}
+	n.relayed, err = n.relay(send, hop, out.path, n.relayed, b, segment)
+	return err
+}
+
+// relay sends a run of datagrams by way of the agent that hop reaches. scratch is
+// returned, as it may have grown.
+func (n *node) relay(send sendFunc, hop *outbound, path []overlay.Label, scratch, b []byte, segment int) ([]byte, error) {
+	lane := byte(overlay.LaneDelay)
+	if kind, _ := overlay.ParseKind(b); kind == overlay.KindData {
+		lane = overlay.Lane(b)
+	}
+	long := segment + overlay.RelayOverhead(len(path))
+	scratch = scratch[:0]
+	var failed error
+	for len(b) > 0 {
+		d := b[:min(segment, len(b))]
+		b = b[len(d):]
+		next := overlay.AppendRelayed(scratch, hop.session, lane, path, d)
+		if next == nil {
+			return scratch, errNoRelay
+		}
+		if scratch = next; len(b) == 0 || len(scratch)+long > maxRunBytes {
+			failed = cmp.Or(send(hop.way.Addr, scratch, long), failed)
+			scratch = scratch[:0]
+		}
+	}
+	return scratch, failed
+}
+
+// handshake sends a message of a handshake.
+func (n *node) handshake(to overlay.AgentID, way overlay.Way, d []byte) {
+	if way.IsDirect() {
+		_ = n.shake(way.Addr, d, len(d))
+		return
+	}
+	if p := n.peers[to]; p != nil {
+		o := &outbound{way: way}
+		n.lead(p, o)
+		_ = n.post(n.shake, o, d, len(d))
+	}
+}
+
+// lookForRelays looks after the members that can't be reached directly.
+func (n *node) lookForRelays(now overlay.Instant) {
+	for _, p := range n.byIndex {
+		if p == nil || p.member.Left || p.direct() && p.state == measure.Up {
+			continue
+		}
+		relays := n.relaysTo(now, p)
+		n.sessions.Relays(p.id, relays)
+		n.divert(p, relays)
+		n.tryDirectly(now, p)
+	}
+}
+
+// divert takes the way by way of the best relay if the one that is taken doesn't
+// answer.
+func (n *node) divert(p *peer, relays []overlay.AgentID) {
+	out := p.out.Load()
+	if out == nil || len(relays) == 0 {
+		return
+	}
+	dead := p.state != measure.Up
+	if out.relay != nil {
+		dead = out.hop() == nil || out.relay.state != measure.Up || dead && out.way.Via == relays[0]
+		if dead && out.way.Via == relays[0] {
+			relays = relays[1:]
+		}
+	}
+	if dead && len(relays) > 0 {
+		n.sessions.Divert(p.id, overlay.Relayed(relays[0]))
+	}
+}
+
+// tryDirectly probes the addresses of a member that is reached by way of another.
+func (n *node) tryDirectly(now overlay.Instant, p *peer) {
+	out := p.out.Load()
+	if out == nil || out.relay == nil || now.Sub(p.tried) < directEvery {
+		return
+	}
+	p.tried = now
+	for _, a := range n.reachable(p.member.Addrs) {
+		to := &outbound{session: out.session, way: overlay.Direct(a)}
+		_ = n.probe(now, to, directProbe, 0)
+	}
+}
+
+// relaysTo returns the agents that can relay to p, the best first: those with a
+// link to it in the order of the round trip, then those that may have one.
+func (n *node) relaysTo(now overlay.Instant, p *peer) []overlay.AgentID {
+	type candidate struct {
+		id     overlay.AgentID
+		linked bool
+		rtt    time.Duration
+	}
+	var all []candidate
+	for _, q := range n.byIndex {
+		if q == nil || q == p || q.state != measure.Up || !q.direct() {
+			continue
+		}
+		q.mu.Lock()
+		rtt, _ := q.path.RTT(now)
+		q.mu.Unlock()
+		c := candidate{id: q.id, rtt: rtt}
+		links, _ := n.store.Links(q.id)
+		if i, ok := slices.BinarySearchFunc(links, p.id, func(l discovery.Link, id overlay.AgentID) int { return l.Peer.Compare(id) }); ok {
+			c.linked = true
+			c.rtt += time.Duration(links[i].RTTMicros) * time.Microsecond
+		}
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b candidate) int {
+		if a.linked != b.linked {
+			if a.linked {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.rtt, b.rtt), a.id.Compare(b.id))
+	})
+	relays := make([]overlay.AgentID, 0, overlay.MaxRelays)
+	for _, c := range all[:min(len(all), overlay.MaxRelays)] {
+		relays = append(relays, c.id)
+	}
+	return relays
+}
+
+// A passing is a run of datagrams that a lane passes on: part of what one read
+// took.
+type passing struct {
+	hop        *outbound
+	class      overlay.Class
+	data       []byte
+	start, end int
+	segment    int
+}
+
+// transit takes datagram d, which a member sent to this agent by way of others, or
+// to another one by way of this; at is where it lies in what was read.
+func (in *inbound) transit(d []byte, at int) {
+	front := overlay.TransitFront(d)
+	if front == nil || in.hop != nil {
+		in.n.drops.add(dropMalformed)
+		return
+	}
+	s := in.view.sessions[overlay.ReceiverIndex(d)]
+	if s == nil {
+		in.n.drops.add(dropNoKeys)
+		return
+	}
+	counter := overlay.Counter(d)
+	if _, ok := s.session.Open(front); !ok {
+		in.n.drops.add(dropForged)
+		return
+	}
+	s.mu.Lock()
+	s.receiver.Counted(counter, 1, len(d), 0)
+	s.mu.Unlock()
+	s.peer.heardAt.Store(int64(in.now))
+	r, ok := overlay.ParseTransit(d)
+	if !ok || r.Here() != in.n.label {
+		in.n.drops.add(dropMalformed)
+		return
+	}
+	if next, more := r.Next(); more {
+		in.pass(r, next, d, at)
+		return
+	}
+	in.note(0) // of those before, which came another way
+	in.hop, in.sender = s, r.Sender()
+	in.datagram(r.Inner(), 0)
+	in.note(0)
+	in.hop = nil
+}
+
+// pass passes a datagram on to the agent with a label.
+func (in *inbound) pass(r overlay.Transit, next overlay.Label, d []byte, at int) {
+	p := in.view.byLabel[next]
+	if p == nil || in.by == nil {
+		in.n.drops.add(dropNoRelay)
+		return
+	}
+	class := overlay.ClassBulk
+	if overlay.Lane(d)&overlay.LaneDelay != 0 {
+		class = overlay.ClassDelay
+	}
+	hop := p.out.Load()
+	if hop == nil || hop.relay != nil || !r.Pass(hop.session) {
+		in.n.drops.add(dropNoRelay)
+		return
+	}
+	run := &in.passing
+	if run.hop != hop || run.class != class || run.end != at || run.end-run.start >= maxRunBytes-run.segment {
+		in.passOn()
+		*run = passing{hop, class, in.data, at, at, len(d)}
+	}
+	run.end = at + len(d)
+}
+
+// passOn sends what is to be passed on.
+func (in *inbound) passOn() {
+	run := &in.passing
+	if run.hop != nil {
+		if err := in.by[run.class](run.hop.way.Addr, run.data[run.start:run.end], run.segment); err != nil {
+			in.n.drops.add(dropNoRelay)
+		}
+	}
+	*run = passing{}
+}

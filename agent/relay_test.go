@@ -1,0 +1,84 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// between is what passes from one site to the other.
+const between = "ip saddr 10.77.0.0/16 ip daddr 10.77.0.0/16"
+
+// apart starts an agent at each site and one at the router between them, where
+// nothing passes from site to site.
+func (s *sites) apart(t *testing.T) {
+	t.Helper()
+	s.drop("sites", between)
+	key := newKeyFile(t)
+	middle := startAgentIn(t, s.r, key, "c", "--listen", ":4747", "--tap", "t")
+	seed := middle.bootstrap()
+	for i, ns := range []string{s.a, s.b} {
+		seed := strings.ReplaceAll(seed, "10.77.2.254", fmt.Sprintf("10.77.%d.254", i+1))
+		seed = strings.ReplaceAll(seed, "10.77.1.254", fmt.Sprintf("10.77.%d.254", i+1))
+		s.agents[i] = startAgentIn(t, ns, key, string("ab"[i]), "--listen", fmt.Sprintf("10.77.%d.1:4747", i+1), "--tap", "t", "--bootstrap", seed)
+		s.agents[i].bootstrap()
+		s.address(i)
+	}
+	t.Cleanup(func() {
+		for _, a := range append(s.agents[:], middle) {
+			if said := a.said(); t.Failed() {
+				t.Logf("%s said:\n%s", a.name, said[max(len(said)-5000, 0):])
+			}
+		}
+	})
+}
+
+// reached fails unless a reaches b some way: "direct", or "relayed" by c.
+func (s *sites) reached(path string) error {
+	var v peersView
+	if err := s.agents[0].ask(&v, "peers"); err != nil {
+		return err
+	}
+	for _, p := range v.Peers {
+		if p.Name == "b" {
+			via := strings.Join(p.Via, ",")
+			if p.State != "up" || p.Path != path || (path == "relayed") != (via == "c") {
+				return fmt.Errorf("b is %s, %s via %q", p.State, p.Path, via)
+			}
+			return s.try(s.a, "ping -c1 -W1 -q 10.78.0.2")
+		}
+	}
+	return fmt.Errorf("a doesn't know b")
+}
+
+// TestRelay: two agents that can't reach each other do so by way of a third one,
+// sealed end to end, and directly as soon as they can.
+func TestRelay(t *testing.T) {
+	s := newSites(t)
+	s.apart(t)
+	start := time.Now()
+	eventually(t, 15*time.Second, func() error { return s.reached("relayed") })
+	t.Logf("by way of c after %v", time.Since(start).Round(100*time.Millisecond))
+
+	s.in(s.a, "ping -c20 -i0.02 -W1 -q 10.78.0.2")
+	s.in(s.a, "ping -c3 -i0.02 -W1 -q -s1472 -Mdo 10.78.0.2")
+	var v pingView
+	if err := s.agents[0].ask(&v, "ping", "b", "--count", "3", "--interval", "50ms"); err != nil || v.Received != 3 || !slices.Equal(v.Path, []string{"a", "c", "b"}) {
+		t.Errorf("farlan ping: %+v, %v", v, err)
+	}
+	s.background(s.b, "iperf3 -s")
+	eventually(t, 5*time.Second, func() error { return s.try(s.a, "iperf3 -c 10.78.0.2 -t 1") })
+	eventually(t, 5*time.Second, func() error { return s.try(s.a, "iperf3 -c 10.78.0.2 -t 1 -R") })
+
+	s.drop("sites", "")
+	open := time.Now()
+	eventually(t, 15*time.Second, func() error { return s.reached("direct") })
+	t.Logf("direct after %v", time.Since(open).Round(100*time.Millisecond))
+
+	s.drop("sites", between)
+	shut := time.Now()
+	eventually(t, 15*time.Second, func() error { return s.reached("relayed") })
+	t.Logf("by way of c again after %v", time.Since(shut).Round(100*time.Millisecond))
+}
