@@ -294,6 +294,9 @@ func (in *inbound) Probe(p overlay.Probe) {
 	if in.hop == nil {
 		p.Seen = in.from
 	}
+	if n, from := in.n, in.at.peer; p.Number == directProbe && in.hop == nil && !from.direct() {
+		n.mail.offer(func(now overlay.Instant) { n.tryDirectly(now, from, directSoon) })
+	}
 	b := overlay.AppendProbe(in.reply[:overlay.HeaderLen], p, true)
 	d := in.at.session.Seal(overlay.KindProbe, 0, b)
 	if d == nil {

@@ -245,6 +245,7 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 	}
 	p.path.Tick(now)
 	state := p.path.State(now)
+	silence := p.path.Silent(now, overlay.Instant(p.sentAt.Load()))
 	var number uint32
 	probe := !now.Before(p.probe)
 	if probe {
@@ -255,6 +256,7 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 		_ = n.probe(now, out, number, 0)
 		p.probe = now.Add(measure.ProbeInterval)
 	}
+	n.mindSilence(now, p, out, silence)
 	if state == measure.Up && now.Sub(p.fathomed) >= fathomEvery {
 		p.fathomed = now
 		if p.fathom = p.fathom || p.used.Load() || n.fathoms.Allow(now); p.fathom {

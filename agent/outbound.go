@@ -127,6 +127,7 @@ func (o *outgoing) transmit(r *run, send sendFunc, b []byte, segment int) {
 		p.tooBig.Store(int64(segment))
 		o.n.drops.add(dropSend)
 	}
+	p.sentAt.Store(int64(o.now))
 	if min(segment, len(b)) > overlay.DatagramSize {
 		p.filled.Store(int64(o.now))
 	}

@@ -22,6 +22,7 @@ type peer struct {
 
 	// What the lanes tell the loop, and each other.
 	heardAt atomic.Int64                   // when the newest datagram came
+	sentAt  atomic.Int64                   // when frames were sent last
 	filled  atomic.Int64                   // when datagrams that not every path takes were sent
 	tooBig  atomic.Int64                   // the size of one that this host refused to send, 0 none
 	used    atomic.Bool                    // frames were sent to it
@@ -35,6 +36,7 @@ type peer struct {
 	state    measure.State
 	probe    overlay.Instant // when to send the next one
 	tried    overlay.Instant // directly, while another agent relays
+	asked    overlay.Instant // because it was silent
 	fathomed overlay.Instant // when the search for the path's MTU was last looked after
 	fathom   bool            // the search may go on
 	member   discovery.Member

@@ -21,6 +21,9 @@ const (
 	// directEvery is how often a member that is reached by way of another is
 	// tried directly. Both sides do so, which opens the way through most NATs.
 	directEvery = 2 * time.Second
+	// directSoon is how long after that at least it is tried again because the
+	// member's own try came through.
+	directSoon = 200 * time.Millisecond
 	// directProbe is the number of probes that try an address: a reply that comes
 	// directly proves that datagrams pass both ways, and turns the way.
 	directProbe = 1<<32 - 1
@@ -129,7 +132,7 @@ func (n *node) lookForRelays(now overlay.Instant) {
 		relays := n.relaysTo(now, p)
 		n.sessions.Relays(p.id, relays)
 		n.divert(p, relays)
-		n.tryDirectly(now, p)
+		n.tryDirectly(now, p, directEvery)
 	}
 }
 
@@ -152,10 +155,28 @@ func (n *node) divert(p *peer, relays []overlay.AgentID) {
 	}
 }
 
-// tryDirectly probes the addresses of a member that is reached by way of another.
-func (n *node) tryDirectly(now overlay.Instant, p *peer) {
+// mindSilence asks a member that is silent although something was sent to it, and
+// before long takes another way, if there is one: the way back is found as soon
+// as it answers directly.
+func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measure.Silence) {
+	if s == measure.Answering || out.relay != nil || now.Sub(p.asked) < tick {
+		return
+	}
+	p.asked = now
+	_ = n.probe(now, out, directProbe, 0)
+	if s != measure.Cut {
+		return
+	}
+	if relays := n.relaysTo(now, p); len(relays) > 0 {
+		n.sessions.Divert(p.id, overlay.Relayed(relays[0]))
+	}
+}
+
+// tryDirectly probes the addresses of a member that is reached by way of another,
+// unless it did so a moment ago.
+func (n *node) tryDirectly(now overlay.Instant, p *peer, every time.Duration) {
 	out := p.out.Load()
-	if out == nil || out.relay == nil || now.Sub(p.tried) < directEvery {
+	if out == nil || out.relay == nil || now.Sub(p.tried) < every {
 		return
 	}
 	p.tried = now

@@ -51,6 +51,7 @@ type Path struct {
 	last   time.Duration // newest sample
 	minima []sample      // rising times and values: the first is the minimum
 	heard  overlay.Instant
+	waits  overlay.Instant // since when something sent has not been answered, 0: nothing
 	misses int
 	count  int // samples so far
 }
@@ -131,6 +132,44 @@ func (p *Path) Tick(now overlay.Instant) {
 			p.misses++
 		}
 	}
+}
+
+// A Silence is what to do about a peer that should have been heard from.
+type Silence uint8
+
+// The silences, from none to one that is too long.
+const (
+	Answering Silence = iota
+	Ask               // send a probe, which costs little
+	Cut               // that wasn't answered either: try another way
+)
+
+// Least patience with a peer before it is asked, and then before another way is
+// tried. A second is what a cut may cost.
+const (
+	askPatience = 200 * time.Millisecond
+	cutPatience = 300 * time.Millisecond
+)
+
+// Silent looks whether the peer has been silent since something was sent to it,
+// a probe or what was sent at some time last. It wants to be called every 100 ms.
+// It is much too early then to say that the peer is gone: State does.
+func (p *Path) Silent(now, sent overlay.Instant) Silence {
+	sent = max(sent, p.probes[p.number%window].sent)
+	if p.heard >= p.waits {
+		p.waits = 0
+		if sent > p.heard {
+			p.waits = now
+		}
+	}
+	ask := max(askPatience, 2*p.srtt)
+	switch silent := now.Sub(p.waits); {
+	case p.waits == 0 || silent < ask:
+		return Answering
+	case silent < ask+max(cutPatience, 2*p.srtt):
+		return Ask
+	}
+	return Cut
 }
 
 // Forgive takes the probes that are under way for answered: this agent was not
