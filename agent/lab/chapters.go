@@ -44,7 +44,7 @@ func (s *story) agents(ctx context.Context) error {
 		return err
 	}
 	s.say("a network key is made; its fingerprint is %s", id)
-	s.bootstrap, err = s.startHome(ctx)
+	s.bootstrap, err = s.startFirst(ctx)
 	if err != nil {
 		return err
 	}

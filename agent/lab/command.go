@@ -87,12 +87,39 @@ func (o *Options) complete(at *place) error {
 	return nil
 }
 
+const upText = `up builds a lab, which goes on running in the background.
+
+With --nat, sites have public addresses, or stand behind a NAT of a kind:
+  none              nothing: a public address
+  full-cone         one public port for all, which all may send to
+  restricted        … which only addresses that were sent to may send to
+  port-restricted   … and only from the ports that were sent to
+  symmetric         a public port for every remote address and port
+  firewall          a public address; nothing comes in but answers
+  tcp-only          port-restricted, and UDP doesn't pass
+Options of a NAT follow its kind, after commas:
+  group=NAME        the sites that name the same group share one NAT
+  behind=SITE       this NAT (or, with none, this site) is behind that of SITE,
+                    a group, or a NAT with a name that is no site's
+  hairpin           hosts behind it reach each other by their public addresses
+  isolated          … and not by their inside ones
+  cgn               inside addresses are 100.64.0.0/10, as behind a carrier's
+  preserve, random, sequential
+                    public ports: the inside port if it is free (the default but
+                    for symmetric), a random one, the next one
+  lifetime=30s      of UDP mappings (default 2m0s)
+
+For example a home router behind a carrier's, and two sites behind one NAT:
+  farlan lab up --sites 5 --nat isp=symmetric,cgn --nat site1=port-restricted,behind=isp \
+    --nat site2=full-cone,group=g,hairpin --nat site3=full-cone,group=g,hairpin`
+
 func upCommand(at *place) *cobra.Command {
 	o := DefaultOptions("")
 	var keep, asJSON bool
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Build a lab, which goes on running in the background",
+		Long:  upText,
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -111,6 +138,7 @@ func upCommand(at *place) *cobra.Command {
 		},
 	}
 	optionFlags(c, &o)
+	c.Flags().Var(natFlag{&o.NATs}, "nat", "what stands in front of a site (repeats)")
 	c.Flags().BoolVar(&keep, "keep", false, "if it fails, leave what is there to look at, for lab down to remove")
 	jsonFlag(c, &asJSON)
 	return c

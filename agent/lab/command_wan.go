@@ -20,8 +20,9 @@ import (
 
 // wanFlags are what `lab wan` can change.
 type wanFlags struct {
-	shape           Shape
-	cut, heal, both bool
+	shape                 Shape
+	cut, heal, both       bool
+	forgetNAT, newAddress string
 }
 
 func (f *wanFlags) flags(c *cobra.Command) {
@@ -35,6 +36,8 @@ func (f *wanFlags) flags(c *cobra.Command) {
 	c.Flags().BoolVar(&f.cut, "cut", false, "let nothing pass any more")
 	c.Flags().BoolVar(&f.heal, "heal", false, "undo a cut")
 	c.Flags().BoolVar(&f.both, "both", false, "change the way back too")
+	c.Flags().StringVar(&f.forgetNAT, "forget-nat", "", "let a site's NAT forget all mappings")
+	c.Flags().StringVar(&f.newAddress, "new-address", "", "give a site's NAT another public address; mappings stay")
 	c.MarkFlagsMutuallyExclusive("cut", "heal")
 }
 
@@ -52,6 +55,11 @@ func (f *wanFlags) change(c *cobra.Command) Change {
 		ch.Cut = &f.cut
 	}
 	return ch
+}
+
+// request returns what to ask the wide area for, but for the path.
+func (f *wanFlags) request(c *cobra.Command) controlRequest {
+	return controlRequest{Change: f.change(c), ForgetNAT: f.forgetNAT, NewAddress: f.newAddress}
 }
 
 // pick sets to to the flag's value if the flag was given.
@@ -81,7 +89,7 @@ func wanCommand(at *place) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			status, err := l.wan(c.Context(), args, f.change(c), f.both)
+			status, err := l.wan(c.Context(), args, f.request(c), f.both)
 			if err != nil {
 				return err
 			}
@@ -96,15 +104,17 @@ func wanCommand(at *place) *cobra.Command {
 	return c
 }
 
-// wan changes the path between two sites if they are given, and returns the
-// status, with the paths of these two only if they are.
-func (l *Lab) wan(ctx context.Context, sites []string, change Change, both bool) (WANStatus, error) {
+// wan asks the wide area for what r says, for the path between two sites if they
+// are given, and returns the status, with the paths of these two only if they
+// are.
+func (l *Lab) wan(ctx context.Context, sites []string, r controlRequest, both bool) (WANStatus, error) {
 	if len(sites) == 0 {
-		return ask(ctx, l.wanSocket(), controlRequest{})
+		return ask(ctx, l.wanSocket(), r)
 	}
-	status, err := ask(ctx, l.wanSocket(), controlRequest{From: sites[0], To: sites[1], Change: change})
+	r.From, r.To = sites[0], sites[1]
+	status, err := ask(ctx, l.wanSocket(), r)
 	if err == nil && both {
-		status, err = ask(ctx, l.wanSocket(), controlRequest{From: sites[1], To: sites[0], Change: change})
+		status, err = ask(ctx, l.wanSocket(), controlRequest{From: sites[1], To: sites[0], Change: r.Change})
 	}
 	status.Paths = slices.DeleteFunc(status.Paths, func(p PathStatus) bool {
 		return !slices.Contains(sites, p.From) || !slices.Contains(sites, p.To)
@@ -127,6 +137,12 @@ func printWAN(w io.Writer, status WANStatus) error {
 		fmt.Fprintf(t, "%s\t%s\t%v\t%v\t%v\t%v\t%v\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n",
 			p.From, p.To, p.Shape.Delay, p.Shape.Jitter, p.Shape.Rate, p.Shape.Loss, p.Shape.Queue, mtu, state,
 			p.Packets, p.Bytes, p.Lost, p.Full, p.TooLong, p.InCut, p.Refused)
+	}
+	if len(status.NATs) > 0 {
+		fmt.Fprintln(t, "\nNAT\tKIND\tADDRESS\tMAPPINGS\tOUT\tIN\tDROPPED")
+	}
+	for _, n := range status.NATs {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", n.Name, n.Kind, or(n.address()), n.Mappings, n.Out, n.In, n.reasons())
 	}
 	fmt.Fprintf(t, "\n%d packets went to addresses that no other site has\n", status.Stray)
 	return t.Flush()
@@ -173,10 +189,11 @@ func wanJSON(status WANStatus) any {
 		rows = append(rows, r)
 	}
 	return struct {
-		SchemaVersion int    `json:"schema_version"`
-		Paths         []row  `json:"paths"`
-		Stray         uint64 `json:"stray"`
-	}{schemaVersion, rows, status.Stray}
+		SchemaVersion int       `json:"schema_version"`
+		Paths         []row     `json:"paths"`
+		Stray         uint64    `json:"stray"`
+		NATs          []natJSON `json:"nats,omitempty"` // of a lab with NATs
+	}{schemaVersion, rows, status.Stray, natsJSON(status.NATs)}
 }
 
 func inMS(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

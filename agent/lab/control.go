@@ -28,13 +28,14 @@ type PathStatus struct {
 type WANStatus struct {
 	Paths []PathStatus `json:"paths"` // between different sites, in the sites' order
 	Stray uint64       `json:"stray"` // packets to an address that no other site has
+	NATs  []NATStatus  `json:"nats,omitempty"`
 }
 
 // Status returns what the wide area is and has done.
 func (e *Emulator) Status() WANStatus {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := WANStatus{Stray: e.stray}
+	s := WANStatus{Stray: e.stray, NATs: e.natStatus()}
 	for from, row := range e.paths {
 		for to, p := range row {
 			if from == to {
@@ -88,11 +89,14 @@ func (e *Emulator) index(name string) (int, error) {
 const controlTimeout = 2 * time.Second
 
 // A controlRequest asks to change the path From one site To another if both
-// are given, and for the status. One JSON value each way, then the end.
+// are given, to make NATs forget or move if they are named, and for the status.
+// One JSON value each way, then the end.
 type controlRequest struct {
-	From   string `json:"from,omitempty"`
-	To     string `json:"to,omitempty"`
-	Change Change `json:"change,omitzero"`
+	From       string `json:"from,omitempty"`
+	To         string `json:"to,omitempty"`
+	Change     Change `json:"change,omitzero"`
+	ForgetNAT  string `json:"forget_nat,omitempty"`
+	NewAddress string `json:"new_address,omitempty"`
 }
 
 type controlReply struct {
@@ -125,13 +129,29 @@ func (e *Emulator) answer(conn net.Conn) {
 		return
 	}
 	var reply controlReply
-	if request.From != "" {
-		if err := e.Change(request.From, request.To, request.Change); err != nil {
-			reply.Error = err.Error()
-		}
+	if err := e.obey(request); err != nil {
+		reply.Error = err.Error()
 	}
 	reply.Status = e.Status()
 	_ = json.NewEncoder(conn).Encode(reply)
+}
+
+// obey does what a request asks for, until something can't be.
+func (e *Emulator) obey(r controlRequest) error {
+	if r.From != "" {
+		if err := e.Change(r.From, r.To, r.Change); err != nil {
+			return err
+		}
+	}
+	if r.ForgetNAT != "" {
+		if err := e.ForgetNAT(r.ForgetNAT); err != nil {
+			return err
+		}
+	}
+	if r.NewAddress != "" {
+		return e.NewAddress(r.NewAddress)
+	}
+	return nil
 }
 
 // ask sends a request to the emulator behind the socket and returns its status.

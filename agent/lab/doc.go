@@ -16,6 +16,21 @@
 // has no address on the home LAN: what it sends there goes through its kernel
 // to wan0, and what its virtual machines send there goes through farlan.
 //
+// Between a site and the wide area there may be a NAT of any kind, several under
+// one another, or a firewall; package nat translates, and the emulator carries.
+// Such a lab's addresses in the wide area are ones that programs take for public:
+//
+//	site1 wan0        site2 wan0        site3 wan0         site4 wan0
+//	192.168.101.2     100.64.0.2        192.168.102.2      30.99.4.1
+//	     │                 │                 │                  │
+//	site1 100.64.0.70      │                 │                  │
+//	     └────────┬────────┘                 │                  │
+//	      isp 30.99.100.1             site3 30.99.3.1           │
+//	══════════════╧══════════════════════════╧══════════════════╧══════
+//
+// Home's LAN is routed there without a NAT at home, as ever, although its addresses
+// are private.
+//
 // Everything that a lab makes carries its name, is written to its state file
 // before it is made, and is removed by Down, also after a crash. Labs with
 // different names don't meet.

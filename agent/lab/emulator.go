@@ -30,15 +30,19 @@ const (
 // A WANSite is a place in the wide area.
 type WANSite struct {
 	Name      string         `json:"name"`
-	Namespace string         `json:"namespace"` // where its interface is made
-	Device    string         `json:"device"`    // the interface's name
-	Prefixes  []netip.Prefix `json:"prefixes"`  // the addresses that are there
+	Namespace string         `json:"namespace"`        // where its interface is made
+	Device    string         `json:"device"`           // the interface's name
+	Prefixes  []netip.Prefix `json:"prefixes"`         // the addresses that are there
+	Behind    string         `json:"behind,omitempty"` // the NAT next to it; "": it is in the open
 }
 
 // A WAN says how to make a wide area: every directed pair of sites is joined by
-// a path of the same shape, and Seed decides what chance does to packets.
+// a path of the same shape, and Seed decides what chance does to packets. NATs
+// stand where the paths end: they translate what leaves before its path, and
+// what arrives after it.
 type WAN struct {
 	Sites []WANSite `json:"sites"`
+	NATs  []WANNAT  `json:"nats,omitempty"`
 	MTU   int       `json:"mtu"` // of the sites' interfaces; whoever sets them up sees to it
 	Shape Shape     `json:"shape"`
 	Seed  uint64    `json:"seed"`
@@ -65,6 +69,8 @@ type Emulator struct {
 	scratch []byte // of MTU bytes
 
 	mu      sync.Mutex
+	gates   []gate    // the NATs
+	behind  []int     // the gate next to each site, or theOpen
 	paths   [][]Path  // from, to
 	stray   uint64    // packets to nowhere
 	flights flights   // what is on its way
@@ -77,7 +83,7 @@ type Emulator struct {
 type flight struct {
 	at     overlay.Instant // when it arrives
 	number uint64          // in order of their leaving, among those that arrive at once
-	to     int
+	to     stop
 	packet []byte
 }
 
@@ -91,6 +97,9 @@ func NewEmulator(w WAN) (*Emulator, error) {
 		start:   time.Now(),
 		rnd:     rand.New(rand.NewPCG(w.Seed, 0)),
 		scratch: make([]byte, w.MTU),
+	}
+	if err := e.makeGates(w.NATs); err != nil {
+		return nil, err
 	}
 	var err error
 	if e.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
@@ -204,12 +213,11 @@ func (e *Emulator) receive(from int) {
 
 // send puts a packet from a site on its way, or drops it.
 func (e *Emulator) send(from int, packet []byte) {
-	to := e.site(destination(packet))
-	if to < 0 || to == from {
-		e.stray++
+	to, ok := e.leave(from, packet)
+	if !ok {
 		return
 	}
-	path := &e.paths[from][to]
+	path := &e.paths[from][e.target(to, packet)]
 	f := e.take()
 	if f == nil {
 		path.refuse()
@@ -245,17 +253,21 @@ func (e *Emulator) take() *flight {
 func (e *Emulator) deliver() {
 	for now := e.now(); len(e.flights) > 0 && !now.Before(e.flights[0].at); {
 		f := heap.Pop(&e.flights).(*flight)
-		if fd := e.fds[f.to]; fd >= 0 {
-			_, _ = unix.Write(fd, f.packet)
+		if to := e.enter(f.to, f.packet); to >= 0 && e.fds[to] >= 0 {
+			_, _ = unix.Write(e.fds[to], f.packet)
 		}
 		e.free = append(e.free, f)
 	}
 }
 
-// site returns the site with the longest prefix that holds a, or -1.
-func (e *Emulator) site(a netip.Addr) int {
+// site returns the site next to a gate, or in the open, with the longest prefix
+// that holds a, or -1.
+func (e *Emulator) site(gate int, a netip.Addr) int {
 	best, bits := -1, -1
 	for i, s := range e.sites {
+		if e.gateOf(i) != gate {
+			continue
+		}
 		for _, p := range s.Prefixes {
 			if p.Contains(a) && p.Bits() > bits {
 				best, bits = i, p.Bits()

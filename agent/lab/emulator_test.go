@@ -22,24 +22,31 @@ func newBed(t *testing.T, shape Shape) bed {
 	t.Helper()
 	needRoot(t)
 	lab := labName()
-	var w WAN
+	w := WAN{MTU: 1500, Shape: shape, Seed: 1}
 	for i := range 3 {
 		name := fmt.Sprintf("s%d", i)
-		ns := namespaceName(lab, name)
+		w.Sites = append(w.Sites, WANSite{
+			Name: name, Namespace: namespaceName(lab, name), Device: "wan0",
+			Prefixes: []netip.Prefix{netip.MustParsePrefix(address(i) + "/32")},
+		})
+	}
+	return startBed(t, w)
+}
+
+// startBed makes the sites' namespaces and runs the emulator; a site's address
+// is its first prefix's.
+func startBed(t *testing.T, w WAN) bed {
+	t.Helper()
+	for _, site := range w.Sites {
 		t.Cleanup(func() {
-			if err := removeNamespace(ns); err != nil {
+			if err := removeNamespace(site.Namespace); err != nil {
 				t.Error(err)
 			}
 		})
-		if err := addNamespace(ns); err != nil {
+		if err := addNamespace(site.Namespace); err != nil {
 			t.Fatal(err)
 		}
-		w.Sites = append(w.Sites, WANSite{
-			Name: name, Namespace: ns, Device: "wan0",
-			Prefixes: []netip.Prefix{netip.MustParsePrefix(address(i) + "/24")},
-		})
 	}
-	w.MTU, w.Shape, w.Seed = 1500, shape, 1
 	e, err := NewEmulator(w)
 	if err != nil {
 		t.Fatal(err)
@@ -53,14 +60,14 @@ func newBed(t *testing.T, shape Shape) bed {
 			t.Error(err)
 		}
 	})
-	for i, site := range w.Sites {
+	for _, site := range w.Sites {
 		s, err := openSpace(site.Namespace)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer s.Close()
 		if err := errors.Join(
-			s.wan("wan0", w.MTU, netip.MustParsePrefix(address(i)+"/32")),
+			s.wan("wan0", w.MTU, site.Prefixes[0]),
 			s.defaultRoute("wan0", netip.Addr{}),
 		); err != nil {
 			t.Fatal(err)
@@ -144,7 +151,7 @@ func (b bed) tcp(t *testing.T, from, to int, n int64) float64 {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	target := &net.TCPAddr{IP: net.ParseIP(address(to)), Port: l.Addr().(*net.TCPAddr).Port}
+	target := &net.TCPAddr{IP: b.sites[to].Prefixes[0].Addr().AsSlice(), Port: l.Addr().(*net.TCPAddr).Port}
 	sent := make(chan error, 1)
 	go func() {
 		sent <- inNamespace(b.namespace(from), func() error {

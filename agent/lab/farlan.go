@@ -109,26 +109,44 @@ func (l *Lab) ready(ctx context.Context, site string) (agentStatus, error) {
 	return s, err
 }
 
-// startHome starts home's agent and returns the one address that the others
+// startFirst starts the first agent and returns the one address that the others
 // get to know.
-func (l *Lab) startHome(ctx context.Context) (string, error) {
-	proxy, err := l.host("home-proxy")
+func (l *Lab) startFirst(ctx context.Context) (string, error) {
+	h, address, err := l.first()
 	if err != nil {
 		return "", err
 	}
-	if _, err = l.startAgent(proxy, ""); err != nil {
+	if _, err = l.startAgent(h, ""); err != nil {
 		return "", err
 	}
-	s, err := l.ready(ctx, homeSite)
+	s, err := l.ready(ctx, h.Site)
 	if err != nil {
 		return "", err
 	}
 	for _, a := range s.Listen {
-		if ip, ok := addressIn(a); ok && ip == proxy.Address {
+		if ip, ok := addressIn(a); ok && ip == address {
 			return a, nil
 		}
 	}
-	return "", fmt.Errorf("home's agent does not say that it listens on %v, only on %v", proxy.Address, s.Listen)
+	return "", fmt.Errorf("%s's agent does not say that it listens on %v, only on %v", h.Site, address, s.Listen)
+}
+
+// first returns the host whose agent the others join by, and where: home, or in
+// a lab with NATs a far site with a public address if there is one.
+func (l *Lab) first() (Host, netip.Addr, error) {
+	nats, err := planNATs(l.Options)
+	if err != nil {
+		return Host{}, netip.Addr{}, err
+	}
+	if len(l.Options.NATs) > 0 {
+		for _, h := range l.Hosts {
+			if h.Kind == KindFar && nats.behind[h.Site] == "" {
+				return h, h.WAN, nil
+			}
+		}
+	}
+	proxy, err := l.host("home-proxy")
+	return proxy, proxy.Address, err
 }
 
 // addressIn returns the IP address that a multiaddr begins with.
@@ -141,15 +159,16 @@ func addressIn(multiaddr string) (netip.Addr, bool) {
 	return ip, err == nil
 }
 
-// startFar starts the far sites' agents and waits until all are ready.
-func (l *Lab) startFar(ctx context.Context, bootstrap string) error {
-	far := l.hosts(func(h Host) bool { return h.Kind == KindFar })
-	for _, h := range far {
+// startOthers starts the agents that were not started yet and waits until all
+// are ready.
+func (l *Lab) startOthers(ctx context.Context, bootstrap string) error {
+	others := l.hosts(func(h Host) bool { return h.hasAgent() && l.process(agentName(h.Site)) == nil })
+	for _, h := range others {
 		if _, err := l.startAgent(h, bootstrap); err != nil {
 			return err
 		}
 	}
-	for _, h := range far {
+	for _, h := range others {
 		if _, err := l.ready(ctx, h.Site); err != nil {
 			return err
 		}

@@ -333,7 +333,7 @@ func TestPlan(t *testing.T) {
 	for address, want := range map[string]int{
 		"192.168.77.3": 0, "10.99.0.1": 0, "10.99.3.1": 3, "10.99.4.1": -1, "8.8.8.8": -1, "224.0.0.251": -1,
 	} {
-		if got := e.site(netip.MustParseAddr(address)); got != want {
+		if got := e.site(theOpen, netip.MustParseAddr(address)); got != want {
 			t.Errorf("%s is at site %d, want %d", address, got, want)
 		}
 	}

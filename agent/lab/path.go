@@ -63,7 +63,7 @@ const (
 // instants and the random source that it is given.
 type Path struct {
 	Shape
-	Packets, Bytes uint64        // that arrived, or will
+	Packets, Bytes uint64        // that arrived, or will; a NAT may stand behind the path
 	Dropped        [drops]uint64 // by reason
 
 	free overlay.Instant // when the wire has sent what is queued

@@ -42,6 +42,7 @@ type Options struct {
 	QEMU     bool   `json:"qemu"`  // virtual machines are QEMU guests
 	MTU      int    `json:"mtu"`   // of the wide-area interfaces
 	Shape    Shape  `json:"shape"` // of every path
+	NATs     []NAT  `json:"nats,omitempty"`
 	LogLevel string `json:"log_level"`
 	Binary   string `json:"binary"` // the farlan program
 }
@@ -85,6 +86,8 @@ func (o Options) Validate() error {
 		errs = append(errs, fmt.Errorf("folder %s: sockets in it would have names that are too long: %d bytes, not %d", o.Dir, maxDir, len(o.Dir)))
 	}
 	errs = append(errs, WAN{MTU: o.MTU, Shape: o.Shape}.Validate())
+	_, err := planNATs(o)
+	errs = append(errs, err)
 	return errors.Join(errs...)
 }
 
@@ -138,11 +141,13 @@ func siteName(i int) string {
 	return fmt.Sprintf("site%d", i)
 }
 
-// plan returns the hosts of a lab, each after those that it hangs on.
+// plan returns the hosts of a lab, whose options are valid, each after those
+// that it hangs on.
 func plan(o Options) []Host {
+	nats, _ := planNATs(o)
 	hosts := []Host{
 		{Name: "wan", Kind: KindWAN},
-		{Name: "home-router", Kind: KindRouter, Site: homeSite, WAN: wanAddress(0)},
+		{Name: "home-router", Kind: KindRouter, Site: homeSite, WAN: nats.address[homeSite]},
 		{Name: "dhcp", Kind: KindDHCP, Site: homeSite, MAC: mac(0, 2), Address: dhcpIP},
 		{Name: "home-proxy", Kind: KindProxy, Site: homeSite, MAC: mac(0, 3), Address: proxyIP},
 		{Name: "host-a", Kind: KindHost, Site: homeSite, MAC: mac(0, 10), Address: hostAIP},
@@ -150,7 +155,7 @@ func plan(o Options) []Host {
 	}
 	for i := 1; i < o.Sites; i++ {
 		site := siteName(i)
-		hosts = append(hosts, Host{Name: site, Kind: KindFar, Site: site, WAN: wanAddress(i)})
+		hosts = append(hosts, Host{Name: site, Kind: KindFar, Site: site, WAN: nats.address[site]})
 		for j := 1; j <= o.VMs; j++ {
 			kind := KindVM
 			if o.QEMU {
@@ -175,13 +180,20 @@ func mac(site, host int) string {
 
 // wideArea returns the wide area that joins a lab's sites.
 func wideArea(o Options, hosts []Host) WAN {
-	w := WAN{MTU: o.MTU, Shape: o.Shape, Seed: 1}
+	nats, _ := planNATs(o)
+	w := WAN{NATs: nats.gates, MTU: o.MTU, Shape: o.Shape, Seed: 1}
 	for _, h := range hosts {
 		if !h.WAN.IsValid() {
 			continue
 		}
-		prefix, _ := h.WAN.Prefix(24)
-		site := WANSite{Name: h.Site, Namespace: h.Namespace, Device: "wan0", Prefixes: []netip.Prefix{prefix}}
+		bits := 24
+		if len(o.NATs) > 0 { // others may be in the same network
+			bits = 32
+		}
+		prefix, _ := h.WAN.Prefix(bits)
+		site := WANSite{
+			Name: h.Site, Namespace: h.Namespace, Device: "wan0", Prefixes: []netip.Prefix{prefix}, Behind: nats.behind[h.Site],
+		}
 		if h.Site == homeSite {
 			site.Prefixes = append(site.Prefixes, lan)
 		}

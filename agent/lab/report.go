@@ -17,6 +17,7 @@ type report struct {
 	Hosts         []hostReport    `json:"hosts"`
 	Processes     []processReport `json:"processes"`
 	Agents        []agentReport   `json:"agents"`
+	NATs          []natReport     `json:"nats,omitempty"` // of a lab with NATs
 }
 
 type hostReport struct {
@@ -64,6 +65,7 @@ func (l *Lab) report(ctx context.Context) report {
 	for _, p := range l.Processes {
 		r.Processes = append(r.Processes, processReport{p.Name, p.Host, p.PID, p.alive(), p.Log})
 	}
+	r.NATs = l.reportNATs(ctx)
 	return r
 }
 
@@ -118,6 +120,7 @@ func (r report) print(w io.Writer) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", or(h.Site), h.Name, h.Kind, address, or(h.WAN), or(h.Namespace))
 	}
+	printNATs(t, r.NATs)
 	fmt.Fprintln(t, "\nAGENT\tSTATE\tPEERS UP")
 	for _, a := range r.Agents {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", a.Name, or(a.State), or(a.Peers))
@@ -176,7 +179,7 @@ func (l *Lab) role(h Host) string {
 	case KindDHCP:
 		return "DHCP server"
 	case KindProxy, KindFar:
-		return "agent " + h.Site
+		return "agent " + h.Site + l.natOf(h.Site)
 	case KindGuest:
 		return "QEMU guest"
 	case KindVM:

@@ -64,11 +64,11 @@ func (l *Lab) build(ctx context.Context, say func(string)) error {
 	if _, err := l.makeKey(ctx); err != nil {
 		return err
 	}
-	bootstrap, err := l.startHome(ctx)
+	bootstrap, err := l.startFirst(ctx)
 	if err != nil {
 		return err
 	}
-	if err := l.startFar(ctx, bootstrap); err != nil {
+	if err := l.startOthers(ctx, bootstrap); err != nil {
 		return err
 	}
 	say("the far sites' virtual machines")
