@@ -170,6 +170,9 @@ func TestPorts(t *testing.T) {
 	if c := n.out(udp(bob, a1, "x")); c != first {
 		t.Errorf("a port that is free again is not taken: %v", c)
 	}
+	if len(n.inside) != 2 || len(n.outside) != 2 {
+		t.Errorf("%d mappings from inside, %d from outside: the port's last one is left", len(n.inside), len(n.outside))
+	}
 
 	n = newBench(t, Config{Mapping: AddressAndPortDependent, Ports: Sequential})
 	for i, to := range []string{a1, a2, b1} {
