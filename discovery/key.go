@@ -1,19 +1,16 @@
 // Package discovery knows who is in the network and how to reach them: the
-// network key and what is derived from it, the records in which members
-// describe themselves, and the replication of those records over control
-// connections. It is pure: time, randomness and messages are arguments, nothing
+// network key and what is derived from it, the credentials that make members of a
+// signed network, the records in which members describe themselves, and the
+// replication of those records over control connections. It is pure: time, randomness and messages are arguments, nothing
 // starts a goroutine, and equal inputs give equal outcomes. The connections
 // themselves are in discovery/p2p.
 package discovery
 
 import (
-	"bytes"
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base32"
-	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -24,32 +21,27 @@ import (
 )
 
 // A NetworkKey is the secret that all members of a network hold; who holds it
-// is a member. The zero NetworkKey is no network's and is never parsed.
+// is a member, in a simple network: see Network. The zero NetworkKey is no network's and is never parsed.
 //
-// Its text form is one line: "farlan-key-1-" and 48 characters of unpadded
-// base64url, which hold the 32 key bytes and the first 4 bytes of
-// SHA-256("farlan network key 1" ‖ key), so that a typing mistake is found.
+// Its text form is one line: "farlan-key-1-" and 48 characters, which hold the
+// key's bytes and a checksum with the label "farlan network key 1"; see form.
 //
 // Printing or logging a NetworkKey shows its fingerprint only; Text is the one
 // way to the secret.
 type NetworkKey [32]byte
 
 const (
-	keyPrefix     = "farlan-key-1-"
-	keyLabel      = "farlan network key 1"
-	keySumLen     = 4
-	keyTextLength = 48 // base64 of 32 + 4 bytes
+	keyPrefix = "farlan-key-1-"
+	keyLabel  = "farlan network key 1"
 )
 
-// The ways in which a text is not a network key. None quotes the text: it may
-// be nearly the secret.
+var keyForm = form{what: "network key", prefix: keyPrefix, label: keyLabel, size: len(NetworkKey{})}
+
+// The ways in which a text is not a network key, besides those of form.
 var (
-	errKeyEmpty  = errors.New("network key: nothing there but white space and comments; `farlan key new` makes one")
-	errKeyMany   = errors.New("network key: more than one line that is not a comment; want exactly one key")
-	errKeyPrefix = errors.New("network key: it must start with " + keyPrefix)
-	errKeyChars  = errors.New("network key: it has characters other than A–Z, a–z, 0–9, - and _")
-	errKeySum    = errors.New("network key: the checksum does not match: a character is wrong; copy it again")
-	errKeyZero   = errors.New("network key: all its bytes are zero; `farlan key new` makes a proper one")
+	errKeyEmpty = errors.New("network key: nothing there but white space and comments; `farlan key new` makes one")
+	errKeyMany  = errors.New("network key: more than one line that is not a comment; want exactly one key")
+	errKeyZero  = errors.New("network key: all its bytes are zero; `farlan key new` makes a proper one")
 )
 
 // NewNetworkKey returns a new key made of 32 bytes of rand, which must be a
@@ -69,55 +61,29 @@ func NewNetworkKey(rand io.Reader) (NetworkKey, error) {
 // that start with '#' are ignored. Errors say what is wrong and never show the
 // text.
 func ParseNetworkKey(text []byte) (NetworkKey, error) {
-	var line []byte
-	for l := range bytes.Lines(text) {
-		l = bytes.TrimSpace(l)
-		switch {
-		case len(l) == 0 || l[0] == '#':
-		case line != nil:
-			return NetworkKey{}, errKeyMany
-		default:
-			line = l
-		}
-	}
-	if line == nil {
+	switch lines := content(text); len(lines) {
+	case 0:
 		return NetworkKey{}, errKeyEmpty
+	case 1:
+		return parseNetworkKeyLine(lines[0])
 	}
-	body, ok := bytes.CutPrefix(line, []byte(keyPrefix))
-	if !ok {
-		return NetworkKey{}, errKeyPrefix
+	return NetworkKey{}, errKeyMany
+}
+
+func parseNetworkKeyLine(line []byte) (NetworkKey, error) {
+	raw, err := keyForm.parse(line)
+	if err != nil {
+		return NetworkKey{}, err
 	}
-	if len(body) != keyTextLength {
-		return NetworkKey{}, fmt.Errorf("network key: %d characters after %s, want %d", len(body), keyPrefix, keyTextLength)
-	}
-	var raw [keyTextLength]byte
-	n, err := base64.RawURLEncoding.Strict().Decode(raw[:], body)
-	var k NetworkKey
-	if err != nil || n != len(k)+keySumLen {
-		return NetworkKey{}, errKeyChars
-	}
-	copy(k[:], raw[:])
-	sum := k.sum()
-	if subtle.ConstantTimeCompare(sum[:], raw[len(k):n]) == 0 {
-		return NetworkKey{}, errKeySum
-	}
+	k := NetworkKey(raw)
 	if k.IsZero() {
 		return NetworkKey{}, errKeyZero
 	}
 	return k, nil
 }
 
-func (k NetworkKey) sum() [keySumLen]byte {
-	h := sha256.Sum256(append([]byte(keyLabel), k[:]...))
-	return [keySumLen]byte(h[:])
-}
-
 // Text returns the secret text form, one line with its line feed.
-func (k NetworkKey) Text() []byte {
-	sum := k.sum()
-	b := base64.RawURLEncoding.AppendEncode([]byte(keyPrefix), append(k[:], sum[:]...))
-	return append(b, '\n')
-}
+func (k NetworkKey) Text() []byte { return append(keyForm.text(k[:]), '\n') }
 
 // IsZero says whether k is no network's key.
 func (k NetworkKey) IsZero() bool { return k == NetworkKey{} }
