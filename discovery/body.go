@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,7 +33,10 @@ const (
 //	      session key, 32 bytes
 //	      number of addresses
 //	      addresses: 4 or 6, then 4 or 16 bytes, then the port, big endian
-//	      anything further is ignored: later versions append fields here
+//	      credential, in signed networks: length, 2 bytes big endian, and as many
+//	      bytes; if it isn't all there, there is none
+//	      anything further is ignored: later versions append fields here, after a
+//	      credential of length 0 in simple networks
 type Member struct {
 	Name       string           // 1 to MaxName bytes, printable, no white space
 	SessionKey [32]byte         // static X25519 public key of the agent's sessions
@@ -40,6 +44,9 @@ type Member struct {
 	// Left says that the agent left in order. The record still lasts as long as
 	// any: were it forgotten earlier, an older one could come back.
 	Left bool
+	// Credential is the agent's in a signed network, encoded, at most
+	// MaxCredential bytes; nil if there is none. What it says isn't checked here.
+	Credential []byte
 }
 
 const memberLeft = 1
@@ -91,6 +98,13 @@ func (m Member) Append(b []byte) ([]byte, error) {
 		b = append(b, a.Addr().AsSlice()...)
 		b = binary.BigEndian.AppendUint16(b, a.Port())
 	}
+	if len(m.Credential) > MaxCredential {
+		return nil, fmt.Errorf("member %q: credential of %d bytes", m.Name, len(m.Credential))
+	}
+	if len(m.Credential) > 0 {
+		b = binary.BigEndian.AppendUint16(b, uint16(len(m.Credential)))
+		b = append(b, m.Credential...)
+	}
 	return b, nil
 }
 
@@ -119,7 +133,21 @@ func ParseMember(b []byte) (Member, error) {
 		m.Addrs = append(m.Addrs, a)
 		b = rest
 	}
+	m.Credential = cutCredential(b)
 	return m, nil
+}
+
+// cutCredential returns the credential at the start of what follows the
+// addresses, nil if there is none.
+func cutCredential(b []byte) []byte {
+	if len(b) < 2 {
+		return nil
+	}
+	n := int(binary.BigEndian.Uint16(b))
+	if n == 0 || n > MaxCredential || n > len(b)-2 {
+		return nil
+	}
+	return bytes.Clone(b[2 : 2+n])
 }
 
 // cutAddr reads the address at the start of b and returns what follows it.

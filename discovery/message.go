@@ -28,6 +28,8 @@ const MaxMessage = 64 << 10
 //	3 offer     stamps: what the sender has got and the receiver may ask for
 //	4 request   keys: what the sender wants to have
 //	5 record    a record, see Record
+//	6 claim     in signed networks: the credential by which an agent has a one-time
+//	            invite that another agent's record claims, see Claims
 //
 // A key is an origin (32 bytes) and a kind (1 byte); a stamp is a key, the
 // record's version (8 bytes) and the first 8 bytes of the SHA-256 of its
@@ -46,6 +48,7 @@ const (
 	sectionOffer
 	sectionRequest
 	sectionRecord
+	sectionClaim
 )
 
 var errMalformed = errors.New("malformed message")

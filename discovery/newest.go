@@ -21,10 +21,10 @@ func newer(a, b Record) bool {
 // signature, nil if there is none. An own record from the future is taken from
 // others, who believe it: publishing above it is the way back to be heard.
 func (s *Store) refusal(now overlay.Instant, r Record, fromNeighbour bool) *uint64 {
-	unix := int64(now) / int64(time.Second)
-	ahead := r.Version > uint64(max(0, now.Add(maxAhead))) || r.Expires > unix+int64((RecordLifetime+maxAhead)/time.Second)
+	last := unix(now) + int64((RecordLifetime+maxAhead)/time.Second)
+	ahead := r.Version > uint64(max(0, now.Add(maxAhead))) || r.Expires > last && r.Kind != KindAdmin
 	switch {
-	case r.Expires <= unix:
+	case r.Expires <= unix(now):
 		return &s.counters.Expired
 	case ahead && (!fromNeighbour || r.Origin != s.self):
 		return &s.counters.Ahead
@@ -37,7 +37,7 @@ func (s *Store) refusal(now overlay.Instant, r Record, fromNeighbour bool) *uint
 }
 
 // room says whether the limits leave room for r, after dropping what expired if
-// they don't.
+// they don't. There is always room for the admin's statement.
 func (s *Store) room(now overlay.Instant, r Record) bool {
 	fits := func() bool {
 		size := s.bytes + len(r.encoded)
@@ -46,7 +46,7 @@ func (s *Store) room(now overlay.Instant, r Record) bool {
 		}
 		return size <= s.limits.Bytes && (s.origins[r.Origin] != nil || s.originRoom(r.Origin))
 	}
-	if fits() {
+	if r.Kind == KindAdmin || fits() {
 		return true
 	}
 	s.expire(now)
@@ -54,13 +54,16 @@ func (s *Store) room(now overlay.Instant, r Record) bool {
 }
 
 // originRoom says whether one more origin may come; there is always room for
-// self.
+// self and the admin.
 func (s *Store) originRoom(id overlay.AgentID) bool {
 	others := len(s.origins)
 	if s.origins[s.self] != nil {
 		others--
 	}
-	return id == s.self || others < s.limits.Origins
+	if s.members != nil && s.origins[overlay.AgentID(s.members.admin)] != nil {
+		others--
+	}
+	return id == s.self || s.members.isAdmin(id) || others < s.limits.Origins
 }
 
 // put makes the verified r, whose encoding the store keeps, the newest of k.
@@ -82,12 +85,13 @@ func (s *Store) put(now overlay.Instant, k key, r Record) {
 	s.entries[k] = e
 	s.bytes += len(r.encoded)
 	s.mix(e.sum)
-	s.origins[k.origin].pay(now)
+	s.origins[k.origin].updates.pay(now, updateEvery, updateBurst)
 	s.nextExpiry = min(s.nextExpiry, expiry(r))
 	if k.origin == s.self {
 		s.own = max(s.own, r.Version)
 	}
 	s.change(Change{Origin: k.origin, Kind: k.kind})
+	s.enact(now, e)
 }
 
 // forget takes e out of the sums.
@@ -112,22 +116,28 @@ func (s *Store) change(c Change) {
 	s.changes = append(s.changes, c)
 }
 
-// expire drops the records whose time is over.
+// expire drops the records whose time is over, and in a signed network all of
+// origins that are no members any more.
 func (s *Store) expire(now overlay.Instant) {
 	s.nextExpiry = math.MaxInt64
+	var last Change // that tells of a record that goes
 	s.order = slices.DeleteFunc(s.order, func(k key) bool {
 		e := s.entries[k]
-		at := expiry(e.record)
-		if at > now {
-			s.nextExpiry = min(s.nextExpiry, at)
+		until, cause := s.lasts(now, k, e)
+		if until > now {
+			s.nextExpiry = min(s.nextExpiry, until)
 			return false
+		}
+		if k.origin == last.Origin && cause == nil { // the member record went first
+			cause = last.Cause
 		}
 		s.forget(e)
 		delete(s.entries, k)
 		if s.origins[k.origin].records--; s.origins[k.origin].records == 0 {
 			delete(s.origins, k.origin)
 		}
-		s.change(Change{Origin: k.origin, Kind: k.kind, Gone: true})
+		last = Change{Origin: k.origin, Kind: k.kind, Gone: true, Cause: cause}
+		s.change(last)
 		return true
 	})
 }

@@ -20,6 +20,8 @@ const (
 	MaxMemberBody = 4 << 10
 	// MaxLinksBody is the longest body of a KindLinks record, in bytes.
 	MaxLinksBody = 48 << 10
+	// MaxAdminBody is the longest body of a KindAdmin record, in bytes.
+	MaxAdminBody = 48 << 10
 	// MaxRecord is the longest encoded record, in bytes.
 	MaxRecord = recordHeaderLen + MaxLinksBody + ed25519.SignatureSize
 )
@@ -32,6 +34,7 @@ const (
 	_          Kind = iota
 	KindMember      // who the agent is and where it can be reached: Member
 	KindLinks       // whom it exchanges datagrams with: Links
+	KindAdmin       // what the admin of a signed network says: Statement
 )
 
 // maxBody returns the bound of the kind's body, 0 for an unknown kind.
@@ -41,6 +44,8 @@ func (k Kind) maxBody() int {
 		return MaxMemberBody
 	case KindLinks:
 		return MaxLinksBody
+	case KindAdmin:
+		return MaxAdminBody
 	}
 	return 0
 }
@@ -52,6 +57,8 @@ func (k Kind) String() string {
 		return "member"
 	case KindLinks:
 		return "links"
+	case KindAdmin:
+		return "admin"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -178,6 +185,8 @@ func (r *Record) verify(context [32]byte) error {
 		_, err = ParseMember(r.Body)
 	case KindLinks:
 		_, err = ParseLinks(r.Body)
+	case KindAdmin:
+		_, err = ParseStatement(r.Body)
 	}
 	if err != nil {
 		return fmt.Errorf("%s of %s: %w", r.Kind, r.Origin.Short(), err)

@@ -24,6 +24,7 @@ func (s *Store) Receive(now overlay.Instant, from overlay.AgentID, msg []byte) e
 		return nil
 	case errors.Is(err, ErrSignature):
 		s.counters.Signature++
+	case errors.Is(err, ErrCredential): // counted
 	default:
 		s.counters.Malformed++
 	}
@@ -56,6 +57,8 @@ func (s *Store) receive(now overlay.Instant, n *neighbour, msg []byte) error {
 			err = s.receiveRequest(n, body)
 		case sectionRecord:
 			err = s.receiveRecord(now, n, body)
+		case sectionClaim:
+			err = s.receiveClaim(now, n, body)
 		default:
 			s.counters.Unknown++
 		}
@@ -137,7 +140,7 @@ func (s *Store) consider(now overlay.Instant, n *neighbour, t stamp) {
 	}
 	ahead := t.version > uint64(max(0, now.Add(maxAhead))) && t.origin != s.self
 	o := s.origins[t.origin]
-	if t.kind.maxBody() == 0 || ahead || !o.allow(now) || o == nil && !s.originRoom(t.origin) {
+	if !s.wants(t.key) || ahead || !o.allow(now) || o == nil && !s.originRoom(t.origin) {
 		return
 	}
 	if at, ok := s.asked[t.key]; ok && at <= now && now.Sub(at) < askAgain {
@@ -166,7 +169,7 @@ func (s *Store) receiveRequest(n *neighbour, body []byte) error {
 // receiveRecord takes a record, cheap checks first.
 func (s *Store) receiveRecord(now overlay.Instant, n *neighbour, b []byte) error {
 	r, err := decodeRecord(b)
-	if errors.Is(err, ErrUnknownRecord) {
+	if errors.Is(err, ErrUnknownRecord) || err == nil && !s.knows(r.Kind) {
 		s.counters.Unknown++
 		return nil
 	} else if err != nil {
@@ -185,14 +188,21 @@ func (s *Store) receiveRecord(now overlay.Instant, n *neighbour, b []byte) error
 		}
 		return nil
 	}
-	if count := s.refusal(now, r, true); count != nil {
+	count := s.suspect(now, n, k)
+	if count == nil {
+		count = s.refusal(now, r, true)
+	}
+	if count != nil {
 		*count++
 		return nil
 	}
-	if err := r.verify(s.context); err != nil {
-		return err
+	if verr := r.verify(s.context); verr != nil {
+		return verr
 	}
 	r.setEncoded(bytes.Clone(b))
+	if ok, err := s.admit(now, n, r); !ok {
+		return err
+	}
 	s.put(now, k, r)
 	// What we had to ask for isn't news: the others likely have it.
 	s.spread(k, n, asked)
@@ -239,6 +249,7 @@ func (s *Store) flush(n *neighbour, p *packer) {
 	list(p, sectionOffer, stampLen, s.stamps(n.offers), func(b []byte, t stamp) []byte { return t.append(b) })
 	list(p, sectionRequest, keyLen, n.requests, func(b []byte, k key) []byte { return k.append(b) })
 	n.offers, n.requests = n.offers[:0], n.requests[:0]
+	s.packEvidence(n, p)
 
 	p.sent = 0
 	done := 0
@@ -255,6 +266,17 @@ func (s *Store) flush(n *neighbour, p *packer) {
 	}
 	n.records = append(n.records[:0], n.records[done:]...)
 	p.flush()
+}
+
+// packEvidence writes who has the invites that n is to be told of.
+func (s *Store) packEvidence(n *neighbour, p *packer) {
+	for _, serial := range n.evidence {
+		if c, ok := s.members.claims.Evidence(serial); ok {
+			p.begin(sectionClaim, len(c.raw))
+			p.buf = append(p.buf, c.raw...)
+		}
+	}
+	n.evidence = n.evidence[:0]
 }
 
 // packDigest writes all stamps, in as many sections as it takes, which together

@@ -14,7 +14,8 @@ import (
 // Limits bounds what a Store holds. A zero field takes its default.
 type Limits struct {
 	// Origins is how many other agents are remembered, by default 4,096. When
-	// there are more, expired ones go first; then new ones are refused.
+	// there are more, expired ones go first; then new ones are refused. In a
+	// signed network as many one-time invites and one more can be in use.
 	Origins int
 	// Bytes is how long all records together may be, by default 64 MB. A record
 	// that goes beyond is refused.
@@ -59,6 +60,15 @@ type Counters struct {
 	Unknown   uint64 // messages, sections and records of a newer version
 	Malformed uint64 // messages and records that can't be read
 	Stranger  uint64 // messages of somebody who isn't connected
+
+	// Of signed networks only:
+	Uncertified uint64 // records and claims without a credential that goes back to the admin
+	NotYet      uint64 // records whose credential begins in the future
+	Lapsed      uint64 // records whose credential is over
+	Incomplete  uint64 // records whose credential lacks the receipt of a one-time invite
+	Revoked     uint64 // records of revoked agents and of members by revoked invites
+	Superseded  uint64 // records and claims of agents whose one-time invite is another's
+	Memberless  uint64 // records of agents without a member record
 }
 
 // A Change tells that the newest record of an origin and kind is another one
@@ -66,7 +76,11 @@ type Counters struct {
 type Change struct {
 	Origin overlay.AgentID
 	Kind   Kind
-	Gone   bool // the record expired
+	Gone   bool // the record expired, or Cause
+	// Cause is not nil if the origin is no member of the signed network any more:
+	// ErrRevoked, ErrSuperseded or ErrLapsed, wrapped. Its sessions and
+	// connections must end.
+	Cause error
 }
 
 // A Store holds the newest record of every agent and kind and replicates it
@@ -98,6 +112,8 @@ type Store struct {
 	nextExpiry overlay.Instant
 	nextGossip overlay.Instant
 	counters   Counters
+
+	members *membership // nil in a simple network
 }
 
 // An entry is the newest record of a key.
@@ -105,6 +121,8 @@ type entry struct {
 	record Record
 	sum    [32]byte // SHA-256 of the encoding
 	member Member   // the body, if the kind is KindMember
+	// credential is the member's, parsed, in a signed network.
+	credential Credential
 }
 
 func (e *entry) stamp(k key) stamp { return stamp{k, e.record.Version, [8]byte(e.sum[:8])} }
@@ -112,19 +130,12 @@ func (e *entry) stamp(k key) stamp { return stamp{k, e.record.Version, [8]byte(e
 // An origin is somebody of whom there is a record.
 type origin struct {
 	records int
-	// paid is the instant up to which the origin's updates are accounted for,
-	// each with updateEvery: a token bucket as one number (GCRA, ITU-T I.371).
-	paid overlay.Instant
+	updates pace
 }
 
 // allow says whether the origin may renew a record now.
 func (o *origin) allow(now overlay.Instant) bool {
-	return o == nil || o.paid.Sub(now) <= (updateBurst-1)*updateEvery
-}
-
-func (o *origin) pay(now overlay.Instant) {
-	// The upper bound matters only after the clock jumped back.
-	o.paid = min(max(o.paid, now), now.Add((updateBurst-1)*updateEvery)).Add(updateEvery)
+	return o == nil || o.updates.allow(now, updateEvery, updateBurst)
 }
 
 // A neighbour is a connected agent and what it is to be sent.
@@ -136,6 +147,8 @@ type neighbour struct {
 	offers   keySet          // stamps of these
 	requests keySet          // requests for these
 	records  keySet          // these records
+	evidence []Serial        // who has these invites, at most maxEvidence
+	refused  pace            // records refused for their credential
 }
 
 // NewStore returns an empty store of the agent self. seed makes its random
@@ -170,11 +183,20 @@ func (s *Store) OwnVersion() uint64 { return s.own }
 
 // Publish makes r, signed by self, the newest record of its kind and sends it
 // to all neighbours. A record of another agent or one that isn't newer than what
-// is there changes nothing and is counted as stale.
+// is there changes nothing and is counted as stale. In a signed network self
+// must be a member, too, by the same rules as everybody; else the refusal is
+// counted. After another credential publish the member record first.
 func (s *Store) Publish(now overlay.Instant, r Record) {
 	k := key{r.Origin, r.Kind}
 	if old := s.entries[k]; r.Origin != s.self || r.encoded == nil || old != nil && !newer(r, old.record) {
 		s.counters.Stale++
+		return
+	}
+	if count := s.suspect(now, nil, k); count != nil {
+		*count++
+		return
+	}
+	if ok, _ := s.admit(now, nil, r); !ok {
 		return
 	}
 	s.put(now, k, r)
@@ -274,11 +296,11 @@ func (s *Store) Links(id overlay.AgentID) ([]Link, bool) {
 }
 
 // Origins returns the agents of whom there is any record, self included if so,
-// in ascending order.
+// in ascending order. The admin of a signed network is none.
 func (s *Store) Origins() []overlay.AgentID {
 	out := make([]overlay.AgentID, 0, len(s.origins))
 	for _, k := range s.order {
-		if len(out) == 0 || out[len(out)-1] != k.origin {
+		if !s.members.isAdmin(k.origin) && (len(out) == 0 || out[len(out)-1] != k.origin) {
 			out = append(out, k.origin)
 		}
 	}
@@ -310,7 +332,7 @@ func (s *Store) Dump(kinds ...Kind) [][]byte {
 func (s *Store) Load(now overlay.Instant, raw [][]byte) (bad int) {
 	for _, b := range raw {
 		r, err := decodeRecord(bytes.Clone(b))
-		if err != nil {
+		if err != nil || !s.knows(r.Kind) {
 			bad++
 			continue
 		}
@@ -318,12 +340,22 @@ func (s *Store) Load(now overlay.Instant, raw [][]byte) (bad int) {
 		if old := s.entries[k]; old != nil && !newer(r, old.record) {
 			continue
 		}
-		if count := s.refusal(now, r, false); count != nil {
+		count := s.suspect(now, nil, k)
+		if count == nil {
+			count = s.refusal(now, r, false)
+		}
+		if count != nil {
 			*count++
 			continue
 		}
 		if r.verify(s.context) != nil {
 			bad++
+			continue
+		}
+		if ok, err := s.admit(now, nil, r); !ok {
+			if err != nil {
+				bad++
+			}
 			continue
 		}
 		s.put(now, k, r)
