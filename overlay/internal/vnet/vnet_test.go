@@ -113,7 +113,7 @@ func FuzzParse(f *testing.F) {
 		if !ok {
 			return
 		}
-		if !h.Set(&overlay.Frame{Head: frame, Offload: o}, 1<<16) {
+		if !h.Set(&overlay.Frame{Head: frame, Offload: o}, 1<<17) {
 			t.Errorf("%+v was read and can't be written", o)
 		}
 	})
