@@ -80,13 +80,14 @@ const (
 	DropTransit           // from an agent for a station of another agent
 	DropStorm             // over the flood rate
 	DropEcho              // one of the overlay's own frames that came back by a LAN
+	DropBeacon            // a beacon on a physical LAN, which is for that link only
 	verdicts
 )
 
 var verdictNames = [verdicts]string{
 	ToPlace: "forwarded", Flood: "flooded", DropShort: "short", DropSource: "bad source",
 	DropLinkLocal: "link-local", DropSame: "same side", DropTransit: "transit",
-	DropStorm: "storm", DropEcho: "echo",
+	DropStorm: "storm", DropEcho: "echo", DropBeacon: "beacon",
 }
 
 // String returns the name under which the verdict is counted.
@@ -126,6 +127,8 @@ func (s *Switch) Forward(now Instant, from Place, frame []byte, source *Source) 
 		return 0, DropLinkLocal
 	case s.echo(now, from, src), slices.Contains(s.Own, src):
 		return 0, DropEcho
+	case dst.Group() && s.isLAN(from) && isBeacon(dst, frame):
+		return 0, DropBeacon
 	}
 	s.Stations.Learn(now, src, from)
 	if !dst.Group() {

@@ -1,6 +1,8 @@
 package overlay
 
 import (
+	"encoding/binary"
+	"slices"
 	"testing"
 	"time"
 )
@@ -224,6 +226,49 @@ func TestAgentID(t *testing.T) {
 	for _, s := range []string{"", "12D3KooW", "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N", "0OIl", id.String() + "1"} {
 		if a, err := ParseAgentID(s); err == nil {
 			t.Errorf("ParseAgentID(%q) = %v", s, a)
+		}
+	}
+}
+
+// A beacon on a physical LAN is for the agents there: it isn't carried to other
+// LANs. Guests' own are their business, and so is all else that is sent to a group.
+func TestBeaconsStayOnTheirLAN(t *testing.T) {
+	udp := func(dst MAC, kind uint16, ip []byte, port uint16) []byte {
+		f := eth(dst, mac(1))
+		binary.BigEndian.PutUint16(f[12:], kind)
+		return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(append(f, ip...), 24747), port)
+	}
+	ip4 := append([]byte{0: 0x45, 9: 17, 15: 0}, BeaconGroup4.AsSlice()...)
+	ip6 := append([]byte{0: 0x60, 6: 17, 23: 0}, BeaconGroup6.AsSlice()...)
+	four, six := udp(beaconMAC4, 0x0800, ip4, BeaconPort), udp(beaconMAC6, 0x86dd, ip6, BeaconPort)
+	tagged := slices.Insert(slices.Clone(four), 12, 0x81, 0x00, 0x00, 0x07)
+	tcp := slices.Clone(four)
+	tcp[14+9] = 6
+	otherGroup := slices.Clone(four) // of the same Ethernet address
+	otherGroup[14+17] &= 0x7f
+	lan, tap, agent := PortPlace(1), PortPlace(0), AgentPlace(0)
+	for _, c := range []struct {
+		name  string
+		from  Place
+		frame []byte
+		want  Verdict
+	}{
+		{"IPv4", lan, four, DropBeacon},
+		{"IPv6", lan, six, DropBeacon},
+		{"in a VLAN", lan, tagged, DropBeacon},
+		{"from a guest", tap, four, Flood},
+		{"from an agent", agent, six, Flood},
+		{"another port", lan, udp(beaconMAC4, 0x0800, ip4, BeaconPort+1), Flood},
+		{"another group", lan, otherGroup, Flood},
+		{"not UDP", lan, tcp, Flood},
+		{"cut off", lan, four[:30], Flood},
+		{"cut off in a VLAN", lan, tagged[:16], Flood},
+		{"nothing but a head", lan, four[:14], Flood},
+	} {
+		s := Switch{LAN: []bool{false, true}}
+		source := NewSource(c.from == lan)
+		if _, v := s.Forward(1, c.from, c.frame, &source); v != c.want {
+			t.Errorf("%s: %v, want %v", c.name, v, c.want)
 		}
 	}
 }
