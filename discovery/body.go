@@ -90,13 +90,7 @@ func (m Member) Append(b []byte) ([]byte, error) {
 		if !tellable(a) {
 			return nil, fmt.Errorf("member %q: %v is no address to reach an agent at", m.Name, a)
 		}
-		if a.Addr().Is4() {
-			b = append(b, 4)
-		} else {
-			b = append(b, 6)
-		}
-		b = append(b, a.Addr().AsSlice()...)
-		b = binary.BigEndian.AppendUint16(b, a.Port())
+		b = appendAddr(b, a)
 	}
 	if len(m.Credential) > MaxCredential {
 		return nil, fmt.Errorf("member %q: credential of %d bytes", m.Name, len(m.Credential))
@@ -106,6 +100,17 @@ func (m Member) Append(b []byte) ([]byte, error) {
 		b = append(b, m.Credential...)
 	}
 	return b, nil
+}
+
+// appendAddr appends the encoding of an address that can be told: 7 or 19 bytes.
+func appendAddr(b []byte, a netip.AddrPort) []byte {
+	if a.Addr().Is4() {
+		b = append(b, 4)
+	} else {
+		b = append(b, 6)
+	}
+	b = append(b, a.Addr().AsSlice()...)
+	return binary.BigEndian.AppendUint16(b, a.Port())
 }
 
 // ParseMember reads the encoding of a Member.

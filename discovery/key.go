@@ -128,6 +128,9 @@ func (k NetworkKey) SessionPSK() [32]byte { return [32]byte(k.derive("session ps
 // ControlKey returns the key that seals every datagram of the control plane.
 func (k NetworkKey) ControlKey() [32]byte { return [32]byte(k.derive("control", 32)) }
 
+// beaconKey returns the key that seals beacons.
+func (k NetworkKey) beaconKey() [32]byte { return [32]byte(k.derive("beacon", 32)) }
+
 // ProtocolPrefix returns the prefix of the names of all libp2p protocols of the
 // network, "/farlan/" and 16 hexadecimal digits.
 func (k NetworkKey) ProtocolPrefix() string {

@@ -73,9 +73,9 @@ func TestNetworkKeyIsNotShown(t *testing.T) {
 // What is derived must never change: agents of different versions meet by it.
 func TestDerived(t *testing.T) {
 	k := testKey(7)
-	door, psk, control := k.DoorKey(), k.SessionPSK(), k.ControlKey()
-	got := fmt.Sprintf("%s %x %x %x %s %x", k.ID(), door[:4], psk[:4], control[:4], k.ProtocolPrefix(), k.Rendezvous(480000)[:4])
-	const want = "3v7h-r53b-6drq-ie3u 9abbdc81 a6e9ba03 b323dc5b /farlan/3cf88e58362417c2 306b219d"
+	door, psk, control, beacon := k.DoorKey(), k.SessionPSK(), k.ControlKey(), k.beaconKey()
+	got := fmt.Sprintf("%s %x %x %x %x %s %x", k.ID(), door[:4], psk[:4], control[:4], beacon[:4], k.ProtocolPrefix(), k.Rendezvous(480000)[:4])
+	const want = "3v7h-r53b-6drq-ie3u 9abbdc81 a6e9ba03 b323dc5b 783065db /farlan/3cf88e58362417c2 306b219d"
 	if got != want {
 		t.Errorf("derived values changed:\n got %s\nwant %s", got, want)
 	}
