@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"agent/lab":               {"agent/lab/nat", "reserve", "measure", "overlay"},
 	"agent/lab/nat":           {"overlay"},
 	"discovery":               {"measure", "overlay"},
+	"discovery/beacon":        {"discovery", "overlay"},
 	"discovery/p2p":           {"discovery", "measure", "overlay"},
 	"reserve":                 {"measure", "overlay"},
 	"measure":                 {"overlay"},
