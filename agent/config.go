@@ -42,6 +42,7 @@ type lanConfig struct{ Interface, Bridge string }
 type options struct {
 	configFile, keyFile, listen, uplink, name string
 	stateDir, socket, logLevel, logFormat     string
+	beacon                                    string
 	bootstrap, advertise, taps, lans          []string
 }
 
@@ -54,6 +55,7 @@ type config struct {
 	Dual      bool           // listen on IPv4 and IPv6
 	Uplink    reserve.Access
 	Advertise []netip.AddrPort
+	Beacon    bool // look for members on the local network
 	Name      string
 	Taps      []tapConfig
 	Lanes     int // goroutines that carry frames, and queues of each TAP
@@ -70,6 +72,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.configFile, "config", "", "YAML `FILE`; every flag has a key of the same name (default "+defaultConfigFile+" if it exists)")
 	flags.StringVar(&o.keyFile, "key-file", defaultKeyFile, "`FILE` with the network key, made by 'farlan key new'")
 	flags.StringArrayVar(&o.bootstrap, "bootstrap", nil, "`MULTIADDR` of a member to join by, as /ip4/192.0.2.1/udp/4747/quic-v1/p2p/12D3Koo… (repeats)")
+	flags.StringVar(&o.beacon, "beacon", "on", "`on|off`: find and be found by members on the local network, by sealed multicasts")
 	flags.StringVar(&o.listen, "listen", defaultListen, "`[HOST]:PORT`, one UDP port for everything")
 	flags.StringVar(&o.uplink, "uplink", "", "`RATE[/RATE]`: this host's way out (and in), as 100Mbit or 20Mbit/250Mbit")
 	flags.StringArrayVar(&o.advertise, "advertise", nil, "`ADDR[:PORT]`: reachable address behind a static NAT (repeats)")
@@ -93,6 +96,7 @@ func (o *options) parse() (*config, error) {
 		}
 	}
 	try(c.parseListen(o.listen))
+	try(c.parseBeacon(o.beacon))
 	try(c.parseName())
 	try(c.parseLog(o.logLevel, o.logFormat))
 	if c.StateDir == "" {
@@ -154,6 +158,14 @@ func (c *config) parseListen(s string) error {
 	c.Listen = netip.AddrPortFrom(addr.Unmap(), uint16(port))
 	if !c.Listen.Addr().IsUnspecified() && !unicast(c.Listen.Addr()) {
 		return bad("--listen %q: not the address of one host", s)
+	}
+	return nil
+}
+
+func (c *config) parseBeacon(s string) error {
+	c.Beacon = s == "on"
+	if s != "on" && s != "off" {
+		return usagef("")("--beacon %q: want on or off", s)
 	}
 	return nil
 }

@@ -53,6 +53,27 @@ func TestFlagOverEnvironmentOverFile(t *testing.T) {
 	}
 }
 
+func TestBeaconSwitch(t *testing.T) {
+	for _, c := range []struct {
+		environ map[string]string
+		file    string
+		args    []string
+		want    bool
+	}{
+		{nil, "", nil, true},
+		{nil, "beacon: \"off\"\n", nil, false},
+		{nil, "beacon: off\n", nil, false}, // as people write it
+		{map[string]string{"FARLAN_BEACON": "off"}, "beacon: on\n", nil, false},
+		{map[string]string{"FARLAN_BEACON": "off"}, "", []string{"--beacon", "on"}, true},
+		{nil, "", []string{"--beacon=off"}, false},
+	} {
+		got, err := parseOptions(t, c.environ, c.file, c.args...)
+		if err != nil || got.Beacon != c.want {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
 func TestListenForms(t *testing.T) {
 	for in, want := range map[string]netip.AddrPort{
 		":4747":              netip.MustParseAddrPort("0.0.0.0:4747"),
@@ -84,6 +105,7 @@ func TestConfigErrors(t *testing.T) {
 		"unknown port option": {args: []string{"--tap", "a0,vlan=3"}, want: []string{`"vlan=3"`, "bridge="}},
 		"twice":               {args: []string{"--tap", "a0", "--lan", "a0"}, want: []string{`"a0" is given twice`}},
 		"level":               {args: []string{"--log-level", "loud"}, want: []string{"--log-level"}},
+		"beacon":              {args: []string{"--beacon", "sometimes"}, want: []string{`--beacon "sometimes"`, "on or off"}},
 		"mtu":                 {args: []string{"--tap", "a0,mtu=90000"}, want: []string{"mtu"}},
 		"advertise nowhere":   {args: []string{"--advertise", "0.0.0.0:4747"}, want: []string{"--advertise"}},
 		"advertise many":      {args: []string{"--advertise", "224.0.0.1"}, want: []string{"--advertise"}},
@@ -125,7 +147,7 @@ func TestExampleConfigIsUnderstood(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, file.String())
 	}
-	if len(c.Bootstrap) != 1 || len(c.Taps) != 1 || len(c.LANs) != 1 || c.Uplink.Up == 0 {
+	if len(c.Bootstrap) != 1 || len(c.Taps) != 1 || len(c.LANs) != 1 || c.Uplink.Up == 0 || c.Beacon {
 		t.Errorf("got %+v", c)
 	}
 }

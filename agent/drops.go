@@ -11,23 +11,25 @@ type dropReason int
 
 // The reasons, beside those of the switch.
 const (
-	dropStranger  dropReason = iota // not a datagram of ours
-	dropNoKeys                      // for a session that isn't there
-	dropForged                      // didn't open: forged, or seen before
-	dropHandshake                   // a handshake that wasn't answered
-	dropBusy                        // the node had too much to do
-	dropNoSession                   // a frame for an agent without session
-	dropSend                        // the underlay refused a datagram
-	dropPort                        // a port refused a frame
-	dropControl                     // a control datagram that doesn't prove the network key
-	dropMalformed                   // a member's datagram that makes no sense
-	dropUnfit                       // a port's frame that is too long, or not what it says
-	dropQueue                       // a frame that waited too long for the uplink
-	dropRead                        // what a port could not make a frame of
-	dropNoRelay                     // what can't be passed on
-	dropStray                       // a datagram of ours that the kernel gave to the control plane
-	dropSwitch                      // the first of the switch's verdicts
-	dropReasons   = dropSwitch + 16
+	dropStranger   dropReason = iota // not a datagram of ours
+	dropNoKeys                       // for a session that isn't there
+	dropForged                       // didn't open: forged, or seen before
+	dropHandshake                    // a handshake that wasn't answered
+	dropBusy                         // the node had too much to do
+	dropNoSession                    // a frame for an agent without session
+	dropSend                         // the underlay refused a datagram
+	dropPort                         // a port refused a frame
+	dropControl                      // a control datagram that doesn't prove the network key
+	dropMalformed                    // a member's datagram that makes no sense
+	dropUnfit                        // a port's frame that is too long, or not what it says
+	dropQueue                        // a frame that waited too long for the uplink
+	dropRead                         // what a port could not make a frame of
+	dropStray                        // a datagram of ours that the kernel gave to the control plane
+	dropNoRelay                      // what can't be passed on
+	dropBeacon                       // a beacon of a stranger: of another network, perhaps
+	dropLateBeacon                   // a beacon by a clock that is far off, or recorded
+	dropSwitch                       // the first of the switch's verdicts
+	dropReasons    = dropSwitch + 16
 )
 
 var dropNames = [dropSwitch]string{
@@ -35,7 +37,7 @@ var dropNames = [dropSwitch]string{
 	dropHandshake: "handshake refused", dropBusy: "busy", dropNoSession: "no session with the agent",
 	dropSend: "underlay refused", dropPort: "port refused", dropMalformed: "malformed", dropControl: "control datagram of a stranger",
 	dropUnfit: "unfit frame", dropQueue: "uplink full",
-	dropRead: "port unreadable", dropStray: "stray", dropNoRelay: "not relayed",
+	dropRead: "port unreadable", dropStray: "stray", dropNoRelay: "not relayed", dropBeacon: "beacon of a stranger", dropLateBeacon: "beacon by another clock",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

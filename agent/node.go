@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"farlan/discovery"
+	"farlan/discovery/beacon"
 	"farlan/discovery/p2p"
 	"farlan/measure"
 	"farlan/overlay"
@@ -70,6 +71,8 @@ type node struct {
 	store    *discovery.Store
 	sessions *overlay.Sessions
 	p2p      *p2p.Node
+	lookout  *beacon.Lookout // nil: off
+	unlit    string          // why there are no beacons, though they aren't off
 	peers    map[overlay.AgentID]*peer
 	byIndex  []*peer
 	shake    sendFunc // handshakes, which may be fragmented

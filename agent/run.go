@@ -124,6 +124,9 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	}
 	server := n.server(listener)
 	start(ctx, "control socket", server.serve)
+	if n.openBeacon(); n.lookout != nil {
+		start(ctx, "beacon", n.runBeacon)
+	}
 	looped := make(chan struct{})
 	start(ctx, "loop", func(ctx context.Context) error { defer close(looped); return n.loop(ctx) })
 	n.announce()

@@ -35,6 +35,7 @@ type control struct {
 	dials     map[overlay.AgentID]dial
 	dialing   int
 	found     map[overlay.AgentID]overlay.Instant // by the DHT, without a record: since when
+	nearby    map[overlay.AgentID]hint            // by a beacon
 	met       overlay.Instant                     // when a member was last met
 	server    bool                                // what the DHT was told
 	chosen    overlay.Instant                     // when that was decided, 0 not yet
@@ -50,6 +51,7 @@ type dial struct {
 func newControl() control {
 	return control{
 		found:     make(map[overlay.AgentID]overlay.Instant),
+		nearby:    make(map[overlay.AgentID]hint),
 		connected: make(map[overlay.AgentID]bool),
 		dials:     make(map[overlay.AgentID]dial),
 	}
@@ -101,6 +103,7 @@ func (n *node) steer(now overlay.Instant) {
 	for _, id := range want {
 		n.dial(now, id, nil)
 	}
+	n.approach(now)
 	if settled {
 		n.p2p.Keep(want)
 		n.chooseServer(now, live)
@@ -189,16 +192,17 @@ func (n *node) found(now overlay.Instant, id overlay.AgentID, addrs []netip.Addr
 }
 
 // dial opens a control connection unless there is one, or an attempt is under
-// way or failed a moment ago. Without addrs it uses those of the member's
-// record.
+// way or failed a moment ago. Beside addrs it uses those that a beacon told, and
+// those of the member's record.
 func (n *node) dial(now overlay.Instant, id overlay.AgentID, addrs []netip.AddrPort) {
 	c := &n.control
 	d := c.dials[id]
 	if id == n.self || c.connected[id] || d.running || now.Before(d.again) || c.dialing >= maxDials {
 		return
 	}
+	addrs = append(slices.Clone(addrs), c.nearby[id].addrs...)
 	if m, ok := n.store.Member(id); ok {
-		addrs = append(slices.Clone(addrs), m.Addrs...)
+		addrs = append(addrs, m.Addrs...)
 	}
 	if addrs = n.reachable(addrs); len(addrs) == 0 {
 		return

@@ -12,10 +12,18 @@ import (
 	"farlan/overlay/link"
 )
 
-// underlay returns the addresses under which others may reach this agent now:
-// those that the operator advertises, then those of the host's interfaces that
-// the agent listens on, but for the overlay's own.
+// underlay returns the addresses under which others may reach this agent now, as many
+// as a record holds.
 func (n *node) underlay() []netip.AddrPort {
+	all := n.addresses()
+	all = all[:min(len(all), discovery.MaxAddrs-maxReflexive)]
+	return append(all, n.reflexive(all)...)
+}
+
+// addresses returns all addresses under which others may reach this agent now: those
+// that the operator advertises, then those of the host's interfaces that the agent
+// listens on, but for the overlay's own.
+func (n *node) addresses() []netip.AddrPort {
 	all := slices.Clone(n.cfg.Advertise)
 	port := n.sockets[0].Delay.LocalAddr().Port()
 	if !n.cfg.Listen.Addr().IsUnspecified() {
@@ -33,9 +41,7 @@ func (n *node) underlay() []netip.AddrPort {
 		}
 	}
 	slices.SortStableFunc(all[len(n.cfg.Advertise):], netip.AddrPort.Compare)
-	all = slices.Compact(all)
-	all = all[:min(len(all), discovery.MaxAddrs-maxReflexive)]
-	return append(all, n.reflexive(all)...)
+	return slices.Compact(all)
 }
 
 // maxReflexive is how many addresses an agent tells that only others know.

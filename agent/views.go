@@ -66,6 +66,11 @@ func (n *node) collectDrops() {
 	n.drops[dropRead].Store(unread)
 	n.drops[dropStray].Store(strays)
 	n.drops[dropControl].Store(n.p2p.Counters().Strangers)
+	if n.lookout != nil {
+		s := n.lookout.State()
+		n.drops[dropBeacon].Store(s.Strangers)
+		n.drops[dropLateBeacon].Store(s.Late)
+	}
 }
 
 func (n *node) statusView(now overlay.Instant) statusView {
@@ -118,6 +123,9 @@ func (n *node) health(now overlay.Instant) []healthView {
 		} else if p.warn != "" {
 			h = healthView{Check: h.Check, Detail: p.warn, Hint: "use a wired interface or a bridge"}
 		}
+		checks = append(checks, h)
+	}
+	if h, ok := n.checkBeacon(); ok {
 		checks = append(checks, h)
 	}
 	if len(n.underlay()) == 0 {
