@@ -121,6 +121,15 @@ func (s *Sessions) Forget(id AgentID) {
 	s.contacts = slices.Delete(s.contacts, i, i+1)
 }
 
+// Renew begins a handshake with a member at once, at all of its addresses, and repeats
+// it until there is an answer: the way to it may be another one than before. Its
+// session, if there is one, goes on meanwhile.
+func (s *Sessions) Renew(now Instant, id AgentID) {
+	if c := s.contact(id); c != nil {
+		c.begin, c.tries = now, 0
+	}
+}
+
 // Lost says that a member is gone: its sessions end, and a handshake is tried
 // from time to time.
 func (s *Sessions) Lost(now Instant, id AgentID) {

@@ -478,3 +478,26 @@ func FuzzSessionsReceive(f *testing.F) {
 		s.Flush(func(AgentID, Way, []byte) { t.Error("a stranger was answered") })
 	})
 }
+
+// A member that isn't where it was is reached at another address of its at once, when
+// this agent is told to try.
+func TestSessionsRenewElsewhere(t *testing.T) {
+	w := newWorld(t, 3, 2)
+	w.introduce()
+	w.run(2 * time.Second)
+	a, b := w.agents[0], w.agents[1]
+	old := b.addr
+	b.addr = netip.MustParseAddrPort("10.0.1.2:4747")
+	if err := a.s.Know(w.now, b.id, b.static.Public, []netip.AddrPort{old, b.addr}); err != nil {
+		t.Fatal(err)
+	}
+	if w.reaches(a, b) == nil {
+		t.Fatal("reached before it tried")
+	}
+	a.s.Renew(w.now, b.id)
+	a.s.Renew(w.now, AgentID{99}) // nobody
+	w.run(100 * time.Millisecond)
+	w.mustReach()
+	w.run(10 * time.Minute)
+	w.mustReach()
+}
