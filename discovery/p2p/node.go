@@ -306,6 +306,18 @@ func (n *Node) Disconnect(id overlay.AgentID) {
 	}
 }
 
+// Moved says that this host has lost an address. QUIC lets only who opened a
+// connection move with it, so those that others opened end, and whoever needs one dials
+// again; those that this agent opened follow with their next packet.
+func (n *Node) Moved() {
+	for _, c := range n.host.Network().Conns() {
+		if c.Stat().Direction == network.DirInbound {
+			n.spawn(func() { _ = c.Close() })
+		}
+	}
+	n.searchSoon()
+}
+
 // Keep says which connections to keep. Others, which the DHT or other agents
 // opened, are closed when they are a minute old. Before the first call all are
 // kept.

@@ -59,13 +59,15 @@ func (n *Node) watch() {
 // and says whether there were any. Nobody dials who is connected, so the peer
 // has lost them: it was started again, or cut off. QUIC would notice only after
 // 30 seconds, and what we send until then would go nowhere. Two agents that
-// dial each other at once do so within a dial's time.
+// dial each other at once do so within a dial's time; one that dials twice has lost
+// the first.
 func (n *Node) supersede(c network.Conn) (found bool) {
 	if c.Stat().Direction != network.DirInbound {
 		return false
 	}
 	for _, old := range n.host.Network().ConnsToPeer(c.RemotePeer()) {
-		if c.Stat().Opened.Sub(old.Stat().Opened) > dialTimeout {
+		age := c.Stat().Opened.Sub(old.Stat().Opened)
+		if age > dialTimeout || age > 0 && old.Stat().Direction == network.DirInbound {
 			found = true
 			_ = old.Close()
 		}
