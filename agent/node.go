@@ -84,8 +84,9 @@ type node struct {
 	saved    overlay.Instant
 	aged     overlay.Instant // when the stations were last looked at
 	stepped  overlay.Instant // when step ran last
-	lonely   bool            // said that nobody answers
-	told     string          // to systemd
+	roaming  roaming
+	lonely   bool   // said that nobody answers
+	told     string // to systemd
 	loops    rate
 	asleep   time.Duration  // how long this machine has been suspended
 	fathoms  overlay.Bucket // searches for a path's MTU that may begin
@@ -134,6 +135,8 @@ func (n *node) loop(ctx context.Context) error {
 			}
 			return nil
 		case <-n.mail.ready:
+			// What came meanwhile belongs to sessions that may be over.
+			n.mindTheGap(n.now())
 			for _, e := range n.mail.take() {
 				e(n.now())
 			}
@@ -147,6 +150,7 @@ func (n *node) loop(ctx context.Context) error {
 // is due and says what changed, and the others are told.
 func (n *node) step(now overlay.Instant) {
 	n.mindTheGap(now)
+	n.roam(now)
 	n.store.Tick(n.wall())
 	for _, c := range n.store.Changes() {
 		n.recordChanged(now, c)
@@ -257,7 +261,7 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 	p.mu.Unlock()
 	if probe {
 		_ = n.probe(now, out, number, 0)
-		p.probe = now.Add(measure.ProbeInterval)
+		p.probe = now.Add(n.probeEvery(now))
 	}
 	n.mindSilence(now, p, out, silence)
 	if state == measure.Up && now.Sub(p.fathomed) >= fathomEvery {
@@ -295,6 +299,9 @@ func (n *node) mindTheGap(now overlay.Instant) {
 		if gap >= measure.GoneAfter {
 			n.gone(now, p, "this agent was away")
 		}
+	}
+	if gap >= measure.GoneAfter {
+		n.roaming.force = now // it may have been carried about
 	}
 }
 

@@ -80,8 +80,7 @@ func (n *node) setPorts(ports []*port) {
 			n.sw.Own = append(n.sw.Own, own.MAC())
 		}
 	}
-	prefixes := overlayPrefixes(ports)
-	n.overlays.Store(&prefixes)
+	n.lookAtPorts()
 	n.shake = n.sender(func(p *link.Port) *link.Writer { return p.Handshake.Writer() })
 	n.ask = n.sender(func(p *link.Port) *link.Writer { return p.Probe.Writer() })
 }
@@ -127,6 +126,7 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	if n.openBeacon(); n.lookout != nil {
 		start(ctx, "beacon", n.runBeacon)
 	}
+	w := n.startWatcher(start, ctx)
 	looped := make(chan struct{})
 	start(ctx, "loop", func(ctx context.Context) error { defer close(looped); return n.loop(ctx) })
 	n.announce()
@@ -141,6 +141,7 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	for _, a := range answerers {
 		_ = a.file.Close()
 	}
+	w.stop()
 	wg.Wait()
 	_ = closeLanes(lanes)
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {

@@ -87,8 +87,7 @@ func (n *node) steer(now overlay.Instant) {
 		return
 	}
 	n.control.next = now.Add(controlEvery)
-	prefixes := overlayPrefixes(n.ports)
-	n.overlays.Store(&prefixes)
+	n.lookAtPorts()
 	n.tell(now)
 	n.lookForRelays(now)
 	live := n.liveMembers()
@@ -238,6 +237,9 @@ func (n *node) dialled(now overlay.Instant, id overlay.AgentID, err error) {
 // tell publishes what this agent says of itself, if that is news.
 func (n *node) tell(now overlay.Instant) {
 	addrs := n.underlay()
+	if len(addrs) == 0 && n.own.member != 0 {
+		addrs = n.own.addrs // nobody could hear of it
+	}
 	if n.own.member == 0 || !slices.Equal(addrs, n.own.addrs) || now.Sub(n.own.member) >= renewEvery {
 		m := discovery.Member{Name: n.cfg.Name, SessionKey: n.ident.static.Public, Addrs: addrs, Left: n.own.left}
 		if body, err := m.Append(nil); err != nil {

@@ -79,6 +79,12 @@ func (n *node) serves(a netip.Addr) bool {
 	})
 }
 
+// lookAtPorts finds out which addresses are the overlay's own.
+func (n *node) lookAtPorts() {
+	prefixes := overlayPrefixes(n.ports)
+	n.overlays.Store(&prefixes)
+}
+
 // usable says whether a is not one of the overlay's own addresses.
 func (n *node) usable(a netip.Addr) bool {
 	prefixes := n.overlays.Load()

@@ -1,0 +1,270 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"farlan/measure"
+	"farlan/overlay"
+)
+
+// How soon traffic must flow again after an address changed and after an agent was
+// suspended, on a machine that has nothing else to do; and what a busy one may take.
+const (
+	roamGoal   = 2 * time.Second
+	resumeGoal = 3 * time.Second
+	busySlack  = 3
+)
+
+// roamers are sites whose agents see each other and may move.
+func roamers(t *testing.T) *sites {
+	t.Helper()
+	s := newSites(t)
+	s.join(t, "", "--listen", ":4747")
+	// Connections that close together could be two that dial each other at once: the
+	// first moves must come later than that.
+	s.host("sleep 2.5")
+	return s
+}
+
+// backAfter waits until frames pass again between both agents. It is the other site that
+// begins: nothing but the agent tells it that a has moved.
+func (s *sites) backAfter(t *testing.T, what string, goal time.Duration) {
+	t.Helper()
+	took := eventually(t, busySlack*goal, func() error { return s.try(s.b, "ping -c1 -W0.1 -q 10.78.0.1") })
+	t.Logf("%s: frames pass again after %v, the goal is %v", what, took, goal)
+}
+
+// moveTo gives site a another address in 10.77.subnet.0/24.
+func (s *sites) moveTo(subnet, host int) {
+	s.t.Helper()
+	s.shell(s.a, fmt.Sprintf("ip -4 addr flush dev u; ip addr add 10.77.%d.%d/24 dev u; ip route add default via 10.77.%d.254", subnet, host, subnet))
+}
+
+// shell runs a line of shell in a namespace.
+func (s *sites) shell(ns, line string) {
+	s.t.Helper()
+	if out, err := exec.Command("ip", "netns", "exec", ns, "sh", "-ec", line).CombinedOutput(); err != nil {
+		s.t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+}
+
+// reachedAt waits until the agent at b sends to an address of the one at a.
+func (s *sites) reachedAt(t *testing.T, addr string) {
+	t.Helper()
+	eventually(t, 5*time.Second, func() error {
+		v, err := s.agents[1].peers()
+		if err != nil {
+			return err
+		}
+		for _, p := range v.Peers {
+			if p.Address != nil && strings.HasPrefix(*p.Address, addr+":") {
+				return nil
+			}
+		}
+		return fmt.Errorf("a isn't reached at %s: %+v", addr, v.Peers)
+	})
+}
+
+// remembersAt says whether an agent has written down that a member is at an address.
+func (d *process) remembersAt(name, addr string) error {
+	var r remembered
+	b, err := os.ReadFile(filepath.Join(d.dir, "state", rememberedFile))
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	for _, raw := range r.Records {
+		// Signed for the network; what is inside says enough here.
+		if record := string(raw); strings.Contains(record, string(netip.MustParseAddr(addr).AsSlice())) && strings.Contains(record, "\x01"+name) {
+			return nil
+		}
+	}
+	return errors.Join(err, fmt.Errorf("%s doesn't remember that %s is at %s", d.name, name, addr))
+}
+
+// An agent whose address is replaced by another one goes on within the goal, whether
+// the new one is in the same network or not; and the others get to know the new one
+// for good: one that starts again finds it there.
+func TestAddressReplaced(t *testing.T) {
+	s := roamers(t)
+	s.host("ip -n " + s.r + " addr add 10.77.3.254/24 dev ua")
+	for _, to := range []struct {
+		what         string
+		subnet, host int
+	}{
+		{"another address of the same network", 1, 9},
+		{"another network", 3, 7},
+		{"back", 1, 1},
+		{"another network again", 3, 8},
+	} {
+		s.moveTo(to.subnet, to.host)
+		s.backAfter(t, to.what, roamGoal)
+		s.reachedAt(t, fmt.Sprintf("10.77.%d.%d", to.subnet, to.host))
+	}
+	// b remembers where a is now, and asks nobody else.
+	eventually(t, 10*time.Second, func() error { return s.agents[1].remembersAt("a", "10.77.3.8") })
+	i := slices.Index(s.agents[1].args, "--bootstrap")
+	s.agents[1].args = slices.Delete(s.agents[1].args, i, i+2)
+	s.restart(1)
+	s.backAfter(t, "the other one is started again and knows only what it remembers", 5*time.Second)
+}
+
+// Where an agent comes to, the other one may be out of reach at the address that was
+// used. Then it is reached at another one within the goal.
+func TestReachedElsewhere(t *testing.T) {
+	s := newSites(t)
+	for i, ns := range []string{s.a, s.b} {
+		s.host(fmt.Sprintf("ip -n %s addr add fd77:%d::1/64 dev u nodad", ns, i+1))
+		s.host(fmt.Sprintf("ip -n %s addr add fd77:%d::fe/64 dev u%s nodad", s.r, i+1, string("ab"[i])))
+		s.host(fmt.Sprintf("ip -n %s route add default via fd77:%d::fe", ns, i+1))
+	}
+	s.in(s.r, "sysctl -qw net.ipv6.conf.all.forwarding=0")
+	s.join(t, "", "--listen", ":4747")
+	s.reachedAt(t, "10.77.1.1")
+	s.in(s.r, "sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv4.ip_forward=0")
+	s.moveTo(1, 9)
+	s.backAfter(t, "where only IPv6 passes", roamGoal)
+	s.reachedAt(t, "[fd77:1::1]")
+}
+
+// An agent whose cable is pulled for five seconds, or whose interface is down as long,
+// goes on within the goal.
+func TestInterfaceDown(t *testing.T) {
+	s := roamers(t)
+	const outage = "5"
+	for what, lines := range map[string][]string{
+		"the cable was pulled":   {"ip -n " + s.r + " link set ua down", "ip -n " + s.r + " link set ua up"},
+		"the interface was down": {"ip -n " + s.a + " link set u down", "ip -n " + s.a + " link set u up"},
+	} {
+		s.host(lines[0])
+		s.host("sleep " + outage) // what the test is of
+		s.host(lines[1])
+		_ = s.try(s.a, "ip route add default via 10.77.1.254") // goes with the interface
+		s.backAfter(t, what, roamGoal)
+	}
+}
+
+// An agent that was suspended until the others gave it up goes on within the goal, also
+// if it wakes up somewhere else.
+func TestResume(t *testing.T) {
+	s := roamers(t)
+	s.host("ip -n " + s.r + " addr add 10.77.3.254/24 dev ua")
+	for _, what := range []string{"resumed", "resumed in another network"} {
+		a, b := s.agents[0], s.agents[1]
+		if err := a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 2*measure.GoneAfter, func() error {
+			if state := b.stateOf("a"); state != "gone" {
+				return errors.New("a is " + state)
+			}
+			return nil
+		})
+		// b has tried in vain some times by now.
+		s.host("sleep 4")
+		if strings.Contains(what, "another") {
+			s.moveTo(3, 7)
+		}
+		if err := a.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		s.backAfter(t, what, resumeGoal)
+	}
+}
+
+// Bursts of events cost one look, and events that never end cost few.
+func TestRoamingIsBounded(t *testing.T) {
+	const ms = time.Millisecond
+	start := overlay.Instant(time.Hour)
+	for name, c := range map[string]struct {
+		every, until time.Duration // one change each
+		what         change
+		looks, moves int // within ten seconds
+	}{
+		"one":                     {time.Hour, time.Hour, addressChange, 1, 0},
+		"a burst":                 {ms, 40 * ms, addressChange, 1, 0},
+		"a burst of routes":       {ms, 40 * ms, defaultChange | routeChange, 2, 2},
+		"addresses without end":   {ms, 10 * time.Second, addressChange, 20, 0},
+		"defaults without end":    {ms, 10 * time.Second, defaultChange, 20, 20},
+		"routes without end":      {ms, 10 * time.Second, routeChange, 3, 3},
+		"a router on a busy host": {ms, 10 * time.Second, routeChange | addressChange, 21, 3},
+	} {
+		var r roaming
+		looks, moves := 0, 0
+		for d := time.Duration(0); d < 10*time.Second; d += ms {
+			now := start.Add(d)
+			if d < c.until && d%c.every == 0 {
+				r.notice(now, c.what)
+			}
+			look, forced := r.due(now)
+			if look {
+				looks++
+			}
+			if forced {
+				moves++
+				r.moved = now
+			}
+		}
+		if looks == 0 || looks > c.looks || moves > c.moves || (moves == 0) != (c.moves == 0) {
+			t.Errorf("%s: %d looks and %d moves, want %d and %d at most", name, looks, moves, c.looks, c.moves)
+		}
+	}
+}
+
+// What the kernel says of changes is understood, and what isn't one is not.
+func TestWatcher(t *testing.T) {
+	s := newSites(t)
+	heard := make(chan change, 1000)
+	var w *watcher
+	s.within(s.a, func() (err error) {
+		w, err = newWatcher(func(c change) { heard <- c })
+		return err
+	})
+	done := make(chan error)
+	go func() { done <- w.run(t.Context()) }()
+	for _, c := range []struct {
+		line string
+		want change
+	}{
+		{"ip addr add 10.77.1.5/24 dev u", addressChange},
+		{"ip addr del 10.77.1.5/24 dev u", addressChange},
+		{"ip route add 10.80.0.0/16 via 10.77.1.254", routeChange},
+		{"ip route del default", defaultChange},
+		{"ip link set u down", addressChange | routeChange},
+		{"ip link set u up", addressChange | routeChange},
+	} {
+		s.in(s.a, c.line)
+		got := change(0)
+		eventually(t, 5*time.Second, func() error {
+			for len(heard) > 0 {
+				got |= <-heard
+			}
+			if got&c.want != c.want {
+				return fmt.Errorf("%s: heard %b, want %b", c.line, got, c.want)
+			}
+			return nil
+		})
+		if c.want == routeChange && got != routeChange {
+			t.Errorf("%s: heard %b", c.line, got)
+		}
+	}
+	w.stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzClassify(f *testing.F) {
+	f.Add([]byte{20, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
+	f.Fuzz(func(_ *testing.T, b []byte) { classify(b) }) // ends, and doesn't panic
+}
