@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-func testDoor(n byte) door {
-	d, err := newDoor(testNetwork(n).ControlKey())
+func testDoor(n byte) *door {
+	d, err := newDoor(testNetwork(n).ControlKey(), time.Now)
 	if err != nil {
 		panic(err)
 	}
@@ -19,38 +19,84 @@ func testDoor(n byte) door {
 
 func TestDoor(t *testing.T) {
 	d, b := testDoor(1), []byte("a QUIC packet")
-	sealed := d.seal([]byte("in front"), [24]byte{1, 2, 3}, b)
+	sealed := d.seal([]byte("in front"), doorUDP, b)
 	if !bytes.HasPrefix(sealed, []byte("in front")) {
 		t.Error("what was in front is gone")
 	}
 	sealed = sealed[len("in front"):]
-	if len(sealed) != len(b)+doorOverhead || sealed[0]&0xc0 != 0xc0 || bytes.Contains(sealed, b) {
+	if len(sealed) != len(b)+sealOverhead || sealed[0]&0xc0 != 0xc0 || bytes.Contains(sealed, b) || bytes.Contains(sealed, d.sender[:]) {
 		t.Errorf("sealed %x", sealed)
 	}
-	if out, ok := d.open(nil, sealed); !ok || !bytes.Equal(out, b) {
+	other := testDoor(1)
+	var plain [sealHead]byte
+	if out, ok := other.open(nil, doorUDP, sealed, &plain); !ok || !bytes.Equal(out, b) {
 		t.Errorf("opened %q, %v", out, ok)
 	}
 	for i := range sealed {
 		sealed[i] ^= 1
-		if _, ok := d.open(nil, sealed); ok {
+		if _, ok := testDoor(1).open(nil, doorUDP, sealed, &plain); ok {
 			t.Errorf("opened with byte %d changed", i)
 		}
 		sealed[i] ^= 1
 	}
-	if _, ok := testDoor(2).open(nil, sealed); ok {
-		t.Error("opened with another network's key")
+	for name, x := range map[string]*door{"twice": other, "by its sender": d, "with another network's key": testDoor(2)} {
+		if _, ok := x.open(nil, doorUDP, sealed, &plain); ok {
+			t.Errorf("opened %s", name)
+		}
 	}
+	as := d.seal(nil, doorUDP+1, b)
+	if _, ok := testDoor(1).open(nil, doorUDP+1, as, &plain); !ok {
+		t.Error("another kind can't be opened")
+	}
+	as[0] = doorUDP
+	if _, ok := testDoor(1).open(nil, doorUDP, as, &plain); ok {
+		t.Error("opened what was sealed as another kind")
+	}
+	if _, ok := testDoor(1).open(nil, doorUDP, sealed, &plain); !ok {
+		t.Error("another member can't open it")
+	}
+}
+
+// Seals differ although all that is sealed is the same.
+func TestSealIsRandom(t *testing.T) {
+	d := testDoor(1)
+	seen := make(map[byte]int)
+	for range 512 {
+		for _, c := range d.seal(nil, doorUDP, nil)[1:] {
+			seen[c]++
+		}
+	}
+	// 16,384 bytes, 64 of each value in the mean; 16 are six deviations away.
+	for c := range 256 {
+		if n := seen[byte(c)]; n < 16 || n > 112 {
+			t.Errorf("byte %#x is there %d times", c, n)
+		}
+	}
+}
+
+func FuzzHead(f *testing.F) {
+	f.Add(make([]byte, headLen))
+	f.Add([]byte("sendernumbertime"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < headLen {
+			return
+		}
+		if got := parseHead(b).append(nil); !bytes.Equal(got, b[:headLen]) {
+			t.Fatalf("%x comes back as %x", b[:headLen], got)
+		}
+	})
 }
 
 func FuzzDoor(f *testing.F) {
 	d := testDoor(1)
 	f.Add([]byte("hello"))
-	f.Add(d.seal(nil, [24]byte{1}, []byte("hello")))
+	f.Add(d.seal(nil, doorUDP, []byte("hello")))
+	var plain [sealHead]byte
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, ok := d.open(nil, b); ok && !bytes.Equal(b, d.seal(nil, [24]byte{1}, []byte("hello"))) {
+		if _, ok := testDoor(2).open(nil, doorUDP, b, &plain); ok {
 			t.Fatal("opened what nobody sealed")
 		}
-		if out, ok := d.open(nil, d.seal(nil, [24]byte{2}, b)); !ok || !bytes.Equal(out, b) {
+		if out, ok := testDoor(1).open(nil, doorUDP, d.seal(nil, doorUDP, b), &plain); !ok || !bytes.Equal(out, b) {
 			t.Fatal("what was sealed doesn't open")
 		}
 	})
@@ -87,7 +133,7 @@ func TestDoorConn(t *testing.T) {
 			t.Errorf("read %x from %v, %v", buf[:n], from, err)
 		}
 	}
-	if n := b.dropped.Load(); n != 2 {
+	if n := b.door.strangers.Load(); n != 2 {
 		t.Errorf("%d are dropped, want 2", n)
 	}
 	// Deadlines and the end reach through.
@@ -105,14 +151,14 @@ func TestDoorConn(t *testing.T) {
 
 func TestNewDoors(t *testing.T) {
 	a, b := udp(t), udp(t)
-	key := testNetwork(1).ControlKey()
-	if _, err := newDoors([]net.PacketConn{a, b}, key); err == nil {
+	d := testDoor(1)
+	if _, err := newDoors([]net.PacketConn{a, b}, d); err == nil {
 		t.Error("two sockets of one family are taken")
 	}
-	if _, err := newDoors(nil, key); err == nil {
+	if _, err := newDoors(nil, d); err == nil {
 		t.Error("no socket is enough")
 	}
-	ds, err := newDoors([]net.PacketConn{a}, key)
+	ds, err := newDoors([]net.PacketConn{a}, d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,21 +167,40 @@ func TestNewDoors(t *testing.T) {
 	}
 }
 
-// The buffers are reused: what is left are XChaCha's own few hundred bytes.
+// sealAndOpen seals and opens a datagram of QUIC's greatest length. What is opened is
+// always new: the door forgets what it has seen.
+func sealAndOpen() (seal, open func()) {
+	d, e, packet := testDoor(1), testDoor(1), make([]byte, 1280)
+	sealed := d.seal(nil, doorUDP, packet)
+	buf := make([]byte, 0, sealBuffer)
+	plain := new([sealHead]byte)
+	seal = func() { d.seal(buf, doorUDP, packet) }
+	open = func() {
+		if _, ok := e.open(buf, doorUDP, sealed, plain); !ok {
+			panic("it doesn't open")
+		}
+		e.fresh.seen[0] = senderSeen{sender: d.sender}
+	}
+	return seal, open
+}
+
+func TestDoorAllocates(t *testing.T) {
+	seal, open := sealAndOpen()
+	for name, f := range map[string]func(){"seal": seal, "open": open} {
+		if n := testing.AllocsPerRun(100, f); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
 func BenchmarkDoor(b *testing.B) {
-	d, packet := testDoor(1), make([]byte, 1280)
-	sealed := d.seal(nil, [24]byte{}, packet)
-	buf := make([]byte, 0, doorBuffer)
-	b.Run("seal", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			d.seal(buf, [24]byte{}, packet)
-		}
-	})
-	b.Run("open", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			d.open(buf, sealed)
-		}
-	})
+	seal, open := sealAndOpen()
+	for name, f := range map[string]func(){"seal": seal, "open": open} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				f()
+			}
+		})
+	}
 }

@@ -98,12 +98,17 @@ func (n *Node) dialSeed(s Seed) error {
 }
 
 // JoinError says why no seed let this agent in, in one line for people; "" if
-// somebody is connected or no seed has been tried.
+// somebody is connected or no seed has been tried. A wrong clock of this host
+// is the reason as soon as it is known.
 func (n *Node) JoinError() string {
+	skew, skewed := n.ClockSkew()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.peers) > 0 {
 		return ""
+	}
+	if skewed {
+		return skewError(skew)
 	}
 	var out []string
 	for _, s := range n.cfg.Bootstrap {
@@ -119,7 +124,17 @@ func (n *Node) JoinError() string {
 	return strings.Join(out, "; ")
 }
 
-var errSilent = errors.New("no answer: is it running there, does UDP pass, and does it hold the same network key?")
+// skewError says what is wrong if our clock is ahead of all others.
+func skewError(ahead time.Duration) string {
+	side := "ahead of"
+	if ahead < 0 {
+		side = "behind"
+	}
+	return fmt.Sprintf("this host's clock is %v %s the other members' (at most %v are allowed): set it right, with 'timedatectl set-ntp true' for example",
+		ahead.Abs(), side, clockLimit)
+}
+
+var errSilent = fmt.Errorf("no answer: is it running there, does UDP pass, does it hold the same network key, and are both clocks right to %v?", clockLimit)
 
 // reason returns what matters of an error of libp2p's dialling.
 func reason(err error) error {

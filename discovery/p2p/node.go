@@ -3,7 +3,8 @@
 // agents agree on; frames have their own sockets. It is the only importer of
 // libp2p, whose interfaces change often.
 //
-//   - door.go: every datagram proves the network key
+//   - door.go, fresh.go, sockets.go: every datagram proves the network key, and
+//     that it is new
 //   - host.go: a libp2p host with nothing but QUIC on our sockets
 //   - join.go: the seeds, and connections that nobody needs
 //   - find.go: the DHT
@@ -49,6 +50,7 @@ type Config struct {
 	Addrs     func() []netip.AddrPort // where this agent can be reached now
 	Usable    func(netip.Addr) bool   // false for addresses of the overlay itself; nil allows all
 	Bootstrap []Seed
+	Clock     func() time.Time // tells the time of day; nil is time.Now
 	Log       *slog.Logger
 	Go        func(func()) // starts a goroutine; the Node starts none otherwise
 
@@ -145,7 +147,10 @@ func New(cfg Config) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("p2p: %w", err)
 	}
-	ds, err := newDoors(cfg.Sockets, cfg.Network.ControlKey())
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	ds, err := openDoors(cfg)
 	if err != nil {
 		for _, s := range cfg.Sockets {
 			_ = s.Close()
@@ -369,10 +374,22 @@ func (n *Node) RemoteAddr(id overlay.AgentID) (netip.AddrPort, bool) {
 // Counters counts what was thrown away.
 type Counters struct {
 	Strangers uint64 // datagrams that don't prove the network key
+	Replays   uint64 // that do, but came before
+	Untimely  uint64 // that do, but were sent more than two minutes ago, or will be
 	Lost      uint64 // messages that were not sent: queue full, not connected
 }
 
 // Counters returns what was thrown away so far.
 func (n *Node) Counters() Counters {
-	return Counters{Strangers: n.doors.dropped(), Lost: n.lost.Load()}
+	c := Counters{Strangers: n.doors.door.strangers.Load(), Lost: n.lost.Load()}
+	c.Replays, c.Untimely = n.doors.door.fresh.dropped()
+	return c
 }
+
+// ClockSkew says by how much this host's clock is ahead of the other members'
+// (negative: behind) if that is more than two minutes, the most at which they
+// hear each other. ok is false as long as some of them agree with it, or nobody
+// is heard: an agent whose clock is wrong gets no answer, so only those that
+// call it on their own can tell it. Whoever has old datagrams of members can
+// pretend to be one, as long as nobody else is heard.
+func (n *Node) ClockSkew() (ahead time.Duration, ok bool) { return n.doors.door.fresh.skewed() }

@@ -1,0 +1,135 @@
+package p2p
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+)
+
+// sealBuffer is as long as any datagram that quic-go may take, 1,452 bytes,
+// sealed; longer ones are cut, don't open, and are dropped.
+const sealBuffer = 2048
+
+// A doorConn is a UDP socket behind the door. It hides the socket's other
+// methods from quic-go on purpose: with them it would read and write past the
+// door.
+type doorConn struct {
+	net.PacketConn
+	door *door
+	in   [sealBuffer]byte // quic-go reads in one goroutine
+	head [sealHead]byte   // for door.open
+	out  sync.Pool        // of *[]byte, for writers
+}
+
+func newDoorConn(c net.PacketConn, d *door) *doorConn {
+	return &doorConn{
+		PacketConn: c,
+		door:       d,
+		out:        sync.Pool{New: func() any { b := make([]byte, 0, sealBuffer); return &b }},
+	}
+}
+
+// ReadFrom reads the next datagram of a member into p. It is for one goroutine.
+func (c *doorConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := c.PacketConn.ReadFrom(c.in[:])
+		if err != nil {
+			return 0, from, err
+		}
+		if n-sealOverhead > len(p) {
+			c.door.strangers.Add(1)
+			continue
+		}
+		if b, ok := c.door.open(p[:0], doorUDP, c.in[:n], &c.head); ok {
+			return len(b), from, nil
+		}
+	}
+}
+
+// WriteTo seals and sends b.
+func (c *doorConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	buf := c.out.Get().(*[]byte)
+	defer c.out.Put(buf)
+	*buf = c.door.seal((*buf)[:0], doorUDP, b)
+	if _, err := c.PacketConn.WriteTo(*buf, to); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// SetReadBuffer leaves the buffer as the socket's owner made it. quic-go wants
+// the method and prints a warning without it.
+func (c *doorConn) SetReadBuffer(int) error { return nil }
+
+// SetWriteBuffer does as SetReadBuffer.
+func (c *doorConn) SetWriteBuffer(int) error { return nil }
+
+// doors are the sockets behind the door, at most one of each family.
+type doors struct {
+	door       *door
+	udp4, udp6 *doorConn
+}
+
+// openDoors puts a node's sockets behind its door.
+func openDoors(cfg Config) (doors, error) {
+	d, err := newDoor(cfg.Network.ControlKey(), cfg.Clock)
+	if err != nil {
+		return doors{}, err
+	}
+	return newDoors(cfg.Sockets, d)
+}
+
+// newDoors puts sockets behind a door.
+func newDoors(sockets []net.PacketConn, d *door) (doors, error) {
+	ds := doors{door: d}
+	for _, s := range sockets {
+		addr, ok := s.LocalAddr().(*net.UDPAddr)
+		if !ok {
+			return doors{}, fmt.Errorf("socket %v is not a UDP socket", s.LocalAddr())
+		}
+		slot := &ds.udp6
+		if addr.IP.To4() != nil {
+			slot = &ds.udp4
+		}
+		if *slot != nil {
+			return doors{}, fmt.Errorf("two sockets of one address family: %v and %v", (*slot).LocalAddr(), addr)
+		}
+		*slot = newDoorConn(s, d)
+	}
+	if len(ds.all()) == 0 {
+		return doors{}, errors.New("no socket")
+	}
+	return ds, nil
+}
+
+func (ds doors) all() []*doorConn {
+	var out []*doorConn
+	for _, c := range []*doorConn{ds.udp4, ds.udp6} {
+		if c != nil {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// of returns the socket of a family, "udp4" or "udp6".
+func (ds doors) of(network string) (*doorConn, error) {
+	switch {
+	case network == "udp4" && ds.udp4 != nil:
+		return ds.udp4, nil
+	case network == "udp6" && ds.udp6 != nil:
+		return ds.udp6, nil
+	}
+	return nil, fmt.Errorf("no %s socket", network)
+}
+
+func (ds doors) close() error {
+	var errs []error
+	for _, c := range ds.all() {
+		if err := c.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
