@@ -51,7 +51,7 @@ const (
 // all sockets. It is safe for concurrent use, and allocates nothing.
 type door struct {
 	clock  func() time.Time
-	key    doorKey
+	keys   atomic.Pointer[[]doorKey] // the first seals
 	sender [6]byte
 	number atomic.Uint64 // 48 bits are enough for nine years at 10⁶ a second
 	fresh  fresh
@@ -61,8 +61,9 @@ type door struct {
 
 // A doorKey is what is derived from a control key.
 type doorKey struct {
-	head cipher.Block
-	body cipher.AEAD
+	head  cipher.Block
+	body  cipher.AEAD
+	until time.Time // it opens until then; the zero time is never
 }
 
 // newDoor makes a door with one key. clock tells the time of day.
@@ -70,8 +71,8 @@ func newDoor(key [32]byte, clock func() time.Time) (*door, error) {
 	d := &door{clock: clock}
 	_, _ = rand.Read(d.sender[:]) // never fails
 	d.fresh.self = d.sender
-	var err error
-	d.key, err = newDoorKey(key)
+	k, err := newDoorKey(key)
+	d.keys.Store(&[]doorKey{k})
 	return d, err
 }
 
@@ -117,7 +118,7 @@ func parseHead(b []byte) head {
 // seal appends b, sealed, to dst. kind is the first byte.
 func (d *door) seal(dst []byte, kind byte, b []byte) []byte {
 	h := head{sender: d.sender, number: d.number.Add(1), time: uint32(d.clock().Unix())}
-	return d.key.seal(dst, kind, h, b)
+	return (*d.keys.Load())[0].seal(dst, kind, h, b)
 }
 
 func (k *doorKey) seal(dst []byte, kind byte, h head, b []byte) []byte {
@@ -133,16 +134,19 @@ func (k *doorKey) seal(dst []byte, kind byte, h head, b []byte) []byte {
 // open appends to dst what is sealed in b, if it is fresh. dst must not overlap
 // with b. The caller lends plain, which lies on the heap already.
 func (d *door) open(dst []byte, kind byte, b []byte, plain *[sealHead]byte) ([]byte, bool) {
-	if len(b) < sealOverhead || b[0] != kind {
-		d.strangers.Add(1)
-		return dst, false
+	if len(b) >= sealOverhead && b[0] == kind {
+		now := d.clock()
+		keys := *d.keys.Load()
+		for i := range keys {
+			if k := &keys[i]; k.until.IsZero() || now.Before(k.until) {
+				if out, ok := k.open(dst, b, plain); ok {
+					return out, d.fresh.take(parseHead(plain[1:]), now)
+				}
+			}
+		}
 	}
-	out, ok := d.key.open(dst, b, plain)
-	if !ok {
-		d.strangers.Add(1)
-		return dst, false
-	}
-	return out, d.fresh.take(parseHead(plain[1:]), d.clock())
+	d.strangers.Add(1)
+	return dst, false
 }
 
 // open decrypts and proves b, and leaves its first byte and head in plain.

@@ -167,26 +167,31 @@ func TestNewDoors(t *testing.T) {
 	}
 }
 
-// sealAndOpen seals and opens a datagram of QUIC's greatest length. What is opened is
-// always new: the door forgets what it has seen.
-func sealAndOpen() (seal, open func()) {
+// sealAndOpen seals and opens a datagram of QUIC's greatest length; second opens
+// one by the second key. What is opened is always new: the door forgets what it
+// has seen.
+func sealAndOpen() map[string]func() {
 	d, e, packet := testDoor(1), testDoor(1), make([]byte, 1280)
+	two := testDoor(2)
+	if err := two.setKeys([]Key{{Network: testNetwork(2)}, {Network: testNetwork(1)}}); err != nil {
+		panic(err)
+	}
 	sealed := d.seal(nil, doorUDP, packet)
 	buf := make([]byte, 0, sealBuffer)
 	plain := new([sealHead]byte)
-	seal = func() { d.seal(buf, doorUDP, packet) }
-	open = func() {
-		if _, ok := e.open(buf, doorUDP, sealed, plain); !ok {
-			panic("it doesn't open")
+	open := func(e *door) func() {
+		return func() {
+			if _, ok := e.open(buf, doorUDP, sealed, plain); !ok {
+				panic("it doesn't open")
+			}
+			e.fresh.seen[0] = senderSeen{sender: d.sender}
 		}
-		e.fresh.seen[0] = senderSeen{sender: d.sender}
 	}
-	return seal, open
+	return map[string]func(){"seal": func() { d.seal(buf, doorUDP, packet) }, "open": open(e), "second": open(two)}
 }
 
 func TestDoorAllocates(t *testing.T) {
-	seal, open := sealAndOpen()
-	for name, f := range map[string]func(){"seal": seal, "open": open} {
+	for name, f := range sealAndOpen() {
 		if n := testing.AllocsPerRun(100, f); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
@@ -194,8 +199,7 @@ func TestDoorAllocates(t *testing.T) {
 }
 
 func BenchmarkDoor(b *testing.B) {
-	seal, open := sealAndOpen()
-	for name, f := range map[string]func(){"seal": seal, "open": open} {
+	for name, f := range sealAndOpen() {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

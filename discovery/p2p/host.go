@@ -46,12 +46,12 @@ const (
 
 // newHost makes a libp2p host that speaks QUIC through the doors, and nothing
 // else: no relay, no autonat, no hole punching, no mDNS, no ping, no metrics.
-func newHost(cfg Config, ds doors, records protocol.ID) (host.Host, error) {
+func newHost(cfg Config, ds doors) (host.Host, error) {
 	key, err := crypto.UnmarshalEd25519PrivateKey(cfg.Key)
 	if err != nil {
 		return nil, err
 	}
-	limits, err := newResourceManager(records)
+	limits, err := newResourceManager(recordsOf(cfg.Network))
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,8 @@ func (s source) PreferredSourceIPForDestination(to *net.UDPAddr) (net.IP, error)
 	return c.LocalAddr().(*net.UDPAddr).IP, nil
 }
 
-// newResourceManager bounds what others can make libp2p hold.
+// newResourceManager bounds what others can make libp2p hold. The records
+// protocol of a later key has libp2p's own limits, 64 incoming streams a peer.
 func newResourceManager(records protocol.ID) (network.ResourceManager, error) {
 	limits := rcmgr.DefaultLimits
 	libp2p.SetDefaultServiceLimits(&limits)

@@ -5,6 +5,7 @@
 //
 //   - door.go, fresh.go, sockets.go: every datagram proves the network key, and
 //     that it is new
+//   - keys.go: the network key, which can be changed
 //   - host.go: a libp2p host with nothing but QUIC on our sockets
 //   - join.go: the seeds, and connections that nobody needs
 //   - find.go: the DHT
@@ -119,7 +120,7 @@ type Node struct {
 	doors   doors
 	host    host.Host
 	dht     *dht.IpfsDHT
-	records protocol.ID
+	records atomic.Pointer[[]protocol.ID] // the records protocol's names, one a key
 	events  event.Subscription
 	reach   event.Emitter
 
@@ -131,7 +132,8 @@ type Node struct {
 	lost   atomic.Uint64  // messages that were not sent
 	born   time.Time
 
-	turn sync.Mutex // held over a change of a peer's state and its callback
+	turn   sync.Mutex // held over a change of a peer's state and its callback
+	keying sync.Mutex // held by SetKeys
 
 	mu     sync.Mutex
 	closed bool
@@ -158,16 +160,16 @@ func New(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("p2p: %w", err)
 	}
 	n := &Node{
-		cfg:     cfg,
-		self:    overlay.AgentID(cfg.Key.Public().(ed25519.PublicKey)),
-		doors:   ds,
-		records: protocol.ID(cfg.Network.ProtocolPrefix() + "/records/1"),
-		search:  make(chan struct{}, 1),
-		alone:   make(chan struct{}, 1),
-		peers:   make(map[overlay.AgentID]*outbox),
-		failed:  make(map[Seed]error),
-		born:    time.Now(),
+		cfg:    cfg,
+		self:   overlay.AgentID(cfg.Key.Public().(ed25519.PublicKey)),
+		doors:  ds,
+		search: make(chan struct{}, 1),
+		alone:  make(chan struct{}, 1),
+		peers:  make(map[overlay.AgentID]*outbox),
+		failed: make(map[Seed]error),
+		born:   time.Now(),
 	}
+	n.records.Store(&[]protocol.ID{recordsOf(cfg.Network)})
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("p2p: %w", err), n.close())
@@ -177,7 +179,7 @@ func New(cfg Config) (*Node, error) {
 
 // open starts libp2p. What it made before an error is closed by close.
 func (n *Node) open() (err error) {
-	if n.host, err = newHost(n.cfg, n.doors, n.records); err != nil {
+	if n.host, err = newHost(n.cfg, n.doors); err != nil {
 		return err
 	}
 	bus := n.host.EventBus()
@@ -194,7 +196,7 @@ func (n *Node) open() (err error) {
 	if n.reach, err = bus.Emitter(new(event.EvtLocalReachabilityChanged), eventbus.Stateful); err != nil {
 		return err
 	}
-	n.host.SetStreamHandler(n.records, n.accept)
+	n.host.SetStreamHandler(recordsOf(n.cfg.Network), n.accept)
 	return nil
 }
 

@@ -305,7 +305,7 @@ func TestWrongLength(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, head := range [][]byte{{0, 0, 0, 0}, {0, 1, 0, 1}, {0xff, 0xff, 0xff, 0xff}} {
-		s, err := b.host.NewStream(t.Context(), p, b.records)
+		s, err := b.host.NewStream(t.Context(), p, recordsOf(testNetwork(1)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -40,7 +40,7 @@ func (n *Node) watch() {
 			}
 			switch e := e.(type) {
 			case event.EvtPeerIdentificationCompleted:
-				if slices.Contains(e.Protocols, n.records) {
+				if n.speaks(e.Protocols) {
 					if n.supersede(e.Conn) {
 						n.down(e.Peer)
 					}

@@ -15,7 +15,7 @@ import (
 	"farlan/overlay"
 )
 
-// The records protocol, "/farlan/<network>/records/1": each side opens one
+// The records protocol, "/farlan/<network>/records/1" for each network key: each side opens one
 // stream to the other when it has something to send and keeps it open. A stream
 // carries messages one way, each after its length:
 //
@@ -141,7 +141,7 @@ func (n *Node) drain(ctx context.Context, p peer.ID, box *outbox) {
 func (n *Node) stream(ctx context.Context, p peer.ID) (network.Stream, error) {
 	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "records"), openTimeout)
 	defer cancel()
-	return n.host.NewStream(ctx, p, n.records)
+	return n.host.NewStream(ctx, p, *n.records.Load()...)
 }
 
 // accept reads a peer's messages until the stream ends.
