@@ -61,7 +61,7 @@ func newDHT(h host.Host, cfg Config) (*dht.IpfsDHT, error) {
 		dht.Mode(dht.ModeAuto),
 		dht.DisableValues(),
 		dht.BucketSize(dhtReplicas),
-		dht.AddressFilter(func(addrs []ma.Multiaddr) []ma.Multiaddr { return cfg.quicAddrs(cfg.addrPorts(addrs)) }),
+		dht.AddressFilter(func(addrs []ma.Multiaddr) []ma.Multiaddr { return cfg.multiaddrs(cfg.addrPorts(addrs)) }),
 		dht.RoutingTableRefreshPeriod(10*time.Minute),
 		dht.ProviderDatastore(dssync.MutexWrap(&bounded{MapDatastore: ds.NewMapDatastore()})),
 		dht.ProviderManagerOpts(records.ProvideValidity(provideValid), records.ProviderAddrTTL(provideValid)),

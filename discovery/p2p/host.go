@@ -15,6 +15,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	"github.com/libp2p/go-libp2p/x/rate"
@@ -44,8 +46,8 @@ const (
 	maxRecordStreams = 4
 )
 
-// newHost makes a libp2p host that speaks QUIC through the doors, and nothing
-// else: no relay, no autonat, no hole punching, no mDNS, no ping, no metrics.
+// newHost makes a libp2p host that speaks QUIC and TCP through the doors, and
+// nothing else: no relay, no autonat, no hole punching, no mDNS, no ping, no metrics.
 func newHost(cfg Config, ds doors) (host.Host, error) {
 	key, err := crypto.UnmarshalEd25519PrivateKey(cfg.Key)
 	if err != nil {
@@ -63,13 +65,19 @@ func newHost(cfg Config, ds doors) (host.Host, error) {
 		}
 		listen = append(listen, m)
 	}
+	for _, l := range ds.lobbies {
+		listen = append(listen, l.at)
+	}
 	return libp2p.New(
 		libp2p.Identity(key),
 		libp2p.ListenAddrs(listen...),
 		libp2p.NoTransports,
 		libp2p.Transport(libp2pquic.NewTransport),
 		libp2p.QUICReuse(reuse(ds)),
-		libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return cfg.multiaddrs() }),
+		libp2p.Transport(newTCP(ds)),
+		libp2p.Security(libp2ptls.ID, libp2ptls.New), // for TCP; QUIC has it built in
+		libp2p.SwarmOpts(swarm.WithDialRanker(rank)),
+		libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return cfg.multiaddrs(cfg.Addrs()) }),
 		libp2p.ConnectionGater(gater{cfg.usable}),
 		libp2p.ConnectionManager(connmgr.NullConnMgr{}), // Node.sweep does it
 		libp2p.ResourceManager(limits),
@@ -83,7 +91,7 @@ func newHost(cfg Config, ds doors) (host.Host, error) {
 		// Autonat would tell the DHT whether to serve; SetServer does that.
 		libp2p.ForceReachabilityPrivate(),
 		// These would take a hundred dead addresses as proof that no UDP
-		// passes, and there is nothing but UDP here.
+		// passes, and then dial TCP only.
 		libp2p.UDPBlackHoleSuccessCounter(nil),
 		libp2p.IPv6BlackHoleSuccessCounter(nil),
 	)
@@ -149,12 +157,12 @@ func newResourceManager(records protocol.ID) (network.ResourceManager, error) {
 	limits.SystemBaseLimit = rcmgr.BaseLimit{
 		Conns: maxConns, ConnsInbound: maxConns, ConnsOutbound: maxConns,
 		Streams: 16 * maxConns, StreamsInbound: 8 * maxConns, StreamsOutbound: 8 * maxConns,
-		Memory: 256 << 20,
+		FD: maxConns, Memory: 256 << 20,
 	}
 	limits.TransientBaseLimit = rcmgr.BaseLimit{
 		Conns: 256, ConnsInbound: 256, ConnsOutbound: 256,
 		Streams: 512, StreamsInbound: 512, StreamsOutbound: 512,
-		Memory: 64 << 20,
+		FD: 256, Memory: 64 << 20,
 	}
 	limits.SystemLimitIncrease, limits.TransientLimitIncrease = rcmgr.BaseLimitIncrease{}, rcmgr.BaseLimitIncrease{}
 	limits.AddProtocolLimit(records, rcmgr.BaseLimit{

@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,29 +135,44 @@ func skewError(ahead time.Duration) string {
 		ahead.Abs(), side, clockLimit)
 }
 
-var errSilent = fmt.Errorf("no answer: is it running there, does UDP pass, does it hold the same network key, and are both clocks right to %v?", clockLimit)
+var errSilent = fmt.Errorf("no answer: is it running there, does UDP or TCP pass, does it hold the same network key, and are both clocks right to %v?", clockLimit)
 
-// reason returns what matters of an error of libp2p's dialling.
+// reason returns what matters of an error of libp2p's dialling: of all addresses
+// and transports, who else is there, then that there is silence, then whatever
+// came first.
 func reason(err error) error {
 	var dial *swarm.DialError
 	if errors.As(err, &dial) && len(dial.DialErrors) > 0 {
 		err = dial.DialErrors[0].Cause
+		for _, e := range dial.DialErrors {
+			if _, ok := errors.AsType[sec.ErrPeerIDMismatch](e.Cause); ok {
+				err = e.Cause
+				break
+			}
+			if isTimeout(e.Cause) {
+				err = e.Cause
+			}
+		}
 	}
 	if other, ok := errors.AsType[sec.ErrPeerIDMismatch](err); ok {
 		if id, ok := agentID(other.Actual); ok {
 			return fmt.Errorf("there is another agent, %s", id)
 		}
 	}
-	var timeout net.Error
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
+	if isTimeout(err) {
 		return errSilent
 	}
 	return err
 }
 
+func isTimeout(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
 // sweep closes connections that nobody needs: to peers that Keep doesn't name,
 // and second ones, which come when two agents dial each other. Of the two, the
-// agent of smaller id closes the younger.
+// agent of smaller id closes that by TCP, or the younger.
 func (n *Node) sweep(now time.Time) {
 	n.mu.Lock()
 	keep := n.keep
@@ -167,9 +183,9 @@ func (n *Node) sweep(now time.Time) {
 		if !ok || len(conns) == 0 {
 			continue
 		}
-		slices.SortFunc(conns, func(a, b network.Conn) int { return a.Stat().Opened.Compare(b.Stat().Opened) })
+		slices.SortFunc(conns, byWorth)
 		if keep != nil && !keep[id] {
-			n.closeIdle(p, id, now.Sub(conns[len(conns)-1].Stat().Opened))
+			n.closeIdle(p, id, now.Sub(slices.MaxFunc(conns, byAge).Stat().Opened))
 		} else if n.self.Compare(id) < 0 {
 			for _, c := range conns[1:] {
 				if now.Sub(c.Stat().Opened) > spareAge {
@@ -178,6 +194,15 @@ func (n *Node) sweep(now time.Time) {
 			}
 		}
 	}
+}
+
+func byAge(a, b network.Conn) int { return a.Stat().Opened.Compare(b.Stat().Opened) }
+
+// byWorth sorts connections by QUIC in front of those by TCP.
+func byWorth(a, b network.Conn) int {
+	_, first, _ := addrPort(a.RemoteMultiaddr())
+	_, second, _ := addrPort(b.RemoteMultiaddr())
+	return cmp.Or(cmp.Compare(first, second), byAge(a, b)) // "quic" < "tcp"
 }
 
 func (n *Node) closeIdle(p peer.ID, id overlay.AgentID, age time.Duration) {

@@ -6,7 +6,8 @@
 //   - door.go, fresh.go, sockets.go: every datagram proves the network key, and
 //     that it is new
 //   - keys.go: the network key, which can be changed
-//   - host.go: a libp2p host with nothing but QUIC on our sockets
+//   - lobby.go: so does every TCP connection
+//   - host.go, tcp.go: a libp2p host with QUIC and TCP on our sockets
 //   - join.go: the seeds, and connections that nobody needs
 //   - find.go: the DHT
 //   - peers.go, stream.go: who is connected, and messages to and from them
@@ -20,6 +21,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,7 +49,11 @@ type Config struct {
 	// Sockets are the control plane's bound UDP sockets, at most one of each
 	// address family. ReadFrom returns one datagram and a *net.UDPAddr. The Node
 	// owns them from New on and closes them.
-	Sockets   []net.PacketConn
+	Sockets []net.PacketConn
+	// Listeners are bound TCP listeners on the same port, if there are any, at
+	// most one of each address family. Their Addr is a *net.TCPAddr. The Node owns
+	// them too.
+	Listeners []net.Listener
 	Addrs     func() []netip.AddrPort // where this agent can be reached now
 	Usable    func(netip.Addr) bool   // false for addresses of the overlay itself; nil allows all
 	Bootstrap []Seed
@@ -87,25 +93,25 @@ func (c Config) Validate() error {
 
 func (c Config) usable(a netip.Addr) bool { return c.Usable == nil || c.Usable(a) }
 
-// multiaddrs returns where this agent can be reached, for libp2p.
-func (c Config) multiaddrs() []ma.Multiaddr { return c.quicAddrs(c.Addrs()) }
-
-// quicAddrs returns those of addrs that libp2p can use.
-func (c Config) quicAddrs(addrs []netip.AddrPort) []ma.Multiaddr {
-	out := make([]ma.Multiaddr, 0, len(addrs))
-	for _, a := range addrs {
-		if m, err := quicAddr(a); err == nil && c.usable(a.Addr().Unmap()) {
-			out = append(out, m)
+// multiaddrs returns those of addrs that libp2p can use: one port is UDP and TCP.
+func (c Config) multiaddrs(addrs []netip.AddrPort) []ma.Multiaddr {
+	out := make([]ma.Multiaddr, 0, 2*len(addrs))
+	for _, by := range []string{QUIC, TCP} {
+		for _, a := range addrs {
+			if m, err := multiaddr(a, by); err == nil && c.usable(a.Addr().Unmap()) {
+				out = append(out, m)
+			}
 		}
 	}
 	return out
 }
 
-// addrPorts returns those of multiaddrs that are usable QUIC addresses.
+// addrPorts returns those of multiaddrs that are usable, each once.
 func (c Config) addrPorts(addrs []ma.Multiaddr) []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, m := range addrs {
-		if a, ok := addrPort(m); ok && a.Port() != 0 && !a.Addr().IsUnspecified() && c.usable(a.Addr()) {
+		a, _, ok := addrPort(m)
+		if ok && a.Port() != 0 && !a.Addr().IsUnspecified() && c.usable(a.Addr()) && !slices.Contains(out, a) {
 			out = append(out, a)
 		}
 	}
@@ -152,17 +158,9 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
-	ds, err := openDoors(cfg)
-	if err != nil {
-		for _, s := range cfg.Sockets {
-			_ = s.Close()
-		}
-		return nil, fmt.Errorf("p2p: %w", err)
-	}
 	n := &Node{
 		cfg:    cfg,
 		self:   overlay.AgentID(cfg.Key.Public().(ed25519.PublicKey)),
-		doors:  ds,
 		search: make(chan struct{}, 1),
 		alone:  make(chan struct{}, 1),
 		peers:  make(map[overlay.AgentID]*outbox),
@@ -170,6 +168,16 @@ func New(cfg Config) (*Node, error) {
 		born:   time.Now(),
 	}
 	n.records.Store(&[]protocol.ID{recordsOf(cfg.Network)})
+	var err error
+	if n.doors, err = openDoors(cfg, n.spawn); err != nil {
+		for _, s := range cfg.Sockets {
+			_ = s.Close()
+		}
+		for _, l := range cfg.Listeners {
+			_ = l.Close()
+		}
+		return nil, fmt.Errorf("p2p: %w", err)
+	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("p2p: %w", err), n.close())
@@ -197,6 +205,9 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	n.host.SetStreamHandler(recordsOf(n.cfg.Network), n.accept)
+	for _, l := range n.doors.lobbies {
+		n.spawn(l.run)
+	}
 	return nil
 }
 
@@ -283,20 +294,21 @@ func (n *Node) sleep(d time.Duration) bool {
 }
 
 // Dial connects to an agent at any of some addresses, or at those known from
-// before if there are none. It returns when the connection is up, which proves
-// that the other one holds the network key and is who it should be, or after
-// two seconds. Connected to the agent already, it returns nil at once.
+// before if there are none, by QUIC or, half a second later, by TCP on the same
+// port. It returns when the connection is up, which proves that the other one
+// holds the network key and is who it should be, or after two and a half
+// seconds. Connected to the agent already, it returns nil at once.
 func (n *Node) Dial(ctx context.Context, id overlay.AgentID, addrs []netip.AddrPort) error {
 	p, err := peerID(id)
 	if err != nil {
 		return fmt.Errorf("dial %s: %w", id.Short(), err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, headStart+dialTimeout)
 	defer cancel()
 	if s, ok := n.host.Network().(*swarm.Swarm); ok {
 		s.Backoff().Clear(p) // the caller knows when to try again
 	}
-	err = n.host.Connect(ctx, peer.AddrInfo{ID: p, Addrs: n.cfg.quicAddrs(addrs)})
+	err = n.host.Connect(ctx, peer.AddrInfo{ID: p, Addrs: n.cfg.multiaddrs(addrs)})
 	if err == nil && n.host.Network().Connectedness(p) != network.Connected {
 		err = errors.New("it closed the connection")
 	}
@@ -359,23 +371,37 @@ func (n *Node) SetServer(on bool) {
 	n.searchSoon()
 }
 
-// RemoteAddr returns from where an agent is connected.
+// RemoteAddr returns from where an agent is connected. That of a TCP connection
+// is where it can be dialled only if we dialled.
 func (n *Node) RemoteAddr(id overlay.AgentID) (netip.AddrPort, bool) {
+	a, _, ok := n.connection(id)
+	return a, ok
+}
+
+// Transport returns by what an agent is connected, QUIC or TCP; "" if it isn't.
+// If it is by both, that is QUIC.
+func (n *Node) Transport(id overlay.AgentID) string {
+	_, by, _ := n.connection(id)
+	return by
+}
+
+// connection returns the address and transport of a connection to an agent.
+func (n *Node) connection(id overlay.AgentID) (addr netip.AddrPort, by string, ok bool) {
 	p, err := peerID(id)
 	if err != nil {
-		return netip.AddrPort{}, false
+		return addr, "", false
 	}
 	for _, c := range n.host.Network().ConnsToPeer(p) {
-		if a, ok := addrPort(c.RemoteMultiaddr()); ok && !c.IsClosed() {
-			return a, true
+		if a, t, known := addrPort(c.RemoteMultiaddr()); known && !c.IsClosed() && by != QUIC {
+			addr, by, ok = a, t, true
 		}
 	}
-	return netip.AddrPort{}, false
+	return addr, by, ok
 }
 
 // Counters counts what was thrown away.
 type Counters struct {
-	Strangers uint64 // datagrams that don't prove the network key
+	Strangers uint64 // datagrams and TCP connections that don't prove the network key
 	Replays   uint64 // that do, but came before
 	Untimely  uint64 // that do, but were sent more than two minutes ago, or will be
 	Lost      uint64 // messages that were not sent: queue full, not connected

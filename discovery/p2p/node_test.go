@@ -436,17 +436,19 @@ func TestUsable(t *testing.T) {
 		},
 		Usable: func(a netip.Addr) bool { return !inside.Contains(a) },
 	}
-	all := cfg.multiaddrs()
-	if len(all) != 1 || all[0].String() != "/ip4/192.0.2.1/udp/1/quic-v1" {
+	all := cfg.multiaddrs(cfg.Addrs())
+	if fmt.Sprint(all) != "[/ip4/192.0.2.1/udp/1/quic-v1 /ip4/192.0.2.1/tcp/1]" {
 		t.Errorf("told are %v", all)
 	}
-	bad, err := quicAddr(netip.MustParseAddrPort("10.9.1.1:1"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	g := gater{cfg.usable}
-	if g.allows(bad) || !g.allows(all[0]) || len(cfg.addrPorts(append(all, bad))) != 1 {
-		t.Error("an address of the overlay is used, or another isn't")
+	for i, by := range []string{QUIC, TCP} {
+		bad, err := multiaddr(netip.MustParseAddrPort("10.9.1.1:1"), by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g.allows(bad) || !g.allows(all[i]) || len(cfg.addrPorts(append(all, bad))) != 1 {
+			t.Errorf("%s: an address of the overlay is used, or another isn't", by)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package p2p
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,7 +15,13 @@ import (
 	"farlan/overlay"
 )
 
-// A Seed is an agent to join by. It is comparable.
+// The transports that connect agents.
+const (
+	QUIC = "quic"
+	TCP  = "tcp"
+)
+
+// A Seed is an agent to join by, on one port for QUIC and TCP. It is comparable.
 type Seed struct {
 	ID   overlay.AgentID
 	Addr netip.AddrPort // where it is; if Host is set, only the port counts
@@ -43,14 +50,16 @@ func Multiaddr(id overlay.AgentID, a netip.AddrPort) string {
 }
 
 // seedForm is what a right seed looks like.
-const seedForm = "/ip4/ADDRESS/udp/PORT/quic-v1/p2p/ID (or ip6, dns, dns4, dns6 and a name), as `farlan status` shows it under listen"
+const seedForm = "/ip4/ADDRESS/udp/PORT/quic-v1/p2p/ID (or tcp/PORT; ip6; dns, dns4, dns6 and a name), as `farlan status` shows it under listen"
 
 // ParseSeed reads a multiaddr of the forms
 //
 //	/ip4/192.0.2.1/udp/4747/quic-v1/p2p/12D3Koo…
 //	/ip6/2001:db8::1/udp/4747/quic-v1/p2p/12D3Koo…
 //	/dns4/host.example/udp/4747/quic-v1/p2p/12D3Koo…    (dns6; dns for either family)
+//	/ip4/192.0.2.1/tcp/4747/p2p/12D3Koo…                (and so on)
 //
+// The last form means the same: QUIC is tried first, then TCP, on that port.
 // Errors say what is wrong and what a right one looks like.
 func ParseSeed(s string) (Seed, error) {
 	fail := func(format string, args ...any) (Seed, error) {
@@ -61,8 +70,8 @@ func ParseSeed(s string) (Seed, error) {
 		return fail("it doesn't start with /")
 	}
 	part = part[1:]
-	if len(part) > 2 && part[2] == "tcp" {
-		return fail("tcp is not supported, only udp with quic-v1")
+	if len(part) > 3 && part[2] == "tcp" {
+		part = slices.Concat(part[:2], []string{"udp", part[3], "quic-v1"}, part[4:])
 	}
 	if len(part) == 5 || len(part) == 6 && part[5] == "p2p" {
 		return fail("/p2p/ID is missing at the end")
@@ -98,8 +107,8 @@ func ParseSeed(s string) (Seed, error) {
 	return seed, nil
 }
 
-// quicAddr returns the multiaddr to reach a at, without the peer.
-func quicAddr(a netip.AddrPort) (ma.Multiaddr, error) {
+// multiaddr returns the multiaddr to reach a at by a transport, without the peer.
+func multiaddr(a netip.AddrPort, by string) (ma.Multiaddr, error) {
 	ip := a.Addr().Unmap()
 	if !ip.IsValid() || ip.Zone() != "" || a.Port() == 0 {
 		return nil, fmt.Errorf("%v is no address to reach an agent at", a)
@@ -108,31 +117,36 @@ func quicAddr(a netip.AddrPort) (ma.Multiaddr, error) {
 	if ip.Is4() {
 		family = "ip4"
 	}
-	return ma.NewMultiaddr(fmt.Sprintf("/%s/%s/udp/%d/quic-v1", family, ip, a.Port()))
+	form := "/%s/%s/udp/%d/quic-v1"
+	if by == TCP {
+		form = "/%s/%s/tcp/%d"
+	}
+	return ma.NewMultiaddr(fmt.Sprintf(form, family, ip, a.Port()))
 }
 
-// addrPort returns the address of a QUIC multiaddr.
-func addrPort(m ma.Multiaddr) (netip.AddrPort, bool) {
+// addrPort returns the address and transport of a multiaddr of QUIC or TCP.
+func addrPort(m ma.Multiaddr) (a netip.AddrPort, by string, ok bool) {
 	if m == nil {
-		return netip.AddrPort{}, false
+		return a, "", false
 	}
-	if _, err := m.ValueForProtocol(ma.P_QUIC_V1); err != nil {
-		return netip.AddrPort{}, false
+	by, below := TCP, ma.P_TCP
+	if _, err := m.ValueForProtocol(ma.P_QUIC_V1); err == nil {
+		by, below = QUIC, ma.P_UDP
 	}
-	s, err := m.ValueForProtocol(ma.P_UDP)
-	if err != nil {
-		return netip.AddrPort{}, false
+	s, err := m.ValueForProtocol(below)
+	if err != nil || by == TCP && len(m) != 2 { // nothing above TCP
+		return a, "", false
 	}
 	port, err := strconv.ParseUint(s, 10, 16)
 	if err != nil {
-		return netip.AddrPort{}, false
+		return a, "", false
 	}
 	ip, err := manet.ToIP(m)
 	if err != nil {
-		return netip.AddrPort{}, false
+		return a, "", false
 	}
 	addr, ok := netip.AddrFromSlice(ip)
-	return netip.AddrPortFrom(addr.Unmap(), uint16(port)), ok
+	return netip.AddrPortFrom(addr.Unmap(), uint16(port)), by, ok
 }
 
 // peerID returns libp2p's name of an agent.

@@ -25,7 +25,13 @@ func TestParseSeed(t *testing.T) {
 		{"", Seed{}, "doesn't start with /"},
 		{"192.0.2.1:4747", Seed{}, "doesn't start with /"},
 		{"/ip4/192.0.2.1/udp/4747/quic-v1", Seed{}, "/p2p/ID is missing"},
-		{"/ip4/192.0.2.1/tcp/4747" + end, Seed{}, "tcp is not supported"},
+		{"/ip4/192.0.2.1/tcp/4747" + end, Seed{ID: id, Addr: netip.MustParseAddrPort("192.0.2.1:4747")}, ""},
+		{"/dns6/host.example/tcp/4747" + end, Seed{ID: id, Addr: netip.AddrPortFrom(netip.Addr{}, 4747), Host: "host.example", Family: "ip6"}, ""},
+		{"/ip4/192.0.2.1/tcp/4747", Seed{}, "/p2p/ID is missing"},
+		{"/ip4/192.0.2.1/tcp", Seed{}, "parts are not the right ones"},
+		{"/ip4/192.0.2.1/tcp/0" + end, Seed{}, `"0" is not a port`},
+		{"/ip4/192.0.2.1/tcp/4747/ws" + end, Seed{}, "parts are not the right ones"},
+		{"/ip4/192.0.2.1/tcp/4747/quic-v1" + end, Seed{}, "parts are not the right ones"},
 		{"/ip4/192.0.2.1/udp/4747/quic" + end, Seed{}, "parts are not the right ones"},
 		{"/ip4/192.0.2.1/udp/0/quic-v1" + end, Seed{}, `"0" is not a port`},
 		{"/ip4/192.0.2.1/udp/70000/quic-v1" + end, Seed{}, `"70000" is not a port`},
@@ -59,7 +65,7 @@ func TestMultiaddr(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, ok := addrPort(m); !ok || got != netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) {
+		if got, by, ok := addrPort(m); !ok || by != QUIC || got != netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) {
 			t.Errorf("%s comes back as %v", a, got)
 		}
 	}
@@ -70,12 +76,19 @@ func TestMultiaddr(t *testing.T) {
 	if got, ok := agentID(p); !ok || got != id {
 		t.Errorf("agent id %s, want %s", got, id)
 	}
-	for _, s := range []string{"/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.1/udp/1", "/dns4/x/udp/1/quic-v1"} {
+	m, err := multiaddr(netip.MustParseAddrPort("[2001:db8::1]:4747"), TCP)
+	if err != nil || m.String() != "/ip6/2001:db8::1/tcp/4747" {
+		t.Errorf("a multiaddr by TCP is %v, %v", m, err)
+	}
+	if got, by, ok := addrPort(m); !ok || by != TCP || got != netip.MustParseAddrPort("[2001:db8::1]:4747") {
+		t.Errorf("%v comes back as %v by %s", m, got, by)
+	}
+	for _, s := range []string{"/ip4/192.0.2.1/tcp/1/ws", "/ip4/192.0.2.1/udp/1", "/dns4/x/udp/1/quic-v1", "/dns4/x/tcp/1"} {
 		m, err := ma.NewMultiaddr(s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a, ok := addrPort(m); ok {
+		if a, _, ok := addrPort(m); ok {
 			t.Errorf("%s is taken as %v", s, a)
 		}
 	}
@@ -83,6 +96,7 @@ func TestMultiaddr(t *testing.T) {
 
 func FuzzParseSeed(f *testing.F) {
 	f.Add("/ip4/192.0.2.1/udp/4747/quic-v1/p2p/" + overlay.AgentID(testKey(1)[32:]).String())
+	f.Add("/ip6/::1/tcp/1/p2p/" + overlay.AgentID(testKey(1)[32:]).String())
 	f.Add("/dns/host/udp/4747/quic-v1/p2p/" + overlay.AgentID(testKey(1)[32:]).String())
 	f.Fuzz(func(t *testing.T, s string) {
 		seed, err := ParseSeed(s)

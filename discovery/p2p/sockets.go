@@ -65,19 +65,35 @@ func (c *doorConn) SetReadBuffer(int) error { return nil }
 // SetWriteBuffer does as SetReadBuffer.
 func (c *doorConn) SetWriteBuffer(int) error { return nil }
 
-// doors are the sockets behind the door, at most one of each family.
+// doors are the sockets behind the door: UDP sockets, at most one of each
+// family, and TCP listeners.
 type doors struct {
 	door       *door
 	udp4, udp6 *doorConn
+	lobbies    []*lobby
 }
 
-// openDoors puts a node's sockets behind its door.
-func openDoors(cfg Config) (doors, error) {
+// openDoors puts a node's sockets and listeners behind its door.
+func openDoors(cfg Config, spawn func(func()) bool) (doors, error) {
 	d, err := newDoor(cfg.Network.ControlKey(), cfg.Clock)
 	if err != nil {
 		return doors{}, err
 	}
-	return newDoors(cfg.Sockets, d)
+	ds, err := newDoors(cfg.Sockets, d)
+	if err != nil {
+		return doors{}, err
+	}
+	for _, l := range cfg.Listeners {
+		if _, ok := l.Addr().(*net.TCPAddr); !ok {
+			return doors{}, fmt.Errorf("listener %v is not a TCP listener", l.Addr())
+		}
+		lobby, err := newLobby(l, d, spawn)
+		if err != nil {
+			return doors{}, fmt.Errorf("listener %v: %w", l.Addr(), err)
+		}
+		ds.lobbies = append(ds.lobbies, lobby)
+	}
+	return ds, nil
 }
 
 // newDoors puts sockets behind a door.
@@ -126,6 +142,9 @@ func (ds doors) of(network string) (*doorConn, error) {
 
 func (ds doors) close() error {
 	var errs []error
+	for _, l := range ds.lobbies {
+		errs = append(errs, l.Close())
+	}
 	for _, c := range ds.all() {
 		if err := c.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
