@@ -73,7 +73,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.keyFile, "key-file", defaultKeyFile, "`FILE` with the network key, made by 'farlan key new'")
 	flags.StringArrayVar(&o.bootstrap, "bootstrap", nil, "`MULTIADDR` of a member to join by, as /ip4/192.0.2.1/udp/4747/quic-v1/p2p/12D3Koo… (repeats)")
 	flags.StringVar(&o.beacon, "beacon", "on", "`on|off`: find and be found by members on the local network, by sealed multicasts")
-	flags.StringVar(&o.listen, "listen", defaultListen, "`[HOST]:PORT`, one UDP port for everything")
+	flags.StringVar(&o.listen, "listen", defaultListen, "`[HOST]:PORT`, one port, UDP and TCP, for everything")
 	flags.StringVar(&o.uplink, "uplink", "", "`RATE[/RATE]`: this host's way out (and in), as 100Mbit or 20Mbit/250Mbit")
 	flags.StringArrayVar(&o.advertise, "advertise", nil, "`ADDR[:PORT]`: reachable address behind a static NAT (repeats)")
 	flags.StringVar(&o.name, "name", "", "`NAME` that people call this agent by (default the host's name)")

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -55,6 +56,7 @@ type node struct {
 	network discovery.NetworkKey
 	state   *state
 	sockets []*link.Port
+	streams []net.Listener  // TCP, on the same port
 	lanes   int             // that carry frames
 	flowKey overlay.FlowKey // keeps from strangers which flows share a queue
 	ports   []*port

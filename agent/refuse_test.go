@@ -53,7 +53,13 @@ func TestInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	refuses(t, key, "is in use", farlan, "--listen", other.LocalAddr().String())
+	refuses(t, key, "UDP port", farlan, "--listen", other.LocalAddr().String())
+	stream, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	refuses(t, key, fmt.Sprintf("TCP port %d is in use", stream.Addr().(*net.TCPAddr).Port), farlan, "--listen", stream.Addr().String())
 	if err := a.sees(1); err != nil {
 		t.Errorf("the running agent was disturbed: %v", err)
 	}

@@ -46,11 +46,11 @@ func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
 			state.close()
 		}
 	})
-	sockets, err := openSockets(c)
+	sockets, streams, err := openPort(c)
 	if err != nil {
 		return err
 	}
-	undo = append(undo, func() { closeSockets(sockets) })
+	undo = append(undo, func() { closeSockets(sockets, streams) })
 	listener, closeControl, err := listenControl(c.Socket)
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
 		return err
 	}
 	n := newNode(c, log, network, ident)
-	n.state, n.sockets = state, sockets
+	n.state, n.sockets, n.streams = state, sockets, streams
 	n.setPorts(ports)
 	return n.run(ctx, listener)
 }
@@ -174,7 +174,7 @@ func (n *node) startP2P(start func(context.Context, string, func(context.Context
 		}
 	}
 	node, err := p2p.New(p2p.Config{
-		Key: n.ident.key, Network: n.network, Sockets: sockets, Bootstrap: n.cfg.Bootstrap, Log: n.log,
+		Key: n.ident.key, Network: n.network, Sockets: sockets, Listeners: n.streams, Bootstrap: n.cfg.Bootstrap, Log: n.log,
 		Addrs:  n.underlay,
 		Usable: n.usable,
 		Go: func(f func()) {
@@ -249,11 +249,28 @@ func (n *node) multiaddrs() []string {
 	return all
 }
 
-// openSockets binds the port, on both families if the address is not given.
+// openPort binds the port, UDP and TCP. Port 0 is any that is free for both.
+func openPort(c *config) (sockets []*link.Port, streams []net.Listener, err error) {
+	for range 16 {
+		if sockets, err = openSockets(c); err != nil {
+			return nil, nil, err
+		}
+		if streams, err = openStreams(c, sockets); err == nil {
+			return sockets, streams, nil
+		}
+		closeSockets(sockets, nil)
+		if c.Listen.Port() != 0 || !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+	}
+	return nil, nil, err
+}
+
+// openSockets binds the UDP port, on both families if the address is not given.
 func openSockets(c *config) ([]*link.Port, error) {
 	first, err := link.Open(c.Listen, link.Config{Lanes: c.Lanes})
 	if err != nil {
-		return nil, socketError(c, err)
+		return nil, socketError(c, "UDP", err)
 	}
 	sockets := []*link.Port{first}
 	if !c.Dual {
@@ -265,18 +282,38 @@ func openSockets(c *config) ([]*link.Port, error) {
 	case err == nil:
 		sockets = append(sockets, second)
 	case !errors.Is(err, syscall.EAFNOSUPPORT) && !errors.Is(err, syscall.EADDRNOTAVAIL): // this host has IPv6
-		closeSockets(sockets)
-		return nil, socketError(c, err)
+		closeSockets(sockets, nil)
+		return nil, socketError(c, "UDP", err)
 	}
 	return sockets, nil
 }
 
-func socketError(c *config, err error) error {
+// openStreams binds the TCP ports of the same addresses.
+func openStreams(c *config, sockets []*link.Port) ([]net.Listener, error) {
+	var streams []net.Listener
+	for _, s := range sockets {
+		at := s.Delay.LocalAddr()
+		network := "tcp6"
+		if at.Addr().Is4() {
+			network = "tcp4"
+		}
+		l, err := new(net.ListenConfig).Listen(context.Background(), network, at.String())
+		if err != nil {
+			closeSockets(nil, streams)
+			return nil, socketError(c, "TCP", err)
+		}
+		streams = append(streams, l)
+	}
+	return streams, nil
+}
+
+// socketError says why the port can't be bound for a protocol, UDP or TCP.
+func socketError(c *config, protocol string, err error) error {
 	port := c.Listen.Port()
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return hintf("another farlan or another program has it ('ss -ulpn sport = :%d' tells which): stop that one, or choose another port with --listen", port)(
-			"--listen: port %d is in use: %w", port, err)
+		return hintf("another farlan or another program has it ('ss -%clpn sport = :%d' tells which): stop that one, or choose another port with --listen", protocol[0]|0x20, port)(
+			"--listen: %s port %d is in use: %w", protocol, port, err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return hintf("'ip addr' lists this host's addresses")("--listen: this host doesn't have the address %v: %w", c.Listen.Addr(), err)
 	case errors.Is(err, os.ErrPermission):
@@ -285,9 +322,12 @@ func socketError(c *config, err error) error {
 	return fmt.Errorf("--listen: %w", err)
 }
 
-func closeSockets(sockets []*link.Port) {
+func closeSockets(sockets []*link.Port, streams []net.Listener) {
 	for _, s := range sockets {
 		_ = s.Close()
+	}
+	for _, l := range streams {
+		_ = l.Close()
 	}
 }
 

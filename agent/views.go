@@ -185,7 +185,7 @@ func (n *node) checkJoin(now overlay.Instant) healthView {
 	return h
 }
 
-const joinHint = "check that the address and port are a member's and that UDP passes, and that 'farlan key id' says the same there and here"
+const joinHint = "check that the address and port are a member's and that UDP or TCP passes, and that 'farlan key id' says the same there and here"
 
 func (n *node) peersView(now overlay.Instant) peersView {
 	names := n.names()
