@@ -1,0 +1,94 @@
+package p2p
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+
+	"farlan/discovery"
+	"farlan/overlay"
+)
+
+// Config says how a Node works. All functions are called from several
+// goroutines and must not block; Addrs, Usable and Go may be called at any time,
+// the others only while Run runs. They may call the Node's methods.
+type Config struct {
+	Key     ed25519.PrivateKey // the agent's identity
+	Network discovery.NetworkKey
+	// Sockets are the control plane's bound UDP sockets, at most one of each
+	// address family. ReadFrom returns one datagram and a *net.UDPAddr. The Node
+	// owns them from New on and closes them.
+	Sockets []net.PacketConn
+	// Listeners are bound TCP listeners on the same port, if there are any, at
+	// most one of each address family. Their Addr is a *net.TCPAddr. The Node owns
+	// them too.
+	Listeners []net.Listener
+	Addrs     func() []netip.AddrPort // where this agent can be reached now
+	Usable    func(netip.Addr) bool   // false for addresses of the overlay itself; nil allows all
+	Bootstrap []Seed
+	Clock     func() time.Time // tells the time of day; nil is time.Now
+	Log       *slog.Logger
+	Go        func(func()) // starts a goroutine; the Node starts none otherwise
+
+	// Connected tells that the first connection with a member that speaks our
+	// records protocol is up, Disconnected that the last one is gone. For one
+	// agent they alternate.
+	Connected, Disconnected func(overlay.AgentID)
+	// Message takes a message, between Connected and Disconnected save for
+	// those that a disconnection overtakes. msg belongs to the callee.
+	Message func(from overlay.AgentID, msg []byte)
+	// Found tells of somebody who isn't connected, found through the DHT, and
+	// where it may be. It is told again as long as it isn't connected.
+	Found func(id overlay.AgentID, addrs []netip.AddrPort)
+}
+
+// Validate reports all that is missing or wrong.
+func (c Config) Validate() error {
+	var errs []error
+	if len(c.Key) != ed25519.PrivateKeySize {
+		errs = append(errs, errors.New("no agent key"))
+	}
+	if c.Network.IsZero() {
+		errs = append(errs, errors.New("no network key"))
+	}
+	if len(c.Sockets) == 0 {
+		errs = append(errs, errors.New("no socket"))
+	}
+	if c.Addrs == nil || c.Go == nil || c.Connected == nil || c.Disconnected == nil || c.Message == nil || c.Found == nil || c.Log == nil {
+		errs = append(errs, errors.New("a function or the logger is missing"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) usable(a netip.Addr) bool { return c.Usable == nil || c.Usable(a) }
+
+// multiaddrs returns those of addrs that libp2p can use: one port is UDP and TCP.
+func (c Config) multiaddrs(addrs []netip.AddrPort) []ma.Multiaddr {
+	out := make([]ma.Multiaddr, 0, 2*len(addrs))
+	for _, by := range []string{QUIC, TCP} {
+		for _, a := range addrs {
+			if m, err := multiaddr(a, by); err == nil && c.usable(a.Addr().Unmap()) {
+				out = append(out, m)
+			}
+		}
+	}
+	return out
+}
+
+// addrPorts returns those of multiaddrs that are usable, each once.
+func (c Config) addrPorts(addrs []ma.Multiaddr) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, m := range addrs {
+		a, _, ok := addrPort(m)
+		if ok && a.Port() != 0 && !a.Addr().IsUnspecified() && c.usable(a.Addr()) && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
