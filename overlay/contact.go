@@ -13,6 +13,7 @@ type contact struct {
 	relays  []AgentID        // that may reach it, the best first
 	pending []*Initiation    // oldest first
 	begin   Instant          // when to send the next initiation; 0: no need
+	late    lateCopies       // of the newest
 	tries   int
 
 	current     *Session
@@ -32,8 +33,16 @@ func (s *Sessions) contact(id AgentID) *contact {
 	return nil
 }
 
-// ways returns those that the next initiation takes: the current one, all
-// addresses, and other agents unless the first answer is still to come.
+// lateCopies are copies of an initiation that go by way of other agents if no
+// direct one was answered by then.
+type lateCopies struct {
+	at    Instant // 0: none
+	index uint32
+	d     []byte
+}
+
+// ways returns those that an initiation takes at once: the current one and all
+// addresses.
 func (c *contact) ways() []Way {
 	var all []Way
 	add := func(w Way) {
@@ -46,11 +55,6 @@ func (c *contact) ways() []Way {
 	}
 	for _, a := range c.addrs {
 		add(Direct(a))
-	}
-	if c.tries > 1 || len(all) == 0 {
-		for _, r := range c.relays {
-			add(Relayed(r))
-		}
 	}
 	return all
 }

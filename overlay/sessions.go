@@ -19,14 +19,17 @@ const (
 	// MaxRelays bounds the agents by way of which one member is tried.
 	MaxRelays = 2
 
-	maxPending   = 3                // initiations that wait for an answer, and answers for a datagram
-	maxOlder     = 2 * maxPending   // sessions beside the current one: what both sides began at once
-	retryFirst   = time.Second      // above most round trips of the world
-	retryMax     = 15 * time.Second // for members that don't answer
-	yieldTime    = time.Second      // what the agent with the larger id waits for the other to begin
-	crossTime    = 2 * time.Second  // handshakes that close together may have crossed
-	respondRate  = 200              // handshakes answered a second; about 15 % of a core
-	respondBurst = 400
+	maxPending = 3                // initiations that wait for an answer, and answers for a datagram
+	maxOlder   = 2 * maxPending   // sessions beside the current one: what both sides began at once
+	retryFirst = time.Second      // above most round trips of the world
+	retryMax   = 15 * time.Second // for members that don't answer
+	// relayPatience is how long direct answers are waited for before other agents
+	// are asked to relay: well above most round trips.
+	relayPatience = 300 * time.Millisecond
+	yieldTime     = time.Second     // what the agent with the larger id waits for the other to begin
+	crossTime     = 2 * time.Second // handshakes that close together may have crossed
+	respondRate   = 200             // handshakes answered a second; about 15 % of a core
+	respondBurst  = 400
 	// Handshakes begun a second. Each costs both sides about a millisecond;
 	// without the bound, agents that are too busy to answer in time would be
 	// kept busy by the repetitions.
@@ -259,6 +262,7 @@ func (s *Sessions) Tick(now Instant) (next Instant) {
 		at := (start + i) % len(s.contacts)
 		c := s.contacts[at]
 		s.expire(now, c)
+		s.tryRelays(now, c)
 		if c.begin == 0 && c.current != nil && c.current.WantsRekey(now) {
 			c.begin, c.tries = now, 0
 		}
@@ -269,15 +273,17 @@ func (s *Sessions) Tick(now Instant) (next Instant) {
 				s.initiate(now, c)
 			}
 		}
-		if c.begin != 0 && (next == 0 || c.begin.Before(next)) {
-			next = c.begin
+		for _, at := range []Instant{c.begin, c.late.at} {
+			if at != 0 && (next == 0 || at.Before(next)) {
+				next = at
+			}
 		}
 	}
 	return next
 }
 
-// initiate sends an initiation every way to c that is worth a try. The member
-// answers the copy that comes first.
+// initiate sends an initiation every direct way to c, and keeps it for relays.
+// The member answers the copy that comes first.
 func (s *Sessions) initiate(now Instant, c *contact) {
 	wait := min(retryFirst<<min(c.tries, 10), retryMax)
 	c.tries++
@@ -297,6 +303,24 @@ func (s *Sessions) initiate(now Instant, c *contact) {
 	s.index[index] = c
 	for _, w := range c.ways() {
 		s.out = append(s.out, outgoing{c.id, w, d})
+	}
+	c.late = lateCopies{at: now.Add(relayPatience), index: index, d: d}
+}
+
+// tryRelays sends the newest initiation by way of other agents when it is time.
+func (s *Sessions) tryRelays(now Instant, c *contact) {
+	if c.late.at == 0 || now.Before(c.late.at) || len(c.relays) == 0 {
+		return
+	}
+	late := c.late
+	c.late = lateCopies{}
+	if !slices.ContainsFunc(c.pending, func(p *Initiation) bool { return p.Index() == late.index }) {
+		return // it was answered
+	}
+	for _, r := range c.relays {
+		if w := Relayed(r); w != c.way {
+			s.out = append(s.out, outgoing{c.id, w, late.d})
+		}
 	}
 }
 

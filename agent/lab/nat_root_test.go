@@ -360,3 +360,58 @@ func TestNATUsage(t *testing.T) {
 		}
 	}
 }
+
+// TestNATPairs: whatever stands in front of two sites, their agents reach each
+// other: directly unless one side's port can't be known to the other, which lets
+// nothing in that it hasn't sent to; then by way of a member.
+func TestNATPairs(t *testing.T) {
+	o := testOptions(t)
+	kinds := []string{"port-restricted", "restricted", "symmetric", "firewall"}
+	o.Sites = 1 + len(kinds)
+	texts := []string{"home=none"}
+	for i, kind := range kinds {
+		texts = append(texts, fmt.Sprintf("%s=%s", siteName(i+1), kind))
+	}
+	o.NATs = nats(t, texts...)
+	l := up(t, o)
+	relayed := map[[2]string]bool{
+		{"port-restricted", "symmetric"}: true, {"symmetric", "port-restricted"}: true,
+		{"firewall", "symmetric"}: true, {"symmetric", "firewall"}: true,
+	}
+	start := time.Now()
+	for i, a := range kinds {
+		for j, b := range kinds {
+			if i == j {
+				continue
+			}
+			want, at, to := "direct", siteName(i+1), siteName(j+1)
+			if relayed[[2]string{a, b}] {
+				want = "relayed"
+			}
+			err := poll(within(t, 20*time.Second), 100*time.Millisecond, func() error {
+				peers, err := l.peers(t.Context(), at)
+				if err != nil {
+					return err
+				}
+				for _, p := range peers {
+					if p.Name == to && p.State == "up" && p.Path == want {
+						return nil
+					}
+				}
+				return fmt.Errorf("not %s: %+v", want, peers)
+			})
+			if err != nil {
+				t.Errorf("%s behind %s to %s behind %s: %v", at, a, to, b, err)
+			}
+		}
+	}
+	t.Logf("all reach each other after %v", time.Since(start).Round(100*time.Millisecond))
+	vm := l.mustHost(t, "site1-vm1")
+	lease, err := l.leaseOf(l.mustHost(t, "site3-vm1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.reach(within(t, 10*time.Second), lease.Address); err != nil {
+		t.Errorf("from behind %s to behind %s: %v", kinds[0], kinds[2], err)
+	}
+}

@@ -176,7 +176,7 @@ func steering(t *testing.T, p *Port) {
 		switch d := numbered(byte(first), 0x81, first, 8+first); {
 		case first >= 0x40:
 			send(d, nil)
-		case overlay.Kind(first&0x0f) == overlay.KindData:
+		case overlay.Kind(first&0x0f) == overlay.KindData || overlay.Kind(first&0x0f) == overlay.KindRelay:
 			send(d, p.Delay)
 		default:
 			send(d, p.Probe)
@@ -187,7 +187,8 @@ func steering(t *testing.T, p *Port) {
 		if lane >= overlay.LaneDelay {
 			s = p.Delay
 		}
-		send(numbered(byte(overlay.KindData)|overlay.Version<<4, byte(lane), lane, 8+lane), s)
+		kind := []overlay.Kind{overlay.KindData, overlay.KindRelay}[lane%7%2]
+		send(numbered(byte(kind)|overlay.Version<<4, byte(lane), lane, 8+lane), s)
 	}
 	for s, w := range want {
 		same(t, receive(t, s, len(w)), w)
