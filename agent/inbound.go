@@ -195,7 +195,14 @@ func (in *inbound) news(at *inboundSession) {
 	n, s, from := in.n, at.session, in.way()
 	if !at.waiting {
 		o := at.peer.out.Load()
-		if o == nil || o.session != s || o.way == from || !from.IsDirect() || o.relay != nil {
+		switch {
+		case o == nil:
+			return
+		case o.session != s:
+			if !overlay.OtherChoice(in.now, s, o.session) {
+				return
+			}
+		case o.way == from || !from.IsDirect() || o.relay != nil:
 			return // what is relayed turns direct when a probe was answered so
 		}
 	}
@@ -203,7 +210,7 @@ func (in *inbound) news(at *inboundSession) {
 	if in.now.Sub(overlay.Instant(last)) < reportEvery || !at.reported.CompareAndSwap(last, int64(in.now)) {
 		return
 	}
-	n.mail.offer(func(overlay.Instant) { n.sessions.Heard(s, from) })
+	n.mail.offer(func(now overlay.Instant) { n.sessions.Heard(now, s, from) })
 }
 
 // acknowledge sends the acknowledgements that are due and didn't ride along.
@@ -321,7 +328,7 @@ func (in *inbound) ProbeReply(p overlay.Probe) {
 		in.at.peer.reply(in.now, p)
 	} else if in.hop == nil {
 		n, s, from := in.n, in.at.session, in.way()
-		n.mail.offer(func(overlay.Instant) { n.sessions.Heard(s, from) })
+		n.mail.offer(func(now overlay.Instant) { n.sessions.Heard(now, s, from) })
 	}
 }
 

@@ -92,6 +92,7 @@ type node struct {
 	loops    rate
 	asleep   time.Duration  // how long this machine has been suspended
 	fathoms  overlay.Bucket // searches for a path's MTU that may begin
+	asks     overlay.Bucket // silent members that may be asked
 	spawn    func(name string, f func(context.Context) error)
 }
 
@@ -111,7 +112,7 @@ func newNode(c *config, log *slog.Logger, network discovery.NetworkKey, ident id
 		ident: ident, self: ident.id(), label: ident.id().Label(), network: network,
 		mail: newMailbox(), peers: make(map[overlay.AgentID]*peer),
 		control: newControl(), asleep: suspended(), lanes: max(c.Lanes, 1),
-		fathoms: overlay.NewBucket(fathomRate, fathomBurst),
+		fathoms: overlay.NewBucket(fathomRate, fathomBurst), asks: overlay.NewBucket(askRate, askBurst),
 	}
 	var key [16]byte
 	_, _ = rand.Read(key[:]) // doesn't fail

@@ -27,6 +27,10 @@ const (
 	// directProbe is the number of probes that try an address: a reply that comes
 	// directly proves that datagrams pass both ways, and turns the way.
 	directProbe = 1<<32 - 1
+	// askRate is how many silent members are asked a second, after askBurst at once:
+	// many are silent at the same time when this agent, or its way out, is.
+	askRate  = 20
+	askBurst = 10
 	// maxRunBytes is what one call sends at most: an IP packet's length.
 	maxRunBytes = 65507
 )
@@ -125,11 +129,15 @@ func (n *node) handshake(to overlay.AgentID, way overlay.Way, d []byte) {
 
 // lookForRelays looks after the members that can't be reached directly.
 func (n *node) lookForRelays(now overlay.Instant) {
+	var all []relayer // made when the first one needs it
 	for _, p := range n.byIndex {
 		if p == nil || p.member.Left || p.direct() && p.state == measure.Up {
 			continue
 		}
-		relays := n.relaysTo(now, p)
+		if all == nil {
+			all = n.relayers(now)
+		}
+		relays := relaysTo(p, all)
 		n.sessions.Relays(p.id, relays)
 		n.divert(p, relays)
 		n.tryDirectly(now, p, directEvery)
@@ -159,15 +167,20 @@ func (n *node) divert(p *peer, relays []overlay.AgentID) {
 // before long takes another way, if there is one: the way back is found as soon
 // as it answers directly.
 func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measure.Silence) {
-	if s == measure.Answering || out.relay != nil || now.Sub(p.asked) < tick {
+	if s == measure.Answering || out.relay != nil {
+		p.asks = 0
+		return
+	}
+	if now.Sub(p.asked) < tick || !n.asks.Allow(now) {
 		return
 	}
 	p.asked = now
+	p.asks++
 	_ = n.probe(now, out, directProbe, 0)
-	if s != measure.Cut {
+	if s != measure.Cut || p.asks <= measure.Misses {
 		return
 	}
-	if relays := n.relaysTo(now, p); len(relays) > 0 {
+	if relays := relaysTo(p, n.relayers(now)); len(relays) > 0 {
 		n.sessions.Divert(p.id, overlay.Relayed(relays[0]))
 	}
 }
@@ -186,42 +199,53 @@ func (n *node) tryDirectly(now overlay.Instant, p *peer, every time.Duration) {
 	}
 }
 
-// relaysTo returns the agents that can relay to p, the best first: those with a
-// link to it in the order of the round trip, then those that may have one.
-func (n *node) relaysTo(now overlay.Instant, p *peer) []overlay.AgentID {
-	type candidate struct {
-		id     overlay.AgentID
-		linked bool
-		rtt    time.Duration
-	}
-	var all []candidate
+// A relayer is a member that can be asked to relay.
+type relayer struct {
+	id    overlay.AgentID
+	rtt   time.Duration
+	links []discovery.Link
+}
+
+// relayers returns the members that are reached directly, the nearest first.
+func (n *node) relayers(now overlay.Instant) []relayer {
+	all := []relayer{}
 	for _, q := range n.byIndex {
-		if q == nil || q == p || q.state != measure.Up || !q.direct() {
+		if q == nil || q.state != measure.Up || !q.direct() {
 			continue
 		}
 		q.mu.Lock()
 		rtt, _ := q.path.RTT(now)
 		q.mu.Unlock()
-		c := candidate{id: q.id, rtt: rtt}
 		links, _ := n.store.Links(q.id)
-		if i, ok := slices.BinarySearchFunc(links, p.id, func(l discovery.Link, id overlay.AgentID) int { return l.Peer.Compare(id) }); ok {
-			c.linked = true
-			c.rtt += time.Duration(links[i].RTTMicros) * time.Microsecond
-		}
-		all = append(all, c)
+		all = append(all, relayer{q.id, rtt, links})
 	}
-	slices.SortFunc(all, func(a, b candidate) int {
-		if a.linked != b.linked {
-			if a.linked {
-				return -1
-			}
-			return 1
+	slices.SortFunc(all, func(a, b relayer) int { return cmp.Or(cmp.Compare(a.rtt, b.rtt), a.id.Compare(b.id)) })
+	return all
+}
+
+// relaysTo returns those of all that can relay to p, the best first: with a link to
+// it, in the order of the round trip, then the nearest that may have one.
+func relaysTo(p *peer, all []relayer) []overlay.AgentID {
+	type linked struct {
+		id  overlay.AgentID
+		rtt time.Duration
+	}
+	var best []linked
+	for _, r := range all {
+		i, ok := slices.BinarySearchFunc(r.links, p.id, func(l discovery.Link, id overlay.AgentID) int { return l.Peer.Compare(id) })
+		if ok && r.id != p.id {
+			best = append(best, linked{r.id, r.rtt + time.Duration(r.links[i].RTTMicros)*time.Microsecond})
 		}
-		return cmp.Or(cmp.Compare(a.rtt, b.rtt), a.id.Compare(b.id))
-	})
+	}
+	slices.SortStableFunc(best, func(a, b linked) int { return cmp.Compare(a.rtt, b.rtt) })
 	relays := make([]overlay.AgentID, 0, overlay.MaxRelays)
-	for _, c := range all[:min(len(all), overlay.MaxRelays)] {
-		relays = append(relays, c.id)
+	for _, l := range best[:min(len(best), overlay.MaxRelays)] {
+		relays = append(relays, l.id)
+	}
+	for _, r := range all {
+		if len(relays) < overlay.MaxRelays && r.id != p.id && !slices.Contains(relays, r.id) {
+			relays = append(relays, r.id)
+		}
 	}
 	return relays
 }

@@ -52,6 +52,7 @@ type Path struct {
 	minima []sample      // rising times and values: the first is the minimum
 	heard  overlay.Instant
 	waits  overlay.Instant // since when something sent has not been answered, 0: nothing
+	looked overlay.Instant // when Silent was called last
 	misses int
 	count  int // samples so far
 }
@@ -147,16 +148,20 @@ const (
 // Least patience with a peer before it is asked, and then before another way is
 // tried. A second is what a cut may cost.
 const (
-	askPatience = 200 * time.Millisecond
-	cutPatience = 300 * time.Millisecond
+	askPatience  = 200 * time.Millisecond
+	cutPatience  = 300 * time.Millisecond
+	lookPatience = 250 * time.Millisecond
 )
 
 // Silent looks whether the peer has been silent since something was sent to it,
-// a probe or what was sent at some time last. It wants to be called every 100 ms.
-// It is much too early then to say that the peer is gone: State does.
+// a probe or what was sent at some time last. It wants to be called every 100 ms;
+// when it isn't, this agent has little time, and it begins anew: the answers may
+// wait too. It is much too early to say that the peer is gone: State does.
 func (p *Path) Silent(now, sent overlay.Instant) Silence {
 	sent = max(sent, p.probes[p.number%window].sent)
-	if p.heard >= p.waits {
+	late := now.Sub(p.looked) > lookPatience
+	p.looked = now
+	if late || p.heard >= p.waits {
 		p.waits = 0
 		if sent > p.heard {
 			p.waits = now

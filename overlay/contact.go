@@ -92,9 +92,7 @@ func (s *Sessions) erase(sessions ...*Session) {
 func (s *Sessions) promote(c *contact, session *Session, from Way) {
 	s.changed = true
 	other := c.current
-	crossed := other != nil && other.Initiator() != session.Initiator() &&
-		session.Created().Sub(other.Created()).Abs() < crossTime
-	if !crossed || session.Initiator() == (s.self.Compare(c.id) < 0) {
+	if other == nil || !session.crosses(other) || session.Initiator() == (s.self.Compare(c.id) < 0) {
 		if other == nil || !c.way.IsDirect() || from.IsDirect() {
 			c.way = from
 		}

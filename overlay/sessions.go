@@ -35,6 +35,10 @@ const (
 	// kept busy by the repetitions.
 	initiateRate  = 50
 	initiateBurst = 100
+	// Initiations sent by way of others a second. Agents that are too busy to answer
+	// in time would be kept busy by the copies.
+	relayRate  = 5
+	relayBurst = 10
 )
 
 // Errors of Know and Receive.
@@ -64,6 +68,7 @@ type Sessions struct {
 	seen     SeenCache
 	answers  Bucket
 	begins   Bucket
+	relayed  Bucket
 	turn     int        // the contact to begin with when begins has tokens again
 	contacts []*contact // in the order of their ids
 	index    map[uint32]*contact
@@ -84,6 +89,7 @@ func NewSessions(self AgentID, hs *Handshaker, random io.Reader) *Sessions {
 		self: self, hs: hs, rand: random,
 		answers: NewBucket(respondRate, respondBurst),
 		begins:  NewBucket(initiateRate, initiateBurst),
+		relayed: NewBucket(relayRate, relayBurst),
 		index:   make(map[uint32]*contact),
 	}
 }
@@ -219,9 +225,10 @@ func (s *Sessions) receiveResponse(now Instant, from Way, d []byte) error {
 }
 
 // Heard says that a datagram on session came some way: the first one on a session
-// that waits to be confirmed, or one from a new address. Relayed ones don't turn
+// that waits to be confirmed, one from a new address, or one that OtherChoice is
+// about. Relayed ones don't turn
 // away what goes directly: they may have been under way for longer.
-func (s *Sessions) Heard(session *Session, from Way) {
+func (s *Sessions) Heard(now Instant, session *Session, from Way) {
 	c := s.index[session.LocalIndex()]
 	if c == nil {
 		return
@@ -231,10 +238,26 @@ func (s *Sessions) Heard(session *Session, from Way) {
 		c.unconfirmed = slices.Delete(c.unconfirmed, 0, i+1)
 		c.begin, c.tries = 0, 0
 		s.promote(c, session, from)
+	} else if i := slices.Index(c.older, session); i >= 0 && c.current != nil && OtherChoice(now, session, c.current) {
+		c.current, c.older[i] = session, c.current
+		s.changed = true
 	} else if c.current == session && c.way != from && from.IsDirect() {
 		c.way = from
 		s.changed = true
 	}
+}
+
+// crosses says whether the two began so close together that the sides may have
+// begun them at once.
+func (s *Session) crosses(o *Session) bool {
+	return o != nil && s.Initiator() != o.Initiator() && s.Created().Sub(o.Created()).Abs() < crossTime
+}
+
+// OtherChoice says whether a datagram on session s at now shows that the member
+// doesn't have current, which we send with, and which the two would have agreed on
+// if it had: it was started anew right after that began.
+func OtherChoice(now Instant, s, current *Session) bool {
+	return s.crosses(current) && now.Sub(s.Created()) > crossTime
 }
 
 // Relays says which agents can relay to a member, the best first: handshakes are
@@ -309,7 +332,7 @@ func (s *Sessions) initiate(now Instant, c *contact) {
 
 // tryRelays sends the newest initiation by way of other agents when it is time.
 func (s *Sessions) tryRelays(now Instant, c *contact) {
-	if c.late.at == 0 || now.Before(c.late.at) || len(c.relays) == 0 {
+	if c.late.at == 0 || now.Before(c.late.at) || len(c.relays) == 0 || !s.relayed.Allow(now) {
 		return
 	}
 	late := c.late

@@ -151,7 +151,7 @@ func (w *world) arrive(f flight) {
 				}
 			})
 			if opened != nil {
-				a.s.Heard(opened, f.way)
+				a.s.Heard(w.now, opened, f.way)
 			}
 		}
 		w.after(a)
@@ -355,8 +355,8 @@ func TestSessionsByWayOfAnother(t *testing.T) {
 	w.cut = nil
 	b.s.Live(func(l Live) {
 		if l.Current && l.Session.Peer() == a.id {
-			b.s.Heard(l.Session, Direct(a.addr))
-			b.s.Heard(l.Session, Relayed(c.id))
+			b.s.Heard(w.now, l.Session, Direct(a.addr))
+			b.s.Heard(w.now, l.Session, Relayed(c.id))
 		}
 	})
 	if way(b, a) != Direct(a.addr) {
@@ -500,4 +500,19 @@ func TestSessionsRenewElsewhere(t *testing.T) {
 	w.mustReach()
 	w.run(10 * time.Minute)
 	w.mustReach()
+}
+
+// A member that is started anew right after it was met has lost the session that
+// both would choose: its next datagrams show that, and turn the choice.
+func TestSessionsWithOneStartedAnew(t *testing.T) {
+	for seed := range uint64(4) {
+		w := newWorld(t, 20+seed, 2)
+		w.introduce()
+		w.run(300 * time.Millisecond)
+		again := w.agents[seed%2]
+		w.start(again, 7)
+		w.introduce()
+		w.run(3 * crossTime)
+		w.mustReach()
+	}
 }
