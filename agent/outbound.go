@@ -123,9 +123,12 @@ func (o *outgoing) transmit(r *run, send sendFunc, b []byte, segment int) {
 	} else if hop := r.out.hop(); hop != nil {
 		o.fronts, err = o.n.relay(send, hop, r.out.path, o.fronts, b, segment)
 	}
-	if errors.Is(err, syscall.EMSGSIZE) {
+	switch {
+	case errors.Is(err, syscall.EMSGSIZE):
 		p.tooBig.Store(int64(segment))
 		o.n.drops.add(dropSend)
+	case errors.Is(err, errNoRelay):
+		o.n.drops.addN(dropNoRelay, uint64(datagrams))
 	}
 	p.sentAt.Store(int64(o.now))
 	if min(segment, len(b)) > overlay.DatagramSize {
