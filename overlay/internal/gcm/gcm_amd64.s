@@ -294,6 +294,16 @@ last: \
 	LEAQ 15(CX), R14; \
 	SHRQ $4, R14
 
+// TAIL encrypts or decrypts the last CX bytes, less than 256: what was read stays
+// in Z4–Z7, what was written in Z0–Z3.
+#define TAIL \
+	BLOCKS; \
+	MASKS; \
+	LOAD(Z4, Z5, Z6, Z7); \
+	KEYSTREAM; \
+	XOR; \
+	STORE
+
 // func seal(k *keys, nonce *[12]byte, ad *[16]byte, dst, src *byte, n int, tag *[16]byte)
 TEXT ·seal(SB), NOSPLIT, $0-56
 	BEGIN
@@ -337,12 +347,7 @@ hash:
 	HASH
 
 tail:
-	BLOCKS
-	MASKS
-	LOAD(Z4, Z5, Z6, Z7)
-	KEYSTREAM
-	XOR
-	STORE
+	TAIL
 	VMOVDQU8.Z Z0, K1, Z4
 	VMOVDQU8.Z Z1, K2, Z5
 	VMOVDQU8.Z Z2, K3, Z6
@@ -378,12 +383,7 @@ more:
 	JMP       more
 
 tail:
-	BLOCKS
-	MASKS
-	LOAD(Z4, Z5, Z6, Z7)
-	KEYSTREAM
-	XOR
-	STORE
+	TAIL
 	REVERSE
 	FINISH(empty, last)
 	RET
