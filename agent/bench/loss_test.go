@@ -23,11 +23,13 @@ var ways = []struct{ name, addr string }{{"bare", underlay(1)}, {"farlan", overl
 // sets the rates, and the more connections there are, the less chance says.
 const lossPairs = 6
 
-// atOnce has a program run as soon as it can. The bare path is all in the
+// soon has a program run as soon as it can. The bare path is all in the
 // emulator's hands: what farlan's processes wait for processors besides, on a
 // machine where others work too, would be a longer round trip, and the rate of
-// TCP under loss is inverse to that. The emulator itself gets the same.
-var atOnce = []string{"chrt", "-f", "1"}
+// TCP under loss is inverse to that. The emulator itself gets the same. It is no
+// real-time priority: a sweeper of Go's collector that spins with one keeps the
+// thread that it spins for from its processor for ever.
+var soon = []string{"nice", "-n", "-20"}
 
 // rateOfBBR bounds what does not slow down for a loss.
 const rateOfBBR = "25Mbit"

@@ -52,7 +52,7 @@ func (t traffic) less(u traffic) traffic {
 // also beside an error, to be closed.
 func newWAN(p plan, number int) (*wan, error) {
 	h, err := apart(p, number)
-	h.before = atOnce
+	h.before = soon
 	w := &wan{hosts: h, socket: filepath.Join(h.dir, "wan")}
 	if err != nil {
 		return w, err
