@@ -165,7 +165,7 @@ func (p plan) together(pairs []*wan, r lossRun, addr string) []lossRun {
 		runs[i] = r
 		runs[i].Pair = i
 		wg.Go(func() {
-			v, err := w.load(addr, r.Congestion, r.Loss, p.seconds)
+			v, err := w.load(addr, runs[i], p.seconds)
 			if err != nil {
 				runs[i].Error = err.Error() + w.lastWords()
 			}
@@ -183,13 +183,14 @@ func (p plan) together(pairs []*wan, r lossRun, addr string) []lossRun {
 }
 
 // load measures one connection to addr, with the path's counters before it and
-// behind.
-func (w *wan) load(addr, congestion, loss string, seconds int) (sample, error) {
-	rate := "unlimited"
+// behind. Both ways of a round lose packets of the same numbers: what chance does
+// to the one it does to the other.
+func (w *wan) load(addr string, run lossRun, seconds int) (sample, error) {
+	congestion, rate := run.Congestion, "unlimited"
 	if congestion != "cubic" {
 		rate = rateOfBBR
 	}
-	if err := w.set(map[string]any{"loss": loss, "rate": rate}); err != nil {
+	if err := w.set(map[string]any{"loss": run.Loss, "rate": rate, "seed": run.Round*lossPairs + run.Pair}); err != nil {
 		return nil, err
 	}
 	before, err := w.traffic()

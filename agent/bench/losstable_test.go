@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 	"testing"
@@ -34,40 +35,52 @@ func (q quotientOfMeans) String() string {
 	return fmt.Sprintf("%.3f ± %.3f", q.mean, q.error)
 }
 
-// ratio is the mean of farlan's connections ÷ the mean of the bare ones. Its
-// error is that of two independent means (the delta method).
+// ratio is the mean of farlan's connections ÷ the mean of the bare ones that lost
+// packets of the same numbers. Its error is that of a ratio estimator (Cochran,
+// Sampling Techniques, 6.4): of what a connection has more or less than the ratio
+// gives it.
 func (all lossRuns) ratio(congestion, loss string) quotientOfMeans {
-	bare, bareError := mean(all.values(congestion, loss, "bare", one))
-	ours, oursError := mean(all.values(congestion, loss, "farlan", one))
-	if bare == 0 || ours == 0 {
+	type twins struct{ bare, ours float64 }
+	rates := map[[2]int]twins{}
+	for _, r := range all {
+		if v, ok := r.Values[one]; ok && r.Congestion == congestion && r.Loss == loss {
+			t := rates[[2]int{r.Round, r.Pair}]
+			if r.Way == "bare" {
+				t.bare = v
+			} else {
+				t.ours = v
+			}
+			rates[[2]int{r.Round, r.Pair}] = t
+		}
+	}
+	maps.DeleteFunc(rates, func(_ [2]int, t twins) bool { return t.bare == 0 || t.ours == 0 })
+	n := float64(len(rates))
+	bare, ours, squares := 0.0, 0.0, 0.0
+	for _, t := range rates {
+		bare, ours = bare+t.bare/n, ours+t.ours/n
+	}
+	if n == 0 {
 		return quotientOfMeans{}
 	}
 	q := ours / bare
-	return quotientOfMeans{q, q * math.Hypot(bareError/bare, oursError/ours)}
+	for _, t := range rates {
+		squares += (t.ours - q*t.bare) * (t.ours - q*t.bare)
+	}
+	return quotientOfMeans{q, math.Sqrt(squares/(n*(n-1))) / bare}
 }
 
-// mean returns the mean of values and its standard error.
-func mean(values []float64) (m, err float64) {
-	n := float64(len(values))
-	if n == 0 {
-		return 0, 0
-	}
+// mean returns the mean of values, 0 of none.
+func mean(values []float64) (m float64) {
 	for _, v := range values {
-		m += v / n
+		m += v / float64(len(values))
 	}
-	if n == 1 {
-		return m, math.Inf(1)
-	}
-	for _, v := range values {
-		err += (v - m) * (v - m) / (n - 1)
-	}
-	return m, math.Sqrt(err / n)
+	return m
 }
 
 // observed is the part of the wire's packets that were lost.
 func (all lossRuns) observed(congestion, loss, way string) float64 {
-	packets, _ := mean(all.values(congestion, loss, way, wirePackets))
-	lost, _ := mean(all.values(congestion, loss, way, wireLost))
+	packets := mean(all.values(congestion, loss, way, wirePackets))
+	lost := mean(all.values(congestion, loss, way, wireLost))
 	return lost / packets
 }
 
@@ -80,8 +93,8 @@ func (all lossRuns) model(congestion, loss string) string {
 		return spread{}.text(0)
 	}
 	of := func(way string) float64 {
-		size, _ := mean(all.values(congestion, loss, way, segment))
-		rtt, _ := mean(all.values(congestion, loss, way, rttMean))
+		size := mean(all.values(congestion, loss, way, segment))
+		rtt := mean(all.values(congestion, loss, way, rttMean))
 		return size / rtt / math.Sqrt(all.observed(congestion, loss, way))
 	}
 	return fmt.Sprintf("%.3f", of("farlan")/of("bare"))

@@ -73,6 +73,9 @@ func (e *Emulator) Change(from, to string, c Change) error {
 		return err
 	}
 	e.paths[i][j].Shape = shape
+	if c.Seed != nil {
+		e.chance[i][j] = chanceOf(i, j, *c.Seed)
+	}
 	return nil
 }
 

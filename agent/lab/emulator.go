@@ -37,7 +37,8 @@ type WANSite struct {
 }
 
 // A WAN says how to make a wide area: every directed pair of sites is joined by
-// a path of the same shape, and Seed decides what chance does to packets. NATs
+// a path of the same shape, and Seed decides what chance does to packets: to each
+// path's by their number, whatever the others carry. NATs
 // stand where the paths end: they translate what leaves before its path, and
 // what arrives after it.
 type WAN struct {
@@ -65,18 +66,19 @@ type Emulator struct {
 	fds     []int // the sites' interfaces; -1 when one is gone
 	wake    int   // an eventfd that ends the loop's wait
 	start   time.Time
-	rnd     *rand.Rand
-	scratch []byte // of MTU bytes
+	rnd     *rand.Rand // the NATs'
+	scratch []byte     // of MTU bytes
 
 	mu      sync.Mutex
-	gates   []gate    // the NATs
-	behind  []int     // the gate next to each site, or theOpen
-	paths   [][]Path  // from, to
-	stray   uint64    // packets to nowhere
-	flights flights   // what is on its way
-	free    []*flight // for reuse
-	made    int       // flights, on their way or free
-	sent    uint64    // flights that left
+	gates   []gate         // the NATs
+	behind  []int          // the gate next to each site, or theOpen
+	paths   [][]Path       // from, to
+	chance  [][]*rand.Rand // the paths'
+	stray   uint64         // packets to nowhere
+	flights flights        // what is on its way
+	free    []*flight      // for reuse
+	made    int            // flights, on their way or free
+	sent    uint64         // flights that left
 }
 
 // A flight is a packet on its way.
@@ -112,12 +114,19 @@ func NewEmulator(w WAN) (*Emulator, error) {
 		}
 		e.fds = append(e.fds, fd)
 		row := make([]Path, len(w.Sites))
+		var chance []*rand.Rand
 		for i := range row {
 			row[i].Shape = w.Shape
+			chance = append(chance, chanceOf(len(e.paths), i, w.Seed))
 		}
-		e.paths = append(e.paths, row)
+		e.paths, e.chance = append(e.paths, row), append(e.chance, chance)
 	}
 	return e, nil
+}
+
+// chanceOf returns what decides by chance on the path from one site to another.
+func chanceOf(from, to int, seed uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, uint64(from)<<32|uint64(to)))
 }
 
 // Close gives the interfaces back; Run must have ended.
@@ -217,13 +226,14 @@ func (e *Emulator) send(from int, packet []byte) {
 	if !ok {
 		return
 	}
-	path := &e.paths[from][e.target(to, packet)]
+	next := e.target(to, packet)
+	path := &e.paths[from][next]
 	f := e.take()
 	if f == nil {
 		path.refuse()
 		return
 	}
-	at, drop := path.Decide(e.now(), len(packet), e.rnd)
+	at, drop := path.Decide(e.now(), len(packet), e.chance[from][next])
 	if drop != Kept {
 		e.free = append(e.free, f)
 		return

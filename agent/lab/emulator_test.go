@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 )
@@ -100,6 +102,30 @@ func TestEmulatorDelay(t *testing.T) {
 		if p.From != "s2" && p.To != "s2" && p.Packets != 100 {
 			t.Errorf("from %s to %s went %d packets, want 100", p.From, p.To, p.Packets)
 		}
+	}
+}
+
+// After the same seed a path loses packets of the same numbers, whatever goes by
+// others meanwhile.
+func TestEmulatorChanceAnew(t *testing.T) {
+	b := newBed(t, Shape{Delay: ms, Queue: Queue{Time: DefaultQueue}})
+	lossy, seed := Loss(500_000), uint64(7)
+	if err := b.Change("s2", "s1", Change{Loss: &lossy}); err != nil {
+		t.Fatal(err)
+	}
+	var lost []uint64
+	for i := range 4 {
+		if err := b.Change("s0", "s1", Change{Loss: &lossy, Seed: &seed}); err != nil {
+			t.Fatal(err)
+		}
+		before := b.Status().Paths[0].Lost
+		b.ping(t, 0, 1, 60)
+		b.ping(t, 2, 1, i+1)
+		lost = append(lost, b.Status().Paths[0].Lost-before)
+	}
+	t.Logf("lost of 60 after the same seed: %v", lost)
+	if lost[0] == 0 || slices.ContainsFunc(lost, func(n uint64) bool { return n != lost[0] }) {
+		t.Errorf("lost of 60 after the same seed: %v", lost)
 	}
 }
 
@@ -268,7 +294,7 @@ func TestEmulatorBound(t *testing.T) {
 	e := &Emulator{
 		sites: []WANSite{{Name: "a"}, {Name: "b", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}},
 		fds:   []int{-1, -1}, start: time.Now(), scratch: make([]byte, maxPacket),
-		paths: [][]Path{make([]Path, 2), make([]Path, 2)},
+		paths: [][]Path{make([]Path, 2), make([]Path, 2)}, chance: [][]*rand.Rand{{nil, nil}, {nil, nil}}, // nothing is left to it
 	}
 	e.paths[0][1].Shape = shape
 	packet := make([]byte, 100)

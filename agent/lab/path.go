@@ -121,6 +121,10 @@ type Change struct {
 	MTU     *int           `json:"mtu,omitempty"`
 	Reorder *bool          `json:"reorder,omitempty"`
 	Cut     *bool          `json:"cut,omitempty"`
+
+	// Seed starts the path's chance anew: from here on it does to its packets what
+	// it did to as many after the same seed before.
+	Seed *uint64 `json:"seed,omitempty"`
 }
 
 // apply returns s with the change made, or why it can't be.
