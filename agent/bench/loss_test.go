@@ -21,7 +21,7 @@ var ways = []struct{ name, addr string }{{"bare", underlay(1)}, {"farlan", overl
 // lossPairs are how many pairs of hosts, each with a wide area of its own,
 // measure at the same time: with a round trip of 20 ms, loss and not the machine
 // sets the rates, and the more connections there are, the less chance says.
-const lossPairs = 6
+const lossPairs = 4
 
 // soon has a program run as soon as it can. The bare path is all in the
 // emulator's hands: what farlan's processes wait for processors besides, on a
