@@ -88,14 +88,15 @@ func (s *Sessions) erase(sessions ...*Session) {
 
 // promote makes session, which a datagram of the member's proved, the current
 // one. Two agents that began at the same time have two sessions then: both
-// choose the one that the agent with the smaller id began.
+// choose the one that the agent with the smaller id began. Either way the datagram
+// has shown a way that works, perhaps the only one.
 func (s *Sessions) promote(c *contact, session *Session, from Way) {
 	s.changed = true
+	if c.current == nil || !c.way.IsDirect() || from.IsDirect() {
+		c.way = from
+	}
 	other := c.current
 	if other == nil || !session.crosses(other) || session.Initiator() == (s.self.Compare(c.id) < 0) {
-		if other == nil || !c.way.IsDirect() || from.IsDirect() {
-			c.way = from
-		}
 		c.current = session
 	} else {
 		other = session

@@ -502,6 +502,35 @@ func TestSessionsRenewElsewhere(t *testing.T) {
 	w.mustReach()
 }
 
+// Who moves right after it was met begins a handshake that crosses the one before, and
+// both go on with that one's session: by the way that the new one was answered.
+func TestSessionsCrossElsewhere(t *testing.T) {
+	w := newWorld(t, 4, 2)
+	w.introduce()
+	w.run(500 * time.Millisecond)
+	a, b := w.agents[0], w.agents[1]
+	first := b.current[a.id]
+	if first == nil || first.Initiator() {
+		t.Fatal("the one with the smaller id begins")
+	}
+	elsewhere := Direct(netip.MustParseAddrPort("[fd00::1]:4747"))
+	b.s.Renew(w.now, a.id)
+	b.s.Tick(w.now)
+	b.s.Flush(func(_ AgentID, _ Way, d []byte) {
+		_ = a.s.Receive(w.now, elsewhere, d) // copies are refused
+	})
+	a.s.Flush(func(_ AgentID, way Way, d []byte) {
+		if err := b.s.Receive(w.now, way, d); err != nil {
+			t.Error(err)
+		}
+	})
+	b.s.Live(func(l Live) {
+		if l.Current && (l.Session != first || l.Way != elsewhere) {
+			t.Errorf("goes on by %v", l.Way)
+		}
+	})
+}
+
 // A member that is started anew right after it was met has lost the session that
 // both would choose: its next datagrams show that, and turn the choice.
 func TestSessionsWithOneStartedAnew(t *testing.T) {
