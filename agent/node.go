@@ -67,6 +67,7 @@ type node struct {
 	sw       overlay.Switch
 	view     atomic.Pointer[view]
 	overlays atomic.Pointer[[]netip.Prefix]
+	seenAt   atomic.Pointer[[]netip.AddrPort] // what reflexive returned last
 	drops    drops
 
 	// The loop's own.

@@ -175,7 +175,7 @@ func (n *node) startP2P(start func(context.Context, string, func(context.Context
 	}
 	node, err := p2p.New(p2p.Config{
 		Key: n.ident.key, Network: n.network, Sockets: sockets, Listeners: n.streams, Bootstrap: n.cfg.Bootstrap, Log: n.log,
-		Addrs:  n.underlay,
+		Addrs:  n.advertised,
 		Usable: n.usable,
 		Go: func(f func()) {
 			start(ctx, "libp2p", func(context.Context) error { f(); return nil })

@@ -13,11 +13,26 @@ import (
 )
 
 // underlay returns the addresses under which others may reach this agent now, as many
-// as a record holds.
+// as a record holds. It is for the loop; advertised is for the others.
 func (n *node) underlay() []netip.AddrPort {
-	all := n.addresses()
-	all = all[:min(len(all), discovery.MaxAddrs-maxReflexive)]
-	return append(all, n.reflexive(all)...)
+	own := n.addresses()
+	seen := n.reflexive(own)
+	n.seenAt.Store(&seen)
+	return advertised(own, seen)
+}
+
+// advertised is underlay with what the loop last knew of how others see this agent.
+// It is safe for concurrent use.
+func (n *node) advertised() []netip.AddrPort {
+	var seen []netip.AddrPort
+	if s := n.seenAt.Load(); s != nil {
+		seen = *s
+	}
+	return advertised(n.addresses(), seen)
+}
+
+func advertised(own, seen []netip.AddrPort) []netip.AddrPort {
+	return slices.Concat(own[:min(len(own), discovery.MaxAddrs-maxReflexive)], seen)
 }
 
 // addresses returns all addresses under which others may reach this agent now: those
