@@ -20,7 +20,8 @@ var ways = []struct{ name, addr string }{{"bare", underlay(1)}, {"farlan", overl
 
 // lossPairs are how many pairs of hosts, each with a wide area of its own,
 // measure at the same time: with a round trip of 20 ms, loss and not the machine
-// sets the rates, and the more connections there are, the less chance says.
+// sets the rates, and the more connections there are, the less chance says. With
+// more on two processors they wait for each other, which is a longer round trip.
 const lossPairs = 4
 
 // soon has a program run as soon as it can. The bare path is all in the

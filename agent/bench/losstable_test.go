@@ -66,6 +66,9 @@ func (all lossRuns) ratio(congestion, loss string) quotientOfMeans {
 	for _, t := range rates {
 		squares += (t.ours - q*t.bare) * (t.ours - q*t.bare)
 	}
+	if n == 1 {
+		return quotientOfMeans{q, math.Inf(1)}
+	}
 	return quotientOfMeans{q, math.Sqrt(squares/(n*(n-1))) / bare}
 }
 

@@ -38,9 +38,8 @@ type WANSite struct {
 
 // A WAN says how to make a wide area: every directed pair of sites is joined by
 // a path of the same shape, and Seed decides what chance does to packets: to each
-// path's by their number, whatever the others carry. NATs
-// stand where the paths end: they translate what leaves before its path, and
-// what arrives after it.
+// path's by their number, whatever the others carry. NATs stand where the paths
+// end: they translate what leaves before its path, and what arrives after it.
 type WAN struct {
 	Sites []WANSite `json:"sites"`
 	NATs  []WANNAT  `json:"nats,omitempty"`
