@@ -106,6 +106,16 @@ func (s *Store) Rights(id overlay.AgentID) (Rights, bool) {
 	return e.credential.Rights, true
 }
 
+// Credential returns the credential of which an agent is a member; false if there
+// is no member record of it, or in a simple network.
+func (s *Store) Credential(id overlay.AgentID) (Credential, bool) {
+	e := s.entries[key{id, KindMember}]
+	if e == nil || s.members == nil {
+		return Credential{}, false
+	}
+	return e.credential, true
+}
+
 // Statement returns what the admin said last, and the version of its record: 0
 // if nothing is known.
 func (s *Store) Statement() (Statement, uint64) {

@@ -27,7 +27,7 @@ const (
 // A Member is the body of a KindMember record: who an agent is and where it can
 // be reached.
 //
-//	0     flags: 1 left; the other bits are ignored
+//	0     flags: 1 left, 2 bridges a LAN; the other bits are ignored
 //	1     length n of the name
 //	2–    name, UTF-8, n bytes
 //	      session key, 32 bytes
@@ -44,12 +44,18 @@ type Member struct {
 	// Left says that the agent left in order. The record still lasts as long as
 	// any: were it forgotten earlier, an older one could come back.
 	Left bool
+	// LAN says that the agent bridges a LAN: it speaks for stations that are not
+	// its own. In a signed network that takes RightBridge.
+	LAN bool
 	// Credential is the agent's in a signed network, encoded, at most
 	// MaxCredential bytes; nil if there is none. What it says isn't checked here.
 	Credential []byte
 }
 
-const memberLeft = 1
+const (
+	memberLeft = 1
+	memberLAN  = 2
+)
 
 var (
 	errShort = errors.New("body ends too early")
@@ -81,6 +87,9 @@ func (m Member) Append(b []byte) ([]byte, error) {
 	var flags byte
 	if m.Left {
 		flags |= memberLeft
+	}
+	if m.LAN {
+		flags |= memberLAN
 	}
 	b = append(b, flags, byte(len(m.Name)))
 	b = append(b, m.Name...)
@@ -119,7 +128,7 @@ func ParseMember(b []byte) (Member, error) {
 		return Member{}, errShort
 	}
 	n := int(b[1])
-	m := Member{Name: string(b[2 : 2+n]), Left: b[0]&memberLeft != 0}
+	m := Member{Name: string(b[2 : 2+n]), Left: b[0]&memberLeft != 0, LAN: b[0]&memberLAN != 0}
 	if !ValidName(m.Name) {
 		return Member{}, errName
 	}

@@ -101,6 +101,7 @@ func TestMember(t *testing.T) {
 		SessionKey: [32]byte{1, 2, 3},
 		Addrs:      []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:4747"), netip.MustParseAddrPort("[2001:db8::1]:9")},
 		Left:       true,
+		LAN:        true,
 	}
 	b, err := m.Append([]byte("x"))
 	if err != nil {

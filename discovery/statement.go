@@ -84,7 +84,9 @@ func (s Statement) Revoke(id overlay.AgentID, until int64) Statement {
 }
 
 // RevokeInvite excludes all whom an invite made members, until a time in Unix
-// seconds: Certificate.Ends. Who has a credential of the admin's own stays.
+// seconds: Certificate.Ends. Who has a credential of the admin's own stays, and
+// so does whom the statement renews for at least as long as its credential from
+// the invite lasts: it needs the one to fetch the other.
 func (s Statement) RevokeInvite(serial Serial, until int64) Statement {
 	i, found := s.inviteAt(serial)
 	s.invites = slices.Clone(s.invites)
@@ -154,10 +156,16 @@ func (s Statement) revokes(c *Credential) error {
 	switch {
 	case s.RevokedAgent(c.Agent):
 		return ErrRevoked
-	case c.cert != nil && s.RevokedInvite(c.cert.Serial()):
+	case c.cert != nil && s.RevokedInvite(c.cert.Serial()) && !s.vouches(c):
 		return fmt.Errorf("%w: its invite is", ErrRevoked)
 	}
 	return nil
+}
+
+// vouches says whether s renews the agent of c, for as long as c lasts.
+func (s Statement) vouches(c *Credential) bool {
+	own, ok := s.Renewal(c.Agent)
+	return ok && own.NotAfter >= c.NotAfter
 }
 
 func (s Statement) agentAt(id overlay.AgentID) (int, bool) {
@@ -172,9 +180,14 @@ func (s Statement) renewalAt(id overlay.AgentID) (int, bool) {
 	return slices.BinarySearchFunc(s.renewals, id, func(c Credential, id overlay.AgentID) int { return c.Agent.Compare(id) })
 }
 
+// length returns how many bytes the encoding takes.
+func (s Statement) length() int {
+	return 6 + len(s.agents)*40 + len(s.invites)*24 + len(s.renewals)*credentialDirect
+}
+
 // Append appends the encoding to b. Errors: it is longer than MaxAdminBody.
 func (s Statement) Append(b []byte) ([]byte, error) {
-	if n := 6 + len(s.agents)*40 + len(s.invites)*24 + len(s.renewals)*credentialDirect; n > MaxAdminBody {
+	if n := s.length(); n > MaxAdminBody {
 		return nil, fmt.Errorf("statement of %d bytes, at most %d can be said: prune it, or renew fewer at once", n, MaxAdminBody)
 	}
 	b = binary.BigEndian.AppendUint16(b, uint16(len(s.agents)))

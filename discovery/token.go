@@ -171,14 +171,22 @@ func (t Token) Text() []byte {
 	return append(tokenForm.text(b), '\n')
 }
 
+// Check says whether the invite makes members at a time by this machine's clock.
+func (t Token) Check(now overlay.Instant) error {
+	if over := unix(now) - t.Certificate.NotAfter; over > 0 {
+		return fmt.Errorf("join token: it ended %v ago by this machine's clock; ask for a new one", time.Duration(min(over, maxUnix))*time.Second)
+	}
+	return nil
+}
+
 // Join makes the credential of the agent id, which lasts from now for the
 // invite's lifetime and has all its rights. That of a one-time invite is
 // complete only with a member's receipt: see Credential. An agent that keeps the
 // token may join again until the invite ends.
 func (t Token) Join(now overlay.Instant, id overlay.AgentID) (Credential, error) {
 	at := unix(now)
-	if over := at - t.Certificate.NotAfter; over > 0 {
-		return Credential{}, fmt.Errorf("join token: it ended %v ago by this machine's clock; ask for a new one", time.Duration(min(over, maxUnix))*time.Second)
+	if err := t.Check(now); err != nil {
+		return Credential{}, err
 	}
 	g := grant{agent: id, rights: t.Certificate.Rights, notBefore: at, notAfter: at + int64(t.Certificate.Lifetime/time.Second)}
 	return g.byInvite(t.Network.admin, &t.Certificate, ed25519.NewKeyFromSeed(t.seed[:]))
