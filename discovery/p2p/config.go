@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"context"
 	"crypto/ed25519"
 	"errors"
 	"log/slog"
@@ -36,6 +37,15 @@ type Config struct {
 	Log       *slog.Logger
 	Go        func(func()) // starts a goroutine; the Node starts none otherwise
 
+	// Admission says who is a member of a signed network now; nil in a simple one,
+	// for which what follows is of no use either. Credential is this agent's. Sponsor
+	// completes that of a newcomer, as Store.Sponsor does, and may wait until ctx
+	// ends; Completed tells that this agent's own has been completed.
+	Admission  func() *discovery.Admission
+	Credential discovery.Credential
+	Sponsor    func(ctx context.Context, c discovery.Credential) (discovery.Credential, error)
+	Completed  func(c discovery.Credential)
+
 	// Connected tells that the first connection with a member that speaks our
 	// records protocol is up, Disconnected that the last one is gone. For one
 	// agent they alternate.
@@ -62,6 +72,9 @@ func (c Config) Validate() error {
 	}
 	if c.Addrs == nil || c.Go == nil || c.Connected == nil || c.Disconnected == nil || c.Message == nil || c.Found == nil || c.Log == nil {
 		errs = append(errs, errors.New("a function or the logger is missing"))
+	}
+	if c.Admission != nil && (c.Sponsor == nil || c.Completed == nil) {
+		errs = append(errs, errors.New("a function of signed networks is missing"))
 	}
 	return errors.Join(errs...)
 }

@@ -1,15 +1,12 @@
 package p2p
 
 import (
-	"context"
-	"net"
 	"net/netip"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/control"
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -23,7 +20,6 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/quic-go/quic-go"
-	"go.uber.org/fx"
 )
 
 const (
@@ -48,18 +44,15 @@ const (
 
 // newHost makes a libp2p host that speaks QUIC and TCP through the doors, and
 // nothing else: no relay, no autonat, no hole punching, no mDNS, no ping, no metrics.
-func newHost(cfg Config, ds doors) (host.Host, error) {
-	key, err := crypto.UnmarshalEd25519PrivateKey(cfg.Key)
-	if err != nil {
-		return nil, err
-	}
+func (n *Node) newHost() (host.Host, error) {
+	cfg, ds := n.cfg, n.doors
 	limits, err := newResourceManager(recordsOf(cfg.Network))
 	if err != nil {
 		return nil, err
 	}
 	var listen []ma.Multiaddr
 	for _, c := range ds.all() {
-		m, err := quicreuse.ToQuicMultiaddr(c.LocalAddr(), quic.Version1)
+		m, err := quicreuse.ToQuicMultiaddr(anywhere{c}.LocalAddr(), quic.Version1)
 		if err != nil {
 			return nil, err
 		}
@@ -69,13 +62,13 @@ func newHost(cfg Config, ds doors) (host.Host, error) {
 		listen = append(listen, l.at)
 	}
 	return libp2p.New(
-		libp2p.Identity(key),
+		libp2p.Identity(n.gate.key),
 		libp2p.ListenAddrs(listen...),
 		libp2p.NoTransports,
 		libp2p.Transport(libp2pquic.NewTransport),
-		libp2p.QUICReuse(reuse(ds)),
+		libp2p.QUICReuse(reuse(ds, n.gate, func(m *quicreuse.ConnManager) { n.quic = m })),
 		libp2p.Transport(newTCP(ds)),
-		libp2p.Security(libp2ptls.ID, libp2ptls.New), // for TCP; QUIC has it built in
+		libp2p.Security(libp2ptls.ID, newSecurity(n.gate, n.answer)), // for TCP; QUIC has it built in
 		libp2p.SwarmOpts(swarm.WithDialRanker(rank)),
 		libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return cfg.multiaddrs(cfg.Addrs()) }),
 		libp2p.ConnectionGater(gater{cfg.usable}),
@@ -95,58 +88,6 @@ func newHost(cfg Config, ds doors) (host.Host, error) {
 		libp2p.UDPBlackHoleSuccessCounter(nil),
 		libp2p.IPv6BlackHoleSuccessCounter(nil),
 	)
-}
-
-// reuse returns the constructor of libp2p's QUIC sockets: always ours. Like
-// libp2p's own constructor, which it replaces, it hands connections to the
-// resource manager before their handshake, and closes with the host.
-func reuse(ds doors) any {
-	return func(reset quic.StatelessResetKey, token quic.TokenGeneratorKey, limits network.ResourceManager, lifecycle fx.Lifecycle) (*quicreuse.ConnManager, error) {
-		m, err := quicreuse.NewConnManager(reset, token,
-			// It is asked for a socket to listen on, and for one of a random port
-			// when a dial finds no listener of its family: that gets an error.
-			quicreuse.OverrideListenUDP(func(network string, _ *net.UDPAddr) (net.PacketConn, error) {
-				return ds.of(network)
-			}),
-			quicreuse.OverrideSourceIPSelector(func() (quicreuse.SourceIPSelector, error) { return source{ds}, nil }),
-			quicreuse.VerifySourceAddress(limits.VerifySourceAddress),
-			quicreuse.ConnContext(func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-				addr, err := quicreuse.ToQuicMultiaddr(info.RemoteAddr, quic.Version1)
-				if err != nil {
-					addr = nil // the resource manager decides
-				}
-				scope, err := limits.OpenConnection(network.DirInbound, false, addr)
-				if err != nil {
-					return ctx, err
-				}
-				ctx = network.WithConnManagementScope(ctx, scope)
-				context.AfterFunc(ctx, scope.Done)
-				return ctx, nil
-			}),
-		)
-		if err != nil {
-			return nil, err
-		}
-		lifecycle.Append(fx.StopHook(m.Close))
-		return m, nil
-	}
-}
-
-// source makes libp2p dial from our socket of the family, whatever the routing
-// table says.
-type source struct{ doors }
-
-// PreferredSourceIPForDestination implements quicreuse.SourceIPSelector.
-func (s source) PreferredSourceIPForDestination(to *net.UDPAddr) (net.IP, error) {
-	family := "udp6"
-	if to.IP.To4() != nil {
-		family = "udp4"
-	}
-	c, err := s.of(family)
-	if err != nil {
-		return nil, err
-	}
-	return c.LocalAddr().(*net.UDPAddr).IP, nil
 }
 
 // newResourceManager bounds what others can make libp2p hold. The records

@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/quic-go/quic-go"
 
 	"farlan/overlay"
 )
@@ -135,6 +136,11 @@ func skewError(ahead time.Duration) string {
 		ahead.Abs(), side, clockLimit)
 }
 
+var (
+	errClosed   = errors.New("it closed the connection")
+	errNotTaken = fmt.Errorf("%w: it doesn't take this agent's credential, which may be revoked or over, or one of the two clocks is wrong", errClosed)
+)
+
 var errSilent = fmt.Errorf("no answer: is it running there, does UDP or TCP pass, does it hold the same network key, and are both clocks right to %v?", clockLimit)
 
 // reason returns what matters of an error of libp2p's dialling: of all addresses
@@ -162,7 +168,20 @@ func reason(err error) error {
 	if isTimeout(err) {
 		return errSilent
 	}
+	if isAlert(err) {
+		return errNotTaken
+	}
 	return err
+}
+
+// isAlert says whether the other side ended a TLS handshake: nothing but our
+// credential can have displeased it.
+func isAlert(err error) bool {
+	if e, ok := errors.AsType[*quic.TransportError](err); ok {
+		return e.Remote && e.ErrorCode.IsCryptoError()
+	}
+	e, ok := errors.AsType[*net.OpError](err)
+	return ok && e.Op == "remote error" // as crypto/tls says
 }
 
 func isTimeout(err error) bool {

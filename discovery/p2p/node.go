@@ -7,7 +7,9 @@
 //     that it is new
 //   - config.go, keys.go: what a node is told; the network key, which can be changed
 //   - lobby.go: so does every TCP connection
-//   - host.go, tcp.go: a libp2p host with QUIC and TCP on our sockets
+//   - host.go, quic.go, tcp.go: a libp2p host with QUIC and TCP on our sockets
+//   - gate.go, secure.go: in a signed network, members only
+//   - sponsor.go: how an agent with a one-time invite becomes one
 //   - join.go: the seeds, and connections that nobody needs
 //   - find.go: the DHT
 //   - peers.go, stream.go: who is connected, and messages to and from them
@@ -31,6 +33,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 
 	"farlan/overlay"
 )
@@ -41,6 +44,7 @@ type Node struct {
 	cfg     Config
 	self    overlay.AgentID
 	doors   doors
+	gate    *gate
 	host    host.Host
 	dht     *dht.IpfsDHT
 	records atomic.Pointer[[]protocol.ID] // the records protocol's names, one a key
@@ -54,6 +58,11 @@ type Node struct {
 	alone  chan struct{}  // tells that the last peer is gone
 	lost   atomic.Uint64  // messages that were not sent
 	born   time.Time
+
+	quic       *quicreuse.ConnManager
+	receptions []quicreuse.Listener // for newcomers, in a signed network
+	sponsoring chan struct{}        // as many as are being answered
+	completing sync.Mutex           // held while this agent takes a receipt
 
 	turn   sync.Mutex // held over a change of a peer's state and its callback
 	keying sync.Mutex // held by SetKeys
@@ -83,6 +92,8 @@ func New(cfg Config) (*Node, error) {
 		peers:  make(map[overlay.AgentID]*outbox),
 		failed: make(map[Seed]error),
 		born:   time.Now(),
+
+		sponsoring: make(chan struct{}, maxSponsored),
 	}
 	n.records.Store(&[]protocol.ID{recordsOf(cfg.Network)})
 	var err error
@@ -96,6 +107,9 @@ func New(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("p2p: %w", err)
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if n.gate, err = newGate(cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("p2p: %w", err), n.close())
+	}
 	if err := n.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("p2p: %w", err), n.close())
 	}
@@ -104,8 +118,13 @@ func New(cfg Config) (*Node, error) {
 
 // open starts libp2p. What it made before an error is closed by close.
 func (n *Node) open() (err error) {
-	if n.host, err = newHost(n.cfg, n.doors); err != nil {
+	if n.host, err = n.newHost(); err != nil {
 		return err
+	}
+	if n.gate.signed() {
+		if err = n.listenSponsor(); err != nil {
+			return err
+		}
 	}
 	bus := n.host.EventBus()
 	n.events, err = bus.Subscribe([]any{
@@ -143,6 +162,9 @@ func (n *Node) close() error {
 	}
 	if n.events != nil {
 		errs = append(errs, n.events.Close())
+	}
+	for _, l := range n.receptions {
+		errs = append(errs, l.Close())
 	}
 	if n.host != nil {
 		errs = append(errs, n.host.Close())
@@ -214,11 +236,16 @@ func (n *Node) sleep(d time.Duration) bool {
 // before if there are none, by QUIC or, half a second later, by TCP on the same
 // port. It returns when the connection is up, which proves that the other one
 // holds the network key and is who it should be, or after two and a half
-// seconds. Connected to the agent already, it returns nil at once.
+// seconds. Connected to the agent already, it returns nil at once. If this
+// agent's credential lacks a receipt, the other one is asked for it before, which
+// may take four seconds more; ErrRefused is that there is no hope of one.
 func (n *Node) Dial(ctx context.Context, id overlay.AgentID, addrs []netip.AddrPort) error {
 	p, err := peerID(id)
 	if err != nil {
 		return fmt.Errorf("dial %s: %w", id.Short(), err)
+	}
+	if err = n.complete(ctx, p, addrs); err != nil {
+		return fmt.Errorf("dial %s: %w", id.Short(), reason(err))
 	}
 	ctx, cancel := context.WithTimeout(ctx, headStart+dialTimeout)
 	defer cancel()
@@ -227,7 +254,10 @@ func (n *Node) Dial(ctx context.Context, id overlay.AgentID, addrs []netip.AddrP
 	}
 	err = n.host.Connect(ctx, peer.AddrInfo{ID: p, Addrs: n.cfg.multiaddrs(addrs)})
 	if err == nil && n.host.Network().Connectedness(p) != network.Connected {
-		err = errors.New("it closed the connection")
+		err = errClosed
+		if n.gate.signed() {
+			err = errNotTaken
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("dial %s: %w", id.Short(), reason(err))
@@ -322,11 +352,12 @@ type Counters struct {
 	Replays   uint64 // that do, but came before
 	Untimely  uint64 // that do, but were sent more than two minutes ago, or will be
 	Lost      uint64 // messages that were not sent: queue full, not connected
+	Refused   uint64 // handshakes with agents that are no members of the signed network
 }
 
 // Counters returns what was thrown away so far.
 func (n *Node) Counters() Counters {
-	c := Counters{Strangers: n.doors.door.strangers.Load(), Lost: n.lost.Load()}
+	c := Counters{Strangers: n.doors.door.strangers.Load(), Lost: n.lost.Load(), Refused: n.gate.refused.Load()}
 	c.Replays, c.Untimely = n.doors.door.fresh.dropped()
 	return c
 }

@@ -65,6 +65,14 @@ func (c *doorConn) SetReadBuffer(int) error { return nil }
 // SetWriteBuffer does as SetReadBuffer.
 func (c *doorConn) SetWriteBuffer(int) error { return nil }
 
+// family returns "udp4" or "udp6".
+func (c *doorConn) family() string {
+	if c.LocalAddr().(*net.UDPAddr).IP.To4() != nil {
+		return "udp4"
+	}
+	return "udp6"
+}
+
 // doors are the sockets behind the door: UDP sockets, at most one of each
 // family, and TCP listeners.
 type doors struct {
@@ -137,8 +145,10 @@ func (ds doors) of(network string) (*doorConn, error) {
 	case network == "udp6" && ds.udp6 != nil:
 		return ds.udp6, nil
 	}
-	return nil, fmt.Errorf("no %s socket", network)
+	return nil, noSocket(network)
 }
+
+func noSocket(network string) error { return fmt.Errorf("no %s socket", network) }
 
 func (ds doors) close() error {
 	var errs []error
