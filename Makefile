@@ -107,7 +107,7 @@ install: build
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/farlan
 	install -D -m 0644 packaging/farlan.service $(DESTDIR)/lib/systemd/system/farlan.service
 	install -D -m 0644 packaging/farlan.yaml $(DESTDIR)/etc/farlan/farlan.yaml.example
-	@echo "next: farlan key new /etc/farlan/network.key, and see README.md" >&2
+	@echo "next: farlan init, or farlan join with a token, and see README.md" >&2
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/farlan $(DESTDIR)/lib/systemd/system/farlan.service $(DESTDIR)/etc/farlan/farlan.yaml.example

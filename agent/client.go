@@ -66,7 +66,7 @@ func newClient(cmd *cobra.Command) *client {
 func (c *client) call(ctx context.Context, method, path string, form url.Values, view any) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	body, err := c.request(ctx, method, path, form)
+	body, err := c.request(ctx, method, path, form, nil)
 	if err != nil {
 		return err
 	}
@@ -76,8 +76,9 @@ func (c *client) call(ctx context.Context, method, path string, form url.Values,
 	return nil
 }
 
-func (c *client) request(ctx context.Context, method, path string, form url.Values) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, method, "http://farlan"+path+"?"+form.Encode(), http.NoBody)
+// request asks the agent; data is what goes with it.
+func (c *client) request(ctx context.Context, method, path string, form url.Values, data []byte) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://farlan"+path+"?"+form.Encode(), bytes.NewReader(data))
 	if err != nil {
 		return nil, err
 	}

@@ -57,6 +57,7 @@ type config struct {
 	Advertise []netip.AddrPort
 	Beacon    bool // look for members on the local network
 	Name      string
+	Named     bool // by a flag, the environment or the file
 	Taps      []tapConfig
 	Lanes     int // goroutines that carry frames, and queues of each TAP
 	LANs      []lanConfig
@@ -171,7 +172,7 @@ func (c *config) parseBeacon(s string) error {
 }
 
 func (c *config) parseName() error {
-	if c.Name == "" {
+	if c.Named = c.Name != ""; !c.Named {
 		host, err := os.Hostname()
 		if err != nil || host == "" {
 			return usagef("give one with --name")("name: the host has none")

@@ -28,6 +28,7 @@ const (
 	dropNoRelay                      // what can't be passed on
 	dropBeacon                       // a beacon of a stranger: of another network, perhaps
 	dropLateBeacon                   // a beacon by a clock that is far off, or recorded
+	dropOutsider                     // a handshake of the control plane with who is no member
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 16
 )
@@ -38,6 +39,7 @@ var dropNames = [dropSwitch]string{
 	dropSend: "underlay refused", dropPort: "port refused", dropMalformed: "malformed", dropControl: "control datagram of a stranger",
 	dropUnfit: "unfit frame", dropQueue: "uplink full",
 	dropRead: "port unreadable", dropStray: "stray", dropNoRelay: "not relayed", dropBeacon: "beacon of a stranger", dropLateBeacon: "beacon by another clock",
+	dropOutsider: "agent without a good credential",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

@@ -68,19 +68,19 @@ func runKeyID(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		path = args[0]
 	}
-	var key discovery.NetworkKey
+	var network discovery.Network
 	var err error
 	if path == "-" {
 		var b []byte
 		if b, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), 64<<10)); err == nil {
-			key, err = discovery.ParseNetworkKey(b)
+			network, err = discovery.ParseNetwork(b)
 		}
 	} else {
-		key, err = readNetworkKey(path)
+		network, err = readNetwork(path)
 	}
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(cmd.OutOrStdout(), key.ID())
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), network.ID())
 	return err
 }

@@ -45,6 +45,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("see '%s --help'", cmd.CommandPath())("%s: %w", cmd.Name(), err)
 	})
+	root.AddCommand(newInit(), newInvite(), newJoin(), newLeave(), newRevoke(), newRenew())
 	root.AddCommand(newUp(), newKey(), newVersion(), newCheckConfig(),
 		newStatus(), newPeers(), newLinks(), newStations(), newPing(), newWait(), lab.Command())
 	wrapUsage(root)

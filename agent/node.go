@@ -71,6 +71,8 @@ type node struct {
 	drops    drops
 
 	// The loop's own.
+	admission admission
+
 	store    *discovery.Store
 	sessions *overlay.Sessions
 	p2p      *p2p.Node
@@ -106,8 +108,8 @@ func (n *node) now() overlay.Instant { return n.epoch.Add(time.Since(n.started))
 func (n *node) wall() overlay.Instant { return overlay.Instant(time.Now().UnixNano()) }
 
 // newNode joins the cores; it touches nothing.
-func newNode(c *config, log *slog.Logger, network discovery.NetworkKey, ident identity) *node {
-	started := time.Now()
+func newNode(c *config, log *slog.Logger, belongs discovery.Network, ident identity, own discovery.Credential) *node {
+	started, network := time.Now(), belongs.Root()
 	n := &node{
 		cfg: c, log: log, started: started, epoch: overlay.Instant(started.UnixNano()),
 		ident: ident, self: ident.id(), label: ident.id().Label(), network: network,
@@ -120,7 +122,9 @@ func newNode(c *config, log *slog.Logger, network discovery.NetworkKey, ident id
 	n.flowKey = overlay.FlowKey{binary.NativeEndian.Uint64(key[:]), binary.NativeEndian.Uint64(key[8:])}
 	n.hs = overlay.NewHandshaker(n.self, ident.static, network.DoorKey(), network.SessionPSK(), overlay.HasAES())
 	n.sessions = overlay.NewSessions(n.self, n.hs, rand.Reader)
-	n.store = discovery.NewStore(n.self, network, uint64(n.epoch), discovery.Limits{})
+	n.store = belongs.NewStore(n.self, uint64(n.epoch), discovery.Limits{})
+	n.admission.network, n.admission.own = belongs, own
+	n.admission.now.Store(n.store.Admission())
 	n.view.Store(&view{})
 	return n
 }
@@ -159,6 +163,7 @@ func (n *node) step(now overlay.Instant) {
 	for _, c := range n.store.Changes() {
 		n.recordChanged(now, c)
 	}
+	n.admit(now)
 	n.sessions.Tick(now)
 	if n.sessions.Changed() {
 		n.publish(now) // before the answer goes out that the next datagram follows
@@ -181,8 +186,11 @@ func (n *node) step(now overlay.Instant) {
 
 // recordChanged acts on a new record, or on one that expired.
 func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
-	if n.stale == 0 && c.Kind == discovery.KindMember {
+	if n.stale == 0 && c.Kind != discovery.KindLinks {
 		n.stale = now
+	}
+	if c.Cause != nil {
+		n.excluded(c)
 	}
 	if c.Origin == n.self {
 		// Our own record of a former life: say again who we are, above it.
@@ -203,8 +211,14 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 		n.log.Info("member found", "name", m.Name, "id", c.Origin)
 	}
 	p.member = m
-	if m.Left {
-		n.gone(now, p, "left")
+	why := "left"
+	if allowed := n.allowed(now, p, m); !allowed {
+		why = "it bridges a LAN without the right"
+	} else if !m.Left {
+		why = ""
+	}
+	if why != "" {
+		n.gone(now, p, why)
 		n.sessions.Forget(c.Origin)
 		return
 	}
@@ -235,6 +249,7 @@ func (n *node) forget(id overlay.AgentID) {
 	}
 	n.sessions.Forget(id)
 	n.sw.Stations.Forget(p.place())
+	p.out.Store(nil) // what it relayed takes another way
 	delete(n.peers, id)
 	n.byIndex[p.index] = nil
 }
@@ -377,7 +392,7 @@ func (n *node) remember(now overlay.Instant) {
 		return
 	}
 	n.stale, n.saved = 0, now
-	if err := n.state.save(n.network.ID(), n.store.Dump(discovery.KindMember)); err != nil {
+	if err := n.state.save(n.network.ID(), n.store.Dump(discovery.KindMember, discovery.KindAdmin), n.store.DumpClaims()); err != nil {
 		n.log.Error("peers can't be remembered", "error", err)
 	}
 }

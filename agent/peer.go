@@ -41,6 +41,7 @@ type peer struct {
 	fathomed overlay.Instant // when the search for the path's MTU was last looked after
 	fathom   bool            // the search may go on
 	member   discovery.Member
+	rights   discovery.Rights
 
 	mu       sync.Mutex    // guards what follows
 	path     *measure.Path // nil: never heard from
@@ -72,6 +73,7 @@ type inboundSession struct {
 	peer     *peer
 	session  *overlay.Session
 	waiting  bool // for its first datagram
+	relays   bool // the peer may relay others' datagrams
 	reported atomic.Int64
 	owed     atomic.Bool // an acknowledgement, by the lane that has it on its list
 
@@ -147,6 +149,9 @@ func (n *node) publish(now overlay.Instant) {
 		byLabel: make(map[overlay.Label]*peer, len(n.peers)),
 	}
 	for _, p := range n.peers {
+		if !n.admission.rights().Has(discovery.RightRelay) {
+			break // this agent passes nothing on
+		}
 		if _, twice := v.byLabel[p.label]; twice || p.label == n.label {
 			v.byLabel[p.label] = nil
 		} else {
@@ -160,8 +165,9 @@ func (n *node) publish(now overlay.Instant) {
 			return
 		}
 		in := old.sessions[l.Session.LocalIndex()]
-		if in == nil || in.session != l.Session || in.waiting != l.Waiting {
-			in = &inboundSession{peer: p, session: l.Session, waiting: l.Waiting}
+		relays := p.rights.Has(discovery.RightRelay)
+		if in == nil || in.session != l.Session || in.waiting != l.Waiting || in.relays != relays {
+			in = &inboundSession{peer: p, session: l.Session, waiting: l.Waiting, relays: relays}
 		}
 		v.sessions[l.Session.LocalIndex()] = in
 		if l.Current {

@@ -210,7 +210,7 @@ type relayer struct {
 func (n *node) relayers(now overlay.Instant) []relayer {
 	all := []relayer{}
 	for _, q := range n.byIndex {
-		if q == nil || q.state != measure.Up || !q.direct() {
+		if q == nil || q.state != measure.Up || !q.direct() || !q.rights.Has(discovery.RightRelay) {
 			continue
 		}
 		q.mu.Lock()
@@ -289,6 +289,10 @@ func (in *inbound) transit(d []byte, at int) {
 	}
 	if next, more := r.Next(); more {
 		in.pass(r, next, d, at)
+		return
+	}
+	if !s.relays {
+		in.n.drops.add(dropNoRelay)
 		return
 	}
 	in.note(0) // of those before, which came another way

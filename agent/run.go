@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -25,7 +26,7 @@ import (
 // cancelled, with an error if it could not start or can't go on. If it couldn't
 // start, it leaves nothing behind.
 func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
-	network, err := readNetworkKey(c.KeyFile)
+	network, err := readNetwork(c.KeyFile)
 	if err != nil {
 		return err
 	}
@@ -46,6 +47,10 @@ func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
 			state.close()
 		}
 	})
+	own, err := state.enter(c, network)
+	if err != nil {
+		return err
+	}
 	sockets, streams, err := openPort(c)
 	if err != nil {
 		return err
@@ -65,7 +70,10 @@ func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	n := newNode(c, log, network, ident)
+	if network.Signed() && own.Agent != ident.id() {
+		return hintf("restore %s from a backup, or join again with a new token", filepath.Join(c.StateDir, identityFile))("network %s: the credential is another agent's, %s", network.ID(), own.Agent)
+	}
+	n := newNode(c, log, network, ident, own)
 	n.state, n.sockets, n.streams = state, sockets, streams
 	n.setPorts(ports)
 	return n.run(ctx, listener)
@@ -173,7 +181,7 @@ func (n *node) startP2P(start func(context.Context, string, func(context.Context
 			n.drops.add(dropBusy)
 		}
 	}
-	node, err := p2p.New(p2p.Config{
+	cfg := p2p.Config{
 		Key: n.ident.key, Network: n.network, Sockets: sockets, Listeners: n.streams, Bootstrap: n.cfg.Bootstrap, Log: n.log,
 		Addrs:  n.advertised,
 		Usable: n.usable,
@@ -198,23 +206,30 @@ func (n *node) startP2P(start func(context.Context, string, func(context.Context
 		Found: func(id overlay.AgentID, addrs []netip.AddrPort) {
 			n.mail.offer(func(now overlay.Instant) { n.found(now, id, addrs) })
 		},
-	})
+	}
+	n.recall()
+	n.certify(&cfg)
+	node, err := p2p.New(cfg)
 	if err != nil {
 		return fmt.Errorf("libp2p: %w", err)
 	}
 	n.p2p = node
-	n.recall()
 	start(ctx, "libp2p", node.Run)
 	return nil
 }
 
 // recall loads the peers remembered from before.
 func (n *node) recall() {
-	records, err := n.state.load(n.network.ID(), n.started)
+	known, err := n.state.load(n.network.ID(), n.started)
 	if err != nil {
 		n.log.Warn("starting without remembered peers", "error", err)
 	}
-	if bad := n.store.Load(n.wall(), records); bad > 0 {
+	bad := n.store.Load(n.wall(), known.Records)
+	if n.admission.network.Signed() {
+		bad += n.store.LoadClaims(n.wall(), known.Claims)
+		n.admission.now.Store(n.store.Admission())
+	}
+	if bad > 0 {
 		n.log.Warn("some remembered records are damaged", "count", bad)
 	}
 }
@@ -331,28 +346,28 @@ func closeSockets(sockets []*link.Port, streams []net.Listener) {
 	}
 }
 
-// readNetworkKey reads a network key that nobody else may read.
-func readNetworkKey(path string) (discovery.NetworkKey, error) {
-	fail := hintf("on the first agent make it with 'farlan key new %s'; on the others copy that file", path)
+// readNetwork reads a key file that nobody else may read.
+func readNetwork(path string) (discovery.Network, error) {
+	fail := hintf("'farlan init' makes a network and 'farlan join' enters one; or make a key with 'farlan key new %s' and copy that file to the others", path)
 	info, err := os.Stat(path)
 	if err != nil && !errors.Is(err, os.ErrPermission) {
-		return discovery.NetworkKey{}, fail("network key: %w", err)
+		return discovery.Network{}, fail("network key: %w", err)
 	}
 	denied := hintf("give it to the user that runs this with 'chown', or run as root")
 	if err != nil {
-		return discovery.NetworkKey{}, denied("network key: %w", err)
+		return discovery.Network{}, denied("network key: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return discovery.NetworkKey{}, hintf("make it private with 'chmod 600 %s'; if others may have read it, make a new key", path)(
+		return discovery.Network{}, hintf("make it private with 'chmod 600 %s'; if others may have read it, make a new key", path)(
 			"network key %s: others can read it (mode %04o)", path, info.Mode().Perm())
 	}
 	b, err := readBounded(path)
 	if err != nil {
-		return discovery.NetworkKey{}, denied("network key: %w", err)
+		return discovery.Network{}, denied("network key: %w", err)
 	}
-	key, err := discovery.ParseNetworkKey(b)
+	network, err := discovery.ParseNetwork(b)
 	if err != nil {
-		return discovery.NetworkKey{}, hintf("copy the file again from another agent, unchanged")("network key %s: %w", path, err)
+		return discovery.Network{}, hintf("copy the file again from another agent, unchanged")("network key %s: %w", path, err)
 	}
-	return key, nil
+	return network, nil
 }

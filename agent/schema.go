@@ -25,6 +25,17 @@ type statusView struct {
 	Health     []healthView `json:"health"`
 	Uplink     *uplinkView  `json:"uplink"` // null: not configured
 	Drops      []dropView   `json:"drops"`  // frames and datagrams dropped, by reason
+
+	Admission  string          `json:"admission"`  // simple, signed
+	Credential *credentialView `json:"credential"` // null: the network is simple
+}
+
+// credentialView is what makes an agent a member of a signed network.
+type credentialView struct {
+	Expires  time.Time `json:"expires"`
+	Rights   []string  `json:"rights"`   // bridge, relay, reserve
+	Invite   *string   `json:"invite"`   // null: the admin made it
+	Complete bool      `json:"complete"` // false: a member's receipt is missing yet
 }
 
 type portView struct {

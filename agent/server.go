@@ -77,6 +77,8 @@ func (n *node) server(l net.Listener) *server {
 	}))
 	mux.HandleFunc("GET /stations", n.answer(func(now overlay.Instant, _ *http.Request) any { return n.stationsView(now) }))
 	mux.HandleFunc("POST /ping", n.servePing)
+	mux.HandleFunc("GET /members", n.answer(func(overlay.Instant, *http.Request) any { return n.membersView() }))
+	mux.HandleFunc("POST /statement", n.serveStatement)
 	return &server{listener: l, http: http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}}
 }
 

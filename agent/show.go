@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -45,6 +46,10 @@ func showStatus(w io.Writer, v statusView) {
 	fmt.Fprintf(w, "%s is %s: %d peers up, %d links\n", v.Name, v.State, v.Peers, v.Links)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "  id\t%s\n  network\t%s\n  version\t%s\n  started\t%s\n", v.ID, v.Network, v.Version, v.Started.Local().Format(time.DateTime))
+	fmt.Fprintf(t, "  admission\t%s\n", v.Admission)
+	if c := v.Credential; c != nil {
+		fmt.Fprintf(t, "  credential\t%s, until %s\n", cmp.Or(strings.Join(c.Rights, ", "), "no rights"), c.Expires.Local().Format(time.DateTime))
+	}
 	for _, l := range v.Listen {
 		fmt.Fprintf(t, "  listen\t%s\n", l)
 	}

@@ -188,15 +188,17 @@ type remembered struct {
 	Format  int      `json:"format"`
 	Network string   `json:"network"`
 	Records [][]byte `json:"records"` // signed, as they came; base64
+	// Claims are who has which one-time invite of a signed network.
+	Claims [][]byte `json:"claims,omitempty"`
 }
 
-// load returns the records remembered of a network. A file that can't be read
+// load returns what is remembered of a network. A file that can't be read
 // is kept aside and reported; one of another network is too.
-func (s *state) load(network string, now time.Time) ([][]byte, error) {
+func (s *state) load(network string, now time.Time) (remembered, error) {
 	path := filepath.Join(s.dir, rememberedFile)
 	b, err := readBounded(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return remembered{}, nil
 	}
 	var r remembered
 	if err == nil {
@@ -209,18 +211,14 @@ func (s *state) load(network string, now time.Time) ([][]byte, error) {
 	case r.Network != network:
 		err = fmt.Errorf("it is of network %s, this one is %s", r.Network, network)
 	default:
-		return r.Records, nil
+		return r, nil
 	}
-	aside := fmt.Sprintf("%s.aside-%d", path, now.Unix())
-	if rename := os.Rename(path, aside); rename != nil {
-		return nil, fmt.Errorf("remembered peers %s: %w, and it can't be moved aside: %w", path, err, rename)
-	}
-	return nil, fmt.Errorf("remembered peers: %w; the file is kept as %s", err, aside)
+	return remembered{}, putAside(path, "remembered peers", now, err)
 }
 
-// save remembers records.
-func (s *state) save(network string, records [][]byte) error {
-	b, err := json.Marshal(remembered{Format: 1, Network: network, Records: records})
+// save remembers records and claims.
+func (s *state) save(network string, records, claims [][]byte) error {
+	b, err := json.Marshal(remembered{Format: 1, Network: network, Records: records, Claims: claims})
 	if err != nil {
 		return err
 	}
@@ -257,9 +255,5 @@ func writeFile(path string, b []byte) error {
 	if err = os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return syncDir(path)
 }

@@ -74,14 +74,14 @@ func TestTornPeersAreKeptAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	if records, err := s.load("net", time.Unix(1, 0)); err != nil || records != nil {
-		t.Errorf("a new folder: %v, %v", records, err)
+	if known, err := s.load("net", time.Unix(1, 0)); err != nil || known.Records != nil {
+		t.Errorf("a new folder: %v, %v", known, err)
 	}
-	if err := s.save("net", [][]byte{{1, 2}, {3}}); err != nil {
+	if err := s.save("net", [][]byte{{1, 2}, {3}}, [][]byte{{4}}); err != nil {
 		t.Fatal(err)
 	}
-	if records, err := s.load("net", time.Unix(1, 0)); err != nil || len(records) != 2 {
-		t.Errorf("%v, %v", records, err)
+	if known, err := s.load("net", time.Unix(1, 0)); err != nil || len(known.Records) != 2 || len(known.Claims) != 1 {
+		t.Errorf("%v, %v", known, err)
 	}
 	if _, err := s.load("other", time.Unix(2, 0)); err == nil || !strings.Contains(err.Error(), "of network net") {
 		t.Errorf("another network's peers: %v", err)

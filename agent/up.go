@@ -69,7 +69,7 @@ func newCheckConfig() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := readNetworkKey(c.KeyFile); err != nil {
+			if _, err := readNetwork(c.KeyFile); err != nil {
 				return err
 			}
 			cmd.PrintErrln("the configuration is good")

@@ -65,7 +65,9 @@ func (n *node) collectDrops() {
 	}
 	n.drops[dropRead].Store(unread)
 	n.drops[dropStray].Store(strays)
-	n.drops[dropControl].Store(n.p2p.Counters().Strangers)
+	control := n.p2p.Counters()
+	n.drops[dropControl].Store(control.Strangers)
+	n.drops[dropOutsider].Store(control.Refused)
 	if n.lookout != nil {
 		s := n.lookout.State()
 		n.drops[dropBeacon].Store(s.Strangers)
@@ -80,6 +82,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 		Version: version(), Started: n.started.UTC().Truncate(time.Millisecond), State: "ready",
 		Listen: n.multiaddrs(), Ports: []portView{}, Health: n.health(now), Drops: n.drops.views(),
 		Control: len(n.control.connected), Goroutines: runtime.NumGoroutine(),
+		Admission: admissionName(n.admission.network), Credential: n.credentialView(),
 	}
 	stations := n.sw.Stations.List()
 	for i, p := range n.ports {
@@ -123,6 +126,9 @@ func (n *node) health(now overlay.Instant) []healthView {
 		} else if p.warn != "" {
 			h = healthView{Check: h.Check, Detail: p.warn, Hint: "use a wired interface or a bridge"}
 		}
+		checks = append(checks, h)
+	}
+	if h, ok := n.checkCredential(); ok {
 		checks = append(checks, h)
 	}
 	if h, ok := n.checkBeacon(); ok {
