@@ -271,14 +271,14 @@ func TestExpel(t *testing.T) {
 func TestSetCredential(t *testing.T) {
 	r := newRealm(1)
 	a := startMember(t, r, 0, false, r.issue(0, time.Hour))
-	b := startMember(t, r, 1, false, r.issue(1, 2*time.Second), a.seed)
-	eventually(t, 2*time.Second, "connected", func() bool { return a.Joined() && b.Joined() })
+	b := startMember(t, r, 1, false, r.issue(1, 6*time.Second), a.seed)
+	eventually(t, 6*time.Second, "connected", func() bool { return a.Joined() && b.Joined() })
 	renewed := r.issue(1, time.Hour)
 	if err := b.SetCredential(renewed); err != nil {
 		t.Fatal(err)
 	}
 	newest := func(id overlay.AgentID) (discovery.Credential, bool) { return renewed, id == b.self }
-	eventually(t, 5*time.Second, "the first credential is over", func() bool {
+	eventually(t, 10*time.Second, "the first credential is over", func() bool {
 		return errors.Is(a.gate.verify(b.self, a.shownBy(b.self)), discovery.ErrLapsed)
 	})
 	a.Expel(newest)
