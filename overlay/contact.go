@@ -68,6 +68,48 @@ func (s *Sessions) drop(c *contact) {
 	s.abandon(c, len(c.pending))
 }
 
+// Refresh begins a handshake with every member whose current session isn't by the
+// Handshaker's first secrets. The sessions go on meanwhile.
+func (s *Sessions) Refresh(now Instant) {
+	first := (*s.hs.secrets.Load())[0]
+	for _, c := range s.contacts {
+		if c.current == nil || c.begin != 0 || c.current.secrets == first {
+			continue
+		}
+		c.begin, c.tries = now, 0
+		if s.self.Compare(c.id) > 0 {
+			c.begin = now.Add(yieldTime)
+		}
+	}
+}
+
+// Retire ends what was agreed on by secrets that the Handshaker doesn't have any
+// more. Members that have others have agreed anew by them long before.
+func (s *Sessions) Retire(now Instant) {
+	over := func(e *Session) bool {
+		if s.hs.good(e.secrets) {
+			return false
+		}
+		s.erase(e)
+		return true
+	}
+	for _, c := range s.contacts {
+		c.older = slices.DeleteFunc(c.older, over)
+		c.unconfirmed = slices.DeleteFunc(c.unconfirmed, over)
+		c.pending = slices.DeleteFunc(c.pending, func(p *Initiation) bool {
+			if s.hs.good(p.secrets) {
+				return false
+			}
+			delete(s.index, p.Index())
+			return true
+		})
+		if c.current != nil && over(c.current) {
+			c.current = nil
+			s.Renew(now, c.id)
+		}
+	}
+}
+
 // abandon gives up the first n initiations of c.
 func (s *Sessions) abandon(c *contact, n int) {
 	for _, p := range c.pending[:n] {

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"sync/atomic"
 
 	"github.com/flynn/noise"
 	"golang.org/x/crypto/blake2s"
@@ -112,45 +114,68 @@ func StaticKeyFrom(private [32]byte) (StaticKey, error) {
 	return StaticKey{Private: private, Public: [32]byte(key.PublicKey().Bytes())}, nil
 }
 
-// A Handshaker makes and answers handshakes for one agent in one network. It
-// never changes and is safe for concurrent use.
+// A Handshaker makes and answers handshakes for one agent in one network. It is
+// safe for concurrent use.
 type Handshaker struct {
-	self   AgentID
-	static StaticKey
-	door   [32]byte
-	psk    [32]byte
-	best   Suite
+	self    AgentID
+	static  StaticKey
+	secrets atomic.Pointer[[]Secrets]
+	best    Suite
 }
 
-// NewHandshaker returns the Handshaker of agent self with its static key. All
-// members of the network have the same door and psk, two independent keys that
-// are derived from the network key. hasAES says whether to offer AES-256-GCM;
-// see HasAES.
+// Secrets are what all members of the network share: two independent keys that
+// are derived from the network key.
+type Secrets struct{ Door, PSK [32]byte }
+
+// NewHandshaker returns the Handshaker of agent self with its static key, and the
+// network's secrets. hasAES says whether to offer AES-256-GCM; see HasAES.
 func NewHandshaker(self AgentID, static StaticKey, door, psk [32]byte, hasAES bool) *Handshaker {
 	best := SuiteChaCha
 	if hasAES {
 		best = SuiteAES
 	}
-	return &Handshaker{self: self, static: static, door: door, psk: psk, best: best}
+	h := &Handshaker{self: self, static: static, best: best}
+	h.SetSecrets(Secrets{door, psk})
+	return h
 }
+
+// SetSecrets replaces the network's secrets, while the network changes its key: by
+// the first, of which there must be one, handshakes begin, by any they are answered.
+func (h *Handshaker) SetSecrets(secrets ...Secrets) {
+	own := slices.Clone(secrets)
+	h.secrets.Store(&own)
+}
+
+// good says whether handshakes by s still count.
+func (h *Handshaker) good(s Secrets) bool { return slices.Contains(*h.secrets.Load(), s) }
 
 // Genuine says whether d is a handshake datagram whose MAC proves the door key.
 // It costs one hash and is the first thing to ask about an initiation or a
 // response; a datagram that isn't genuine gets no answer.
 func (h *Handshaker) Genuine(d []byte) bool {
+	_, ok := h.by(d)
+	return ok
+}
+
+// by returns the secrets whose door key d proves.
+func (h *Handshaker) by(d []byte) (Secrets, bool) {
 	switch kind, _ := ParseKind(d); {
 	case kind == KindInitiation && len(d) == InitiationLen:
 	case kind == KindResponse && len(d) == ResponseLen:
 	default:
-		return false
+		return Secrets{}, false
 	}
-	mac := h.mac(d)
-	return subtle.ConstantTimeCompare(mac[:], d[HeaderLen:noiseStart]) == 1
+	for _, s := range *h.secrets.Load() {
+		if mac := s.mac(d); subtle.ConstantTimeCompare(mac[:], d[HeaderLen:noiseStart]) == 1 {
+			return s, true
+		}
+	}
+	return Secrets{}, false
 }
 
 // mac returns the MAC that d, of at least noiseStart bytes, ought to have.
-func (h *Handshaker) mac(d []byte) (mac [MACLen]byte) {
-	b, err := blake2s.New128(h.door[:])
+func (s Secrets) mac(d []byte) (mac [MACLen]byte) {
+	b, err := blake2s.New128(s.Door[:])
 	if err != nil {
 		panic(err) // the key is 32 bytes
 	}
@@ -192,7 +217,7 @@ func senderIndex(d []byte) uint32 { return binary.BigEndian.Uint32(d[8:]) }
 // noise returns the state of a handshake with responder before its first
 // message, whose datagram's header it binds. peerStatic is the responder's key
 // on the initiator's side, nil on the other.
-func (h *Handshaker) noise(responder AgentID, header, peerStatic []byte, rand io.Reader) (*noise.HandshakeState, error) {
+func (h *Handshaker) noise(psk [32]byte, responder AgentID, header, peerStatic []byte, rand io.Reader) (*noise.HandshakeState, error) {
 	prologue := append([]byte(prologueLabel), responder[:]...)
 	return noise.NewHandshakeState(noise.Config{
 		CipherSuite:           noiseSuite,
@@ -200,7 +225,7 @@ func (h *Handshaker) noise(responder AgentID, header, peerStatic []byte, rand io
 		Pattern:               noise.HandshakeIK,
 		Initiator:             peerStatic != nil,
 		Prologue:              append(prologue, header[:HeaderLen]...),
-		PresharedKey:          h.psk[:],
+		PresharedKey:          psk[:],
 		PresharedKeyPlacement: 2,
 		StaticKeypair:         noise.DHKey{Private: h.static.Private[:], Public: h.static.Public[:]},
 		PeerStatic:            peerStatic,
@@ -216,6 +241,7 @@ func (h *Handshaker) noise(responder AgentID, header, peerStatic []byte, rand io
 // doesn't decrypt, but not one with an ephemeral key of low order.)
 type Initiation struct {
 	h          *Handshaker
+	secrets    Secrets
 	started    Instant
 	peer       AgentID
 	peerStatic [32]byte
@@ -230,10 +256,17 @@ type Initiation struct {
 // datagram isn't sent again, for the peer's SeenCache would ignore it: begin
 // another handshake. rand yields 96 bytes.
 func (h *Handshaker) Initiate(now Instant, peer AgentID, peerStatic [32]byte, index uint32, rand io.Reader) (*Initiation, []byte, error) {
+	return h.try(now, 0, peer, peerStatic, index, rand)
+}
+
+// try is Initiate by other secrets than the first at each other turn: the peer may
+// know those only.
+func (h *Handshaker) try(now Instant, turn int, peer AgentID, peerStatic [32]byte, index uint32, rand io.Reader) (*Initiation, []byte, error) {
 	if index == 0 || peer == h.self {
 		return nil, nil, errors.New("overlay: handshake: initiate: index 0 or to ourselves")
 	}
-	i := &Initiation{h: h, started: now, peer: peer, peerStatic: peerStatic, index: index}
+	all := *h.secrets.Load()
+	i := &Initiation{h: h, secrets: all[turn%len(all)], started: now, peer: peer, peerStatic: peerStatic, index: index}
 	var seed [mlkem.SeedSize]byte
 	if _, err := io.ReadFull(rand, i.ephemeral[:]); err != nil {
 		return nil, nil, fmt.Errorf("overlay: handshake: initiate: %w", err)
@@ -256,7 +289,7 @@ func (h *Handshaker) Initiate(now Instant, peer AgentID, peerStatic [32]byte, in
 // same each time.
 func (i *Initiation) begin() (*noise.HandshakeState, []byte, error) {
 	d := handshakeHeader(KindInitiation, 0, i.index, InitiationLen)
-	state, err := i.h.noise(i.peer, d, i.peerStatic[:], bytes.NewReader(i.ephemeral[:]))
+	state, err := i.h.noise(i.secrets.PSK, i.peer, d, i.peerStatic[:], bytes.NewReader(i.ephemeral[:]))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -267,7 +300,7 @@ func (i *Initiation) begin() (*noise.HandshakeState, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	mac := i.h.mac(d)
+	mac := i.secrets.mac(d)
 	copy(d[HeaderLen:], mac[:])
 	return state, d, nil
 }
@@ -285,7 +318,8 @@ func (i *Initiation) Finish(now Instant, d []byte) (*Session, error) {
 	if now.Sub(i.started) >= RejectAfter {
 		return nil, errors.New("overlay: handshake: finish: too late")
 	}
-	if kind, _ := ParseKind(d); kind != KindResponse || !i.h.Genuine(d) || ResponseIndex(d) != i.index {
+	by, genuine := i.h.by(d)
+	if kind, _ := ParseKind(d); kind != KindResponse || !genuine || by != i.secrets || ResponseIndex(d) != i.index {
 		return nil, errors.New("overlay: handshake: finish: not a response to this initiation")
 	}
 	state, _, err := i.begin()
@@ -304,7 +338,7 @@ func (i *Initiation) Finish(now Instant, d []byte) (*Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("overlay: handshake: finish: decapsulate: %w", err)
 	}
-	s := &Session{peer: i.peer, local: i.index, remote: remote, created: i.started, initiator: true, suite: suite}
+	s := &Session{peer: i.peer, local: i.index, remote: remote, created: i.started, initiator: true, suite: suite, secrets: i.secrets}
 	if err := s.setKeys(i.h.self, state.ChannelBinding(), keyMaterial(forth, back, secret)); err != nil {
 		return nil, fmt.Errorf("overlay: handshake: finish: %w", err)
 	}
@@ -320,10 +354,11 @@ func (i *Initiation) Finish(now Instant, d []byte) (*Session, error) {
 //
 // Its caller bounds how often it is called, and asks a SeenCache first.
 func (h *Handshaker) Respond(now Instant, d []byte, member func(id AgentID, static [32]byte) bool, index uint32, rand io.Reader) (*Session, []byte, error) {
-	if kind, _ := ParseKind(d); kind != KindInitiation || !h.Genuine(d) || senderIndex(d) == 0 || index == 0 {
+	by, genuine := h.by(d)
+	if kind, _ := ParseKind(d); kind != KindInitiation || !genuine || senderIndex(d) == 0 || index == 0 {
 		return nil, nil, errors.New("overlay: handshake: respond: not an initiation, or index 0")
 	}
-	state, err := h.noise(h.self, d, nil, rand)
+	state, err := h.noise(by.PSK, h.self, d, nil, rand)
 	if err != nil {
 		return nil, nil, fmt.Errorf("overlay: handshake: respond: %w", err)
 	}
@@ -352,9 +387,9 @@ func (h *Handshaker) Respond(now Instant, d []byte, member func(id AgentID, stat
 	if err != nil {
 		return nil, nil, fmt.Errorf("overlay: handshake: respond: %w", err)
 	}
-	mac := h.mac(r)
+	mac := by.mac(r)
 	copy(r[HeaderLen:], mac[:])
-	s := &Session{peer: peer, local: index, remote: senderIndex(d), created: now, suite: suite}
+	s := &Session{peer: peer, local: index, remote: senderIndex(d), created: now, suite: suite, secrets: by}
 	if err := s.setKeys(h.self, state.ChannelBinding(), keyMaterial(forth, back, secret)); err != nil {
 		return nil, nil, fmt.Errorf("overlay: handshake: respond: %w", err)
 	}

@@ -90,7 +90,7 @@ func talk(a, b *Session) bool {
 func signed(h *Handshaker, d []byte) []byte {
 	d = slices.Clone(d)
 	if len(d) >= noiseStart {
-		mac := h.mac(d)
+		mac := (*h.secrets.Load())[0].mac(d)
 		copy(d[HeaderLen:], mac[:])
 	}
 	return d
@@ -168,9 +168,10 @@ func TestHandshakeRepeats(t *testing.T) {
 
 // changed returns a with a Handshaker that differs.
 func changed(a *shaker, change func(*Handshaker)) *shaker {
-	h := *a.Handshaker
-	change(&h)
-	return &shaker{Handshaker: &h, id: a.id, static: a.static, rand: a.rand}
+	h := &Handshaker{self: a.self, static: a.Handshaker.static, best: a.best}
+	h.SetSecrets(*a.secrets.Load()...)
+	change(h)
+	return &shaker{Handshaker: h, id: a.id, static: a.static, rand: a.rand}
 }
 
 func TestHandshakeRefuses(t *testing.T) {
@@ -182,8 +183,8 @@ func TestHandshakeRefuses(t *testing.T) {
 		who                   func(AgentID, [32]byte) bool
 		responds              bool // the initiation is answered, but the response is refused
 	}{
-		"wrong psk":                   {a, b, changed(b, func(h *Handshaker) { h.psk[0]++ }), all, true},
-		"wrong door key":              {a, b, changed(b, func(h *Handshaker) { h.door[0]++ }), all, false},
+		"wrong psk":                   {a, b, changed(b, func(h *Handshaker) { (*h.secrets.Load())[0].PSK[0]++ }), all, true},
+		"wrong door key":              {a, b, changed(b, func(h *Handshaker) { (*h.secrets.Load())[0].Door[0]++ }), all, false},
 		"wrong static key":            {a, named(b, c), b, all, false},
 		"wrong responder":             {a, named(c, b), b, all, false},
 		"another's call":              {a, c, b, all, false},
@@ -357,7 +358,7 @@ func TestHandshakeForgedThenTrue(t *testing.T) {
 // answers to d: a response with that payload.
 func crafted(t testing.TB, b *shaker, d, payload []byte) []byte {
 	t.Helper()
-	state, err := b.noise(b.id, d, nil, b.rand)
+	state, err := b.noise((*b.secrets.Load())[0].PSK, b.id, d, nil, b.rand)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +401,7 @@ func TestHandshakeBadPayload(t *testing.T) {
 
 	// An initiation with an encapsulation key that isn't one (FIPS 203 § 7.2).
 	d := handshakeHeader(KindInitiation, 0, 7, InitiationLen)
-	state, err := a.noise(b.id, d, b.static.Public[:], a.rand)
+	state, err := a.noise((*a.secrets.Load())[0].PSK, b.id, d, b.static.Public[:], a.rand)
 	if err != nil {
 		t.Fatal(err)
 	}

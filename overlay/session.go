@@ -93,6 +93,7 @@ type Session struct {
 	created       Instant
 	initiator     bool
 	suite         Suite
+	secrets       Secrets // of the handshake
 
 	sealer, opener atomic.Pointer[cipher.AEAD] // nil once erased
 

@@ -315,7 +315,7 @@ func (s *Sessions) initiate(now Instant, c *contact) {
 	if err != nil {
 		return
 	}
-	p, d, err := s.hs.Initiate(now, c.id, c.static, index, s.rand)
+	p, d, err := s.hs.try(now, c.tries-1, c.id, c.static, index, s.rand)
 	if err != nil {
 		return // a static key that isn't one; the next record may mend it
 	}
