@@ -126,8 +126,8 @@ func (s *Store) Statement() (Statement, uint64) {
 	return s.members.statement, r.Version
 }
 
-// Accept takes a statement of the admin from the admin itself and tells all
-// neighbours. Errors say why not: it isn't the admin's, or isn't newer than what
+// Accept takes a statement of the admin, or its order to change the key, from the
+// admin itself and tells all neighbours. Errors say why not: it isn't the admin's, or isn't newer than what
 // is known.
 func (s *Store) Accept(now overlay.Instant, raw []byte) error {
 	if s.members == nil {
@@ -137,8 +137,8 @@ func (s *Store) Accept(now overlay.Instant, raw []byte) error {
 	if err != nil {
 		return fmt.Errorf("statement: %w", err)
 	}
-	k := key{overlay.AgentID(s.members.admin), KindAdmin}
-	if k != (key{r.Origin, r.Kind}) {
+	k := key{r.Origin, r.Kind}
+	if !s.members.isAdmin(r.Origin) || !r.Kind.ofAdmin() {
 		return fmt.Errorf("statement: %w", errOtherAdmin)
 	}
 	if old := s.entries[k]; old != nil && !newer(r, old.record) {
@@ -147,7 +147,7 @@ func (s *Store) Accept(now overlay.Instant, raw []byte) error {
 	if s.refusal(now, r, false) != nil {
 		return errors.New("statement: it is from more than ten minutes in the future: one of the two clocks is wrong")
 	}
-	if err := r.verify(s.context); err != nil {
+	if err := s.verify(&r); err != nil {
 		return err
 	}
 	s.put(now, k, r)

@@ -40,8 +40,8 @@ func (s *Store) wants(k key) bool {
 	switch {
 	case m == nil || !s.knows(k.kind):
 		return s.knows(k.kind)
-	case m.isAdmin(k.origin) || k.kind == KindAdmin:
-		return m.isAdmin(k.origin) && k.kind == KindAdmin
+	case m.isAdmin(k.origin) || k.kind.ofAdmin():
+		return m.isAdmin(k.origin) && k.kind.ofAdmin()
 	case m.statement.RevokedAgent(k.origin):
 		return false
 	case k.kind == KindMember:
@@ -57,13 +57,13 @@ func (s *Store) wants(k key) bool {
 func (s *Store) suspect(now overlay.Instant, n *neighbour, k key) *uint64 {
 	m := s.members
 	switch {
-	case m == nil || k.kind == KindAdmin && m.isAdmin(k.origin):
+	case m == nil || k.kind.ofAdmin() && m.isAdmin(k.origin):
 		return nil
 	case m.statement.RevokedAgent(k.origin):
 		return &s.counters.Revoked
 	case n != nil && s.origins[k.origin] == nil && !n.refused.allow(now, refusedEvery, refusedBurst):
 		return &s.counters.Limited
-	case k.kind != KindMember && k.kind != KindAdmin && s.entries[key{k.origin, KindMember}] == nil:
+	case k.kind != KindMember && !k.kind.ofAdmin() && s.entries[key{k.origin, KindMember}] == nil:
 		return &s.counters.Memberless
 	}
 	return nil
@@ -77,7 +77,7 @@ func (s *Store) admit(now overlay.Instant, from *neighbour, r Record) (ok bool, 
 	switch {
 	case m == nil:
 		return true, nil
-	case m.isAdmin(r.Origin) != (r.Kind == KindAdmin):
+	case m.isAdmin(r.Origin) != r.Kind.ofAdmin():
 		err = fmt.Errorf("%w: only the admin makes statements, and nothing else", ErrCredential)
 	case r.Kind != KindMember:
 		return true, nil
@@ -223,6 +223,10 @@ func (s *Store) receiveClaim(now overlay.Instant, n *neighbour, body []byte) err
 
 // enact does what a record that was just put says about membership.
 func (s *Store) enact(now overlay.Instant, e *entry) {
+	if e.record.Kind == KindRotation {
+		r, _ := ParseRotation(e.record.Body) // verified
+		s.expect(r)
+	}
 	m := s.members
 	switch {
 	case m == nil:
@@ -244,9 +248,11 @@ func (c *Credential) end() overlay.Instant { return overlay.Instant(c.NotAfter *
 func (s *Store) lasts(now overlay.Instant, k key, e *entry) (until overlay.Instant, cause error) {
 	until = expiry(e.record)
 	switch {
-	case s.members == nil:
 	case k.kind == KindAdmin:
 		return math.MaxInt64, nil
+	case !s.expects(e.record.context): // its key is over
+		return math.MinInt64, nil
+	case s.members == nil, k.kind == KindRotation:
 	case k.kind != KindMember:
 		if s.entries[key{k.origin, KindMember}] == nil {
 			return math.MinInt64, nil

@@ -51,7 +51,7 @@ var burst = [...]time.Duration{0, time.Second, 2 * time.Second, 4 * time.Second}
 type Herald struct {
 	self    overlay.AgentID
 	session uint64
-	seal    BeaconSeal
+	seals   []BeaconSeal // one a key
 	random  io.Reader
 	links   []heraldLink // by ascending number
 	seen    overlay.SeenCache
@@ -88,13 +88,32 @@ type heardAgent struct {
 // NewHerald returns the herald of agent self, which is on no link yet. random must
 // be fit for nonces.
 func NewHerald(self overlay.AgentID, k NetworkKey, random io.Reader) (*Herald, error) {
-	h := &Herald{self: self, seal: NewBeaconSeal(k), random: random, heard: make(map[overlay.AgentID]heardAgent)}
+	h := &Herald{self: self, seals: []BeaconSeal{NewBeaconSeal(k)}, random: random, heard: make(map[overlay.AgentID]heardAgent)}
 	var b [8]byte
 	if _, err := io.ReadFull(random, b[:]); err != nil {
 		return nil, fmt.Errorf("beacon: draw a session: %w", err)
 	}
 	h.session = binary.BigEndian.Uint64(b[:])
 	return h, nil
+}
+
+// SetKeys replaces the network's keys: beacons by any are heard, and each is sent by
+// all, so that who knows one of them hears it.
+func (h *Herald) SetKeys(keys ...NetworkKey) {
+	h.seals = h.seals[:0]
+	for _, k := range keys {
+		h.seals = append(h.seals, NewBeaconSeal(k))
+	}
+}
+
+// open opens a datagram by the key that it is sealed with.
+func (h *Herald) open(wall overlay.Instant, d []byte) (b Beacon, err error) {
+	for _, s := range h.seals {
+		if b, err = s.Open(wall, d); !errors.Is(err, errBeaconStranger) {
+			return b, err
+		}
+	}
+	return b, err
 }
 
 // Join begins to speak on a link, or begins anew if there is news of the agent. It
@@ -171,16 +190,22 @@ func (h *Herald) after(now overlay.Instant, l *heraldLink) overlay.Instant {
 	return now.Add(beaconEvery - beaconJitter + h.upTo(2*beaconJitter))
 }
 
-// Beacon returns a datagram to send, at the time wall by the wall clock. Of addrs it
-// tells the first MaxBeaconAddrs.
-func (h *Herald) Beacon(wall overlay.Instant, ask bool, addrs []netip.AddrPort) ([]byte, error) {
-	var nonce [beaconNonceLen]byte
-	if _, err := io.ReadFull(h.random, nonce[:]); err != nil {
-		return nil, fmt.Errorf("beacon: draw a nonce: %w", err)
+// Beacon returns what to send, at the time wall by the wall clock: a datagram for each
+// key. Of addrs it tells the first MaxBeaconAddrs.
+func (h *Herald) Beacon(wall overlay.Instant, ask bool, addrs []netip.AddrPort) (all [][]byte, err error) {
+	b := Beacon{Agent: h.self, Session: h.session, Ask: ask, Addrs: addrs[:min(len(addrs), MaxBeaconAddrs)]}
+	for _, s := range h.seals {
+		var nonce [beaconNonceLen]byte
+		if _, err := io.ReadFull(h.random, nonce[:]); err != nil {
+			return nil, fmt.Errorf("beacon: draw a nonce: %w", err)
+		}
+		d, err := s.Seal(wall, nonce, b)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, d)
 	}
-	return h.seal.Seal(wall, nonce, Beacon{
-		Agent: h.self, Session: h.session, Ask: ask, Addrs: addrs[:min(len(addrs), MaxBeaconAddrs)],
-	})
+	return all, nil
 }
 
 // Receive takes a datagram that came on a link. News of another agent is returned:
@@ -188,7 +213,7 @@ func (h *Herald) Beacon(wall overlay.Instant, ask bool, addrs []netip.AddrPort) 
 // dialled elsewhere. The first copy of a datagram counts; others, and what doesn't
 // open, have no effect but on the counters.
 func (h *Herald) Receive(now, wall overlay.Instant, link int, d []byte) (b Beacon, ok bool) {
-	b, err := h.seal.Open(wall, d)
+	b, err := h.open(wall, d)
 	switch {
 	case errors.Is(err, errBeaconTime):
 		h.counts.Late++

@@ -55,14 +55,16 @@ func (s *stage) run(d time.Duration) {
 
 func (s *stage) speak(from, link int, ask bool) {
 	s.sent = append(s.sent, sentBeacon{s.now.Sub(beaconTime), from, ask})
-	d, err := s.heralds[from].Beacon(s.now, ask, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:4747")})
+	all, err := s.heralds[from].Beacon(s.now, ask, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:4747")})
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	for i, h := range s.heralds {
 		if _, on := h.find(link); on && !s.deaf[i] {
-			if b, ok := h.Receive(s.now, s.now, link, d); ok {
-				s.news[i] = append(s.news[i], b)
+			for _, d := range all {
+				if b, ok := h.Receive(s.now, s.now, link, d); ok {
+					s.news[i] = append(s.news[i], b)
+				}
 			}
 		}
 	}
@@ -275,5 +277,46 @@ func TestHeraldLeaves(t *testing.T) {
 	s.run(5 * time.Second)
 	if n := len(s.by(0, back)); n != len(burst) {
 		t.Errorf("%d beacons when the link is back, want %d", n, len(burst))
+	}
+}
+
+// While the network changes its key, agents that know one key hear those that know
+// both, and are heard by them.
+func TestHeraldKeys(t *testing.T) {
+	older, newer := testKey(7), testKey(8)
+	wall := beaconTime
+	addrs := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:4747")}
+	herald := func(n byte, keys ...NetworkKey) *Herald {
+		h, err := NewHerald(beaconAgent(n), keys[0], rand.NewChaCha8([32]byte{n, 9}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.SetKeys(keys...)
+		h.Join(wall, 1)
+		return h
+	}
+	both, old, fresh, after := herald(1, newer, older), herald(2, older), herald(3, newer), herald(4, newer)
+	hears := func(to, from *Herald) (heard bool) {
+		all, err := from.Beacon(wall, true, addrs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range all {
+			_, ok := to.Receive(wall, wall, 1, d)
+			heard = heard || ok
+		}
+		return heard
+	}
+	for name, c := range map[string]struct {
+		to, from *Herald
+		want     bool
+	}{
+		"both, old": {both, old, true}, "old, both": {old, both, true},
+		"both, new": {both, fresh, true}, "new, both": {fresh, both, true},
+		"old, new": {old, fresh, false}, "afterwards": {after, old, false},
+	} {
+		if got := hears(c.to, c.from); got != c.want {
+			t.Errorf("%s: heard is %v", name, got)
+		}
 	}
 }

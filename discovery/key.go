@@ -91,8 +91,11 @@ func (k NetworkKey) IsZero() bool { return k == NetworkKey{} }
 // ID returns the key's public fingerprint, 80 bits as four groups of base32
 // such as "abcd-2345-wxyz-67ab". It is safe to show and tells nothing about the
 // key.
-func (k NetworkKey) ID() string {
-	s := base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(k.derive("fingerprint", 10))
+func (k NetworkKey) ID() string { return k.fingerprint().String() }
+
+// String returns the fingerprint's text.
+func (f Fingerprint) String() string {
+	s := base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(f[:])
 	b := make([]byte, 0, len(s)+3)
 	for i, c := range []byte(s) {
 		if i > 0 && i%4 == 0 {
@@ -104,6 +107,10 @@ func (k NetworkKey) ID() string {
 		b = append(b, c)
 	}
 	return string(b)
+}
+
+func (k NetworkKey) fingerprint() Fingerprint {
+	return Fingerprint(k.derive("fingerprint", fingerprintLen))
 }
 
 // String returns "NetworkKey(<fingerprint>)".

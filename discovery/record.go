@@ -22,6 +22,8 @@ const (
 	MaxLinksBody = 48 << 10
 	// MaxAdminBody is the longest body of a KindAdmin record, in bytes.
 	MaxAdminBody = 48 << 10
+	// MaxRotationBody is the longest body of a KindRotation record, in bytes.
+	MaxRotationBody = 1 << 10
 	// MaxRecord is the longest encoded record, in bytes.
 	MaxRecord = recordHeaderLen + MaxLinksBody + ed25519.SignatureSize
 )
@@ -31,10 +33,11 @@ type Kind uint8
 
 // The kinds of records. An agent has at most one newest record of each.
 const (
-	_          Kind = iota
-	KindMember      // who the agent is and where it can be reached: Member
-	KindLinks       // whom it exchanges datagrams with: Links
-	KindAdmin       // what the admin of a signed network says: Statement
+	_            Kind = iota
+	KindMember        // who the agent is and where it can be reached: Member
+	KindLinks         // whom it exchanges datagrams with: Links
+	KindAdmin         // what the admin of a signed network says: Statement
+	KindRotation      // that the network changes its key: Rotation
 )
 
 // maxBody returns the bound of the kind's body, 0 for an unknown kind.
@@ -46,9 +49,14 @@ func (k Kind) maxBody() int {
 		return MaxLinksBody
 	case KindAdmin:
 		return MaxAdminBody
+	case KindRotation:
+		return MaxRotationBody
 	}
 	return 0
 }
+
+// ofAdmin says whether in a signed network the admin alone makes such records.
+func (k Kind) ofAdmin() bool { return k == KindAdmin || k == KindRotation }
 
 // String returns the kind's name in lower case.
 func (k Kind) String() string {
@@ -59,6 +67,8 @@ func (k Kind) String() string {
 		return "links"
 	case KindAdmin:
 		return "admin"
+	case KindRotation:
+		return "rotation"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -86,7 +96,8 @@ type Record struct {
 	Expires int64  // Unix seconds at which the record is forgotten
 	Body    []byte // must not be changed
 
-	encoded []byte // the signed encoding; Body is a part of it
+	encoded []byte   // the signed encoding; Body is a part of it
+	context [32]byte // of the network that it was signed for, once that is verified
 }
 
 const (
@@ -118,7 +129,8 @@ func SignRecord(key ed25519.PrivateKey, network NetworkKey, r Record) (Record, e
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Expires))
 	b = binary.BigEndian.AppendUint16(b, uint16(len(r.Body)))
 	b = append(b, r.Body...)
-	b = append(b, ed25519.Sign(key, signedBytes(network.recordContext(), b))...)
+	r.context = network.recordContext()
+	b = append(b, ed25519.Sign(key, signedBytes(r.context, b))...)
 	r.setEncoded(b)
 	return r, nil
 }
@@ -179,6 +191,7 @@ func (r *Record) verify(context [32]byte) error {
 	if !ed25519.Verify(r.Origin[:], signedBytes(context, r.encoded[:n]), r.encoded[n:]) {
 		return fmt.Errorf("%w: %s of %s", ErrSignature, r.Kind, r.Origin.Short())
 	}
+	r.context = context
 	var err error
 	switch r.Kind {
 	case KindMember:
@@ -187,6 +200,8 @@ func (r *Record) verify(context [32]byte) error {
 		_, err = ParseLinks(r.Body)
 	case KindAdmin:
 		_, err = ParseStatement(r.Body)
+	case KindRotation:
+		_, err = ParseRotation(r.Body)
 	}
 	if err != nil {
 		return fmt.Errorf("%s of %s: %w", r.Kind, r.Origin.Short(), err)

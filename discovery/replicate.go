@@ -196,7 +196,7 @@ func (s *Store) receiveRecord(now overlay.Instant, n *neighbour, b []byte) error
 		*count++
 		return nil
 	}
-	if verr := r.verify(s.context); verr != nil {
+	if verr := s.verify(&r); verr != nil {
 		return verr
 	}
 	r.setEncoded(bytes.Clone(b))
@@ -252,6 +252,7 @@ func (s *Store) flush(n *neighbour, p *packer) {
 	s.packEvidence(n, p)
 
 	p.sent = 0
+	s.packRotations(n, p) // what follows may be signed for the new key
 	done := 0
 	for _, k := range n.records {
 		e := s.entries[k]
@@ -259,13 +260,23 @@ func (s *Store) flush(n *neighbour, p *packer) {
 			break
 		}
 		done++
-		if e != nil { // else it expired meanwhile
+		if e != nil && k.kind != KindRotation { // else it expired meanwhile
 			p.begin(sectionRecord, len(e.record.encoded))
 			p.buf = append(p.buf, e.record.encoded...)
 		}
 	}
 	n.records = append(n.records[:0], n.records[done:]...)
 	p.flush()
+}
+
+// packRotations writes the orders that n is to be sent.
+func (s *Store) packRotations(n *neighbour, p *packer) {
+	for _, k := range n.records {
+		if e := s.entries[k]; e != nil && k.kind == KindRotation {
+			p.begin(sectionRecord, len(e.record.encoded))
+			p.buf = append(p.buf, e.record.encoded...)
+		}
+	}
 }
 
 // packEvidence writes who has the invites that n is to be told of.

@@ -93,10 +93,10 @@ type Change struct {
 // Records carry wall-clock times, so now must be close to the wall clock; it
 // may jump.
 type Store struct {
-	self    overlay.AgentID
-	context [32]byte // what signatures are bound to
-	limits  Limits
-	rand    *rand.Rand
+	self     overlay.AgentID
+	contexts [][32]byte // what signatures are bound to, one a network key
+	limits   Limits
+	rand     *rand.Rand
 
 	entries map[key]*entry
 	order   keySet // the keys of entries
@@ -158,7 +158,7 @@ func NewStore(self overlay.AgentID, network NetworkKey, seed uint64, limits Limi
 	limits.Bytes = cmp.Or(limits.Bytes, defaultBytes)
 	return &Store{
 		self:       self,
-		context:    network.recordContext(),
+		contexts:   [][32]byte{network.recordContext()},
 		limits:     limits,
 		rand:       rand.New(rand.NewPCG(seed, 0)),
 		entries:    make(map[key]*entry),
@@ -348,7 +348,7 @@ func (s *Store) Load(now overlay.Instant, raw [][]byte) (bad int) {
 			*count++
 			continue
 		}
-		if r.verify(s.context) != nil {
+		if s.verify(&r) != nil {
 			bad++
 			continue
 		}

@@ -57,8 +57,8 @@ type Config struct {
 	Found func(id overlay.AgentID, addrs []netip.AddrPort)
 }
 
-// A Lookout sends beacons and listens to those of others. Look and State are safe for
-// concurrent use.
+// A Lookout sends beacons and listens to those of others. Look, SetKeys and State are safe
+// for concurrent use.
 type Lookout struct {
 	cfg    Config
 	herald *discovery.Herald
@@ -67,7 +67,8 @@ type Lookout struct {
 	poll   *os.File // an epoll that the runtime's poller watches; closed by Run
 	pollFD int
 	raw    syscall.RawConn
-	nudged atomic.Bool // Look was called
+	nudged atomic.Bool                            // Look was called
+	keys   atomic.Pointer[[]discovery.NetworkKey] // SetKeys was called
 	state  atomic.Pointer[State]
 
 	// Run's own.
@@ -118,6 +119,13 @@ func (l *Lookout) Look() {
 	l.wake()
 }
 
+// SetKeys replaces the network's keys, of which there must be one: beacons by any are
+// heard, and each is sent by all.
+func (l *Lookout) SetKeys(keys ...discovery.NetworkKey) {
+	l.keys.Store(&keys)
+	l.Look()
+}
+
 // wake makes Run look at what it has to do. It may be called after Run.
 func (l *Lookout) wake() { _ = l.poll.SetReadDeadline(time.Unix(1, 0)) }
 
@@ -132,6 +140,9 @@ func (l *Lookout) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, l.wake)()
 	for {
 		now := l.now()
+		if keys := l.keys.Swap(nil); keys != nil {
+			l.herald.SetKeys(*keys...)
+		}
 		if l.nudged.Swap(false) || l.looked == 0 || now.Sub(l.looked) >= lookEvery {
 			l.looked = now
 			l.look(now)
@@ -201,9 +212,9 @@ func (l *Lookout) hear(e *ear) {
 // send sends a beacon by an ear.
 func (l *Lookout) send(number int, ask bool) {
 	e := l.ears[number]
-	d, err := l.herald.Beacon(overlay.Instant(time.Now().UnixNano()), ask, e.addrs)
-	if err == nil {
-		err = e.send(d)
+	all, err := l.herald.Beacon(overlay.Instant(time.Now().UnixNano()), ask, e.addrs)
+	for _, d := range all {
+		err = errors.Join(err, e.send(d))
 	}
 	e.fault = fault(e.name, err)
 }
