@@ -7,6 +7,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"net"
+	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -51,19 +54,25 @@ const (
 // all sockets. It is safe for concurrent use, and allocates nothing.
 type door struct {
 	clock  func() time.Time
-	keys   atomic.Pointer[[]doorKey] // the first seals
+	keys   atomic.Pointer[[]ringKey] // the first seals, unless keysTo says otherwise
 	sender [6]byte
 	number atomic.Uint64 // 48 bits are enough for nine years at 10⁶ a second
 	fresh  fresh
 
 	strangers atomic.Uint64 // what doesn't open
+	turn      atomic.Uint32 // of keyOut
+
+	mu     sync.Mutex
+	heard  map[netip.AddrPort]*doorKey // by which of several keys
+	proved map[*net.TCPConn]*doorKey   // by which key
+	live   int                         // of proved, when that was looked at last
 }
 
 // A doorKey is what is derived from a control key.
 type doorKey struct {
-	head  cipher.Block
-	body  cipher.AEAD
-	until time.Time // it opens until then; the zero time is never
+	control [32]byte
+	head    cipher.Block
+	body    cipher.AEAD
 }
 
 // newDoor makes a door with one key. clock tells the time of day.
@@ -72,11 +81,12 @@ func newDoor(key [32]byte, clock func() time.Time) (*door, error) {
 	_, _ = rand.Read(d.sender[:]) // never fails
 	d.fresh.self = d.sender
 	k, err := newDoorKey(key)
-	d.keys.Store(&[]doorKey{k})
+	d.keys.Store(&[]ringKey{{doorKey: k}})
 	return d, err
 }
 
-func newDoorKey(control [32]byte) (k doorKey, err error) {
+func newDoorKey(control [32]byte) (*doorKey, error) {
+	k := &doorKey{control: control}
 	head, err := hkdf.Expand(sha256.New, control[:], "farlan door head", 32)
 	if err != nil {
 		return k, err
@@ -117,8 +127,11 @@ func parseHead(b []byte) head {
 
 // seal appends b, sealed, to dst. kind is the first byte.
 func (d *door) seal(dst []byte, kind byte, b []byte) []byte {
-	h := head{sender: d.sender, number: d.number.Add(1), time: uint32(d.clock().Unix())}
-	return (*d.keys.Load())[0].seal(dst, kind, h, b)
+	return d.sealBy((*d.keys.Load())[0].doorKey, dst, kind, b)
+}
+
+func (d *door) sealBy(k *doorKey, dst []byte, kind byte, b []byte) []byte {
+	return k.seal(dst, kind, head{sender: d.sender, number: d.number.Add(1), time: uint32(d.clock().Unix())}, b)
 }
 
 func (k *doorKey) seal(dst []byte, kind byte, h head, b []byte) []byte {
@@ -134,19 +147,28 @@ func (k *doorKey) seal(dst []byte, kind byte, h head, b []byte) []byte {
 // open appends to dst what is sealed in b, if it is fresh. dst must not overlap
 // with b. The caller lends plain, which lies on the heap already.
 func (d *door) open(dst []byte, kind byte, b []byte, plain *[sealHead]byte) ([]byte, bool) {
+	out, by := d.unseal(dst, kind, b, plain)
+	return out, by != nil
+}
+
+// unseal is open, and says by which key; nil if it isn't fresh or doesn't open.
+func (d *door) unseal(dst []byte, kind byte, b []byte, plain *[sealHead]byte) ([]byte, *doorKey) {
 	if len(b) >= sealOverhead && b[0] == kind {
 		now := d.clock()
-		keys := *d.keys.Load()
-		for i := range keys {
-			if k := &keys[i]; k.until.IsZero() || now.Before(k.until) {
-				if out, ok := k.open(dst, b, plain); ok {
-					return out, d.fresh.take(parseHead(plain[1:]), now)
+		for _, k := range *d.keys.Load() {
+			if !k.good(now) {
+				continue
+			}
+			if out, ok := k.open(dst, b, plain); ok {
+				if !d.fresh.take(parseHead(plain[1:]), now) {
+					return dst, nil
 				}
+				return out, k.doorKey
 			}
 		}
 	}
 	d.strangers.Add(1)
-	return dst, false
+	return dst, nil
 }
 
 // open decrypts and proves b, and leaves its first byte and head in plain.

@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -55,9 +56,9 @@ const (
 
 // newDHT makes the network's own DHT on a host: its own protocol name, client
 // until SetServer, no values, only usable addresses.
-func newDHT(h host.Host, cfg Config) (*dht.IpfsDHT, error) {
+func newDHT(h host.Host, cfg Config, network discovery.NetworkKey) (*dht.IpfsDHT, error) {
 	return dht.New(h,
-		dht.ProtocolPrefix(protocol.ID(cfg.Network.ProtocolPrefix())),
+		dht.ProtocolPrefix(protocol.ID(network.ProtocolPrefix())),
 		dht.Mode(dht.ModeAuto),
 		dht.DisableValues(),
 		dht.BucketSize(dhtReplicas),
@@ -66,6 +67,39 @@ func newDHT(h host.Host, cfg Config) (*dht.IpfsDHT, error) {
 		dht.ProviderDatastore(dssync.MutexWrap(&bounded{MapDatastore: ds.NewMapDatastore()})),
 		dht.ProviderManagerOpts(records.ProvideValidity(provideValid), records.ProviderAddrTTL(provideValid)),
 	)
+}
+
+// A table is the DHT of one network key.
+type table struct {
+	network discovery.NetworkKey
+	dht     *dht.IpfsDHT
+}
+
+// setTables makes and closes DHTs, so that there is one for each key. Where that
+// fails, members with that key aren't found by it.
+func (n *Node) setTables(keys []Key) {
+	old := *n.tables.Load()
+	tables := make([]table, 0, len(keys))
+	for _, k := range keys {
+		i := slices.IndexFunc(old, func(t table) bool { return t.network == k.Network })
+		if i >= 0 {
+			tables = append(tables, old[i])
+			continue
+		}
+		d, err := newDHT(n.host, n.cfg, k.Network)
+		if err != nil {
+			n.cfg.Log.Error("no DHT under a new network key", "error", err)
+			continue
+		}
+		tables = append(tables, table{k.Network, d})
+	}
+	n.tables.Store(&tables)
+	for _, t := range old {
+		if !slices.Contains(tables, t) {
+			n.spawn(func() { _ = t.dht.Close() })
+		}
+	}
+	n.searchSoon()
 }
 
 // bounded is a datastore in memory that refuses to grow beyond maxProvided.
@@ -182,11 +216,18 @@ func (n *Node) welcome(first bool) {
 func (n *Node) provide(now time.Time, again time.Duration) time.Duration {
 	ctx, cancel := context.WithTimeout(n.ctx, searchTimeout)
 	defer cancel()
-	c, err := rendezvous(n.cfg.Network, hours(now)[0])
-	if err == nil {
-		err = n.dht.Provide(ctx, c, true)
-	}
-	if err != nil && n.Joined() {
+	var failed error // of the current key's
+	tables := *n.tables.Load()
+	each(n, tables, func(t table) {
+		c, err := rendezvous(t.network, hours(now)[0])
+		if err == nil {
+			err = t.dht.Provide(ctx, c, true)
+		}
+		if err != nil && t == tables[0] {
+			failed = err
+		}
+	})
+	if err := failed; err != nil && n.Joined() {
 		n.cfg.Log.Debug("DHT does not take our address", "error", err)
 		return again
 	}
@@ -200,19 +241,24 @@ func (n *Node) find(now time.Time) {
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, searchTimeout)
 	defer cancel()
-	each(n, hours(now), func(hour int64) {
-		c, err := rendezvous(n.cfg.Network, hour)
-		if err != nil {
-			return
-		}
-		for info := range n.dht.FindProvidersAsync(ctx, c, 0) {
-			id, ok := agentID(info.ID)
-			if !ok || id == n.self || n.host.Network().Connectedness(info.ID) == network.Connected {
-				continue
-			}
-			if addrs := n.cfg.addrPorts(info.Addrs); len(addrs) > 0 {
-				n.cfg.Found(id, addrs)
-			}
-		}
+	each(n, *n.tables.Load(), func(t table) {
+		each(n, hours(now), func(hour int64) { n.findUnder(ctx, t, hour) })
 	})
+}
+
+// findUnder looks for others in one DHT, under the rendezvous of an hour.
+func (n *Node) findUnder(ctx context.Context, t table, hour int64) {
+	c, err := rendezvous(t.network, hour)
+	if err != nil {
+		return
+	}
+	for info := range t.dht.FindProvidersAsync(ctx, c, 0) {
+		id, ok := agentID(info.ID)
+		if !ok || id == n.self || n.host.Network().Connectedness(info.ID) == network.Connected {
+			continue
+		}
+		if addrs := n.cfg.addrPorts(info.Addrs); len(addrs) > 0 {
+			n.cfg.Found(id, addrs)
+		}
+	}
 }

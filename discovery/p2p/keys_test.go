@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -62,24 +63,33 @@ func TestSetKeys(t *testing.T) {
 	eventually(t, 5*time.Second, "they are heard, and hear", func() bool {
 		return a.got(c.self.Short()+": new here") && c.got(a.self.Short()+": welcome")
 	})
-	// The old one opens, so its holder is answered, but by the new one, which it
-	// doesn't know.
-	e := at(older, 4)
-	strangers := a.Counters().Strangers
-	if err := e.Dial(context.Background(), a.self, []netip.AddrPort{a.seed.Addr}); err == nil {
-		t.Error("who doesn't know the new key is in")
+	// Those who know the old one only are answered by it, and called by it.
+	e := at(older, 4, a.seed)
+	f := at(older, 5)
+	if err := a.Dial(t.Context(), f.self, []netip.AddrPort{f.seed.Addr}); err != nil {
+		t.Error(err)
 	}
-	if a.Counters().Strangers != strangers || e.Counters().Strangers == 0 {
-		t.Errorf("%d strangers, and %d there", a.Counters().Strangers-strangers, e.Counters().Strangers)
-	}
+	eventually(t, 5*time.Second, "members with the old key are in", func() bool { return e.Joined() && f.Joined() })
+	e.Send(a.self, []byte("late"))
+	a.Send(e.self, []byte("still welcome"))
+	eventually(t, 5*time.Second, "they are heard, and hear", func() bool {
+		return a.got(e.self.Short()+": late") && e.got(a.self.Short()+": still welcome")
+	})
 	mu.Lock()
 	later = 40 * time.Second
 	mu.Unlock()
-	if err := e.Dial(context.Background(), a.self, []netip.AddrPort{a.seed.Addr}); err == nil {
+	set(a, Key{Network: newer})
+	set(b, Key{Network: newer})
+	g := at(older, 6)
+	strangers := a.Counters().Strangers
+	if err := g.Dial(context.Background(), a.self, []netip.AddrPort{a.seed.Addr}); err == nil {
 		t.Error("the old key still lets in")
 	}
-	if a.Counters().Strangers == strangers {
-		t.Error("the old key still opens")
+	if a.Counters().Strangers == strangers || g.Counters().Strangers != 0 {
+		t.Errorf("%d strangers, and %d there", a.Counters().Strangers-strangers, g.Counters().Strangers)
+	}
+	if err := a.Dial(context.Background(), g.self, []netip.AddrPort{g.seed.Addr}); err == nil {
+		t.Error("who knows the old key only is called by it")
 	}
 	say("afterwards")
 	if !a.was("+"+b.self.Short()) || a.was("-"+b.self.Short()) || b.was("-"+a.self.Short()) {
@@ -133,4 +143,97 @@ func TestSetKeysRace(t *testing.T) {
 		}
 	}
 	wg.Wait()
+}
+
+// By TCP it is the same, and connections that the old key opened end with it.
+func TestSetKeysTCP(t *testing.T) {
+	older, newer := testNetwork(1), testNetwork(2)
+	a := startTCP(t, older, 0, true)
+	b := startTCP(t, older, 1, true, a.seed)
+	eventually(t, 5*time.Second, "connected", func() bool { return a.Joined() && b.Joined() })
+	until := time.Now().Add(time.Hour)
+	for _, x := range []*agent{a, b} {
+		if err := x.SetKeys(Key{Network: newer}, Key{Network: older, Until: until}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := startTCP(t, newer, 2, true, a.seed)
+	d := startTCP(t, older, 3, true, a.seed)
+	e := startTCP(t, older, 4, true)
+	eventually(t, 10*time.Second, "those who know one key are in", func() bool {
+		_ = a.Dial(t.Context(), e.self, []netip.AddrPort{e.seed.Addr}) // each other time by the old key
+		return c.Joined() && d.Joined() && e.Joined()
+	})
+	if a.was("-"+b.self.Short()) || b.was("-"+a.self.Short()) {
+		t.Error("the connection was lost")
+	}
+	if err := a.SetKeys(Key{Network: newer}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "connections by the old key are closed", func() bool {
+		return a.was("-"+b.self.Short()) && a.was("-"+d.self.Short()) && a.was("-"+e.self.Short())
+	})
+	if a.was("-" + c.self.Short()) {
+		t.Error("a connection by the new key is closed")
+	}
+	for i := range 4 {
+		if err := d.Dial(t.Context(), a.self, []netip.AddrPort{a.seed.Addr}); err == nil {
+			t.Fatalf("the old key lets in, at dial %d", i)
+		}
+	}
+	eventually(t, 10*time.Second, "who knows both is in again", func() bool {
+		_ = b.Dial(t.Context(), a.self, []netip.AddrPort{a.seed.Addr})
+		return b.Transport(a.self) == TCP
+	})
+}
+
+// The DHT goes by the new key, too: agents that know of each other by nothing else
+// find each other under it.
+func TestSetKeysDHT(t *testing.T) {
+	older, newer := testNetwork(1), testNetwork(2)
+	a := start(t, older, 0)
+	a.SetServer(true)
+	b := start(t, older, 1, a.seed)
+	eventually(t, 5*time.Second, "connected", func() bool { return a.Joined() && b.Joined() })
+	for _, x := range []*agent{a, b} {
+		if err := x.SetKeys(Key{Network: newer}, Key{Network: older, Until: time.Now().Add(time.Hour)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := start(t, newer, 2, a.seed)
+	d := start(t, older, 3, a.seed)
+	eventually(t, 20*time.Second, "found by the new key", func() bool { return slices.Contains(c.Connections(), b.self) })
+	eventually(t, 20*time.Second, "found by the old key", func() bool { return slices.Contains(d.Connections(), b.self) })
+	if err := a.SetKeys(Key{Network: newer}); err != nil {
+		t.Fatal(err)
+	}
+	if tables := *a.tables.Load(); len(tables) != 1 || tables[0].network != newer {
+		t.Errorf("%d DHTs", len(tables))
+	}
+}
+
+// A door remembers of a bounded number of addresses by which key they were heard.
+func TestHeardIsBounded(t *testing.T) {
+	d := testDoor(1)
+	both := []Key{{Network: testNetwork(2)}, {Network: testNetwork(1)}}
+	if err := d.setKeys(both); err != nil {
+		t.Fatal(err)
+	}
+	old := (*d.keys.Load())[1].doorKey
+	at := func(i int) net.Addr { return &net.UDPAddr{IP: net.IPv4(10, 0, byte(i>>8), byte(i)), Port: 1 + i>>16} }
+	for i := range maxHeard + 100 {
+		d.note(at(i), old)
+	}
+	if len(d.heard) != maxHeard {
+		t.Errorf("%d addresses", len(d.heard))
+	}
+	if k := d.keysTo(at(0)); len(k) != 1 || k[0].doorKey != old {
+		t.Errorf("%d keys to one that was heard", len(k))
+	}
+	if k := d.keysTo(at(maxHeard + 1)); len(k) != 2 {
+		t.Errorf("%d keys to one that was not", len(k))
+	}
+	if err := d.setKeys(both[:1]); err != nil || len(d.heard) != 0 {
+		t.Errorf("%d addresses afterwards, %v", len(d.heard), err)
+	}
 }

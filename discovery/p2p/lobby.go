@@ -41,14 +41,14 @@ const (
 	acceptAgain = 100 * time.Millisecond
 )
 
-// proof returns what opens a TCP connection.
-func (d *door) proof() []byte { return d.seal(nil, doorTCP, nil)[1:] }
+// proofBy returns what opens a TCP connection.
+func (d *door) proofBy(k *doorKey) []byte { return d.sealBy(k, nil, doorTCP, nil)[1:] }
 
-// proves says whether b is a fresh proof.
-func (d *door) proves(b []byte) bool {
+// proves says of which key b is a fresh proof; nil if it is none.
+func (d *door) proves(b []byte) *doorKey {
 	sealed := append([]byte{doorTCP}, b...)
-	_, ok := d.open(nil, doorTCP, sealed, new([sealHead]byte))
-	return ok
+	_, by := d.unseal(nil, doorTCP, sealed, new([sealHead]byte))
+	return by
 }
 
 // A lobby is a TCP listener whose connections have proved the network key. It
@@ -152,15 +152,16 @@ func (l *lobby) prove(c net.Conn) {
 	if err == nil {
 		_, err = io.ReadFull(c, b[:])
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		l.door.strangers.Add(1)
 		reset(c)
-	case !l.door.proves(b[:]):
-		reset(c)
-	default:
-		l.hand(c)
+		return
 	}
+	if by := l.door.proves(b[:]); by == nil || !l.door.bind(c, by) {
+		reset(c)
+		return
+	}
+	l.hand(c)
 }
 
 // hand gives a member's connection to Accept. libp2p takes it at once, unless

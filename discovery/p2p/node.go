@@ -25,7 +25,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -46,7 +45,7 @@ type Node struct {
 	doors   doors
 	gate    *gate
 	host    host.Host
-	dht     *dht.IpfsDHT
+	tables  atomic.Pointer[[]table]       // the DHTs, one a key
 	records atomic.Pointer[[]protocol.ID] // the records protocol's names, one a key
 	events  event.Subscription
 	reach   event.Emitter
@@ -96,6 +95,7 @@ func New(cfg Config) (*Node, error) {
 		sponsoring: make(chan struct{}, maxSponsored),
 	}
 	n.records.Store(&[]protocol.ID{recordsOf(cfg.Network)})
+	n.tables.Store(&[]table{})
 	var err error
 	if n.doors, err = openDoors(cfg, n.spawn); err != nil {
 		for _, s := range cfg.Sockets {
@@ -134,9 +134,11 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if n.dht, err = newDHT(n.host, n.cfg); err != nil {
+	first, err := newDHT(n.host, n.cfg, n.cfg.Network)
+	if err != nil {
 		return err
 	}
+	n.tables.Store(&[]table{{n.cfg.Network, first}})
 	if n.reach, err = bus.Emitter(new(event.EvtLocalReachabilityChanged), eventbus.Stateful); err != nil {
 		return err
 	}
@@ -157,9 +159,12 @@ func (n *Node) close() error {
 	if n.reach != nil {
 		errs = append(errs, n.reach.Close())
 	}
-	if n.dht != nil {
-		errs = append(errs, n.dht.Close())
+	n.keying.Lock()
+	for _, t := range *n.tables.Load() {
+		errs = append(errs, t.dht.Close())
 	}
+	n.tables.Store(&[]table{})
+	n.keying.Unlock()
 	if n.events != nil {
 		errs = append(errs, n.events.Close())
 	}

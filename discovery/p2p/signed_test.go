@@ -154,8 +154,8 @@ func (m *memberAgent) knowsNothingOf(t *testing.T, o *memberAgent) {
 	}
 	m.agent.mu.Lock()
 	defer m.agent.mu.Unlock()
-	if len(m.told)+len(m.inbox) > 0 || m.dht.RoutingTable().Size() > 0 {
-		t.Errorf("told %v, messages %q, %d in the DHT's table", m.told, m.inbox, m.dht.RoutingTable().Size())
+	if len(m.told)+len(m.inbox) > 0 || (*m.tables.Load())[0].dht.RoutingTable().Size() > 0 {
+		t.Errorf("told %v, messages %q, %d in the DHT's table", m.told, m.inbox, (*m.tables.Load())[0].dht.RoutingTable().Size())
 	}
 }
 

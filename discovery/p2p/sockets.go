@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -41,19 +42,24 @@ func (c *doorConn) ReadFrom(p []byte) (int, net.Addr, error) {
 			c.door.strangers.Add(1)
 			continue
 		}
-		if b, ok := c.door.open(p[:0], doorUDP, c.in[:n], &c.head); ok {
+		if b, by := c.door.unseal(p[:0], doorUDP, c.in[:n], &c.head); by != nil {
+			c.door.note(from, by)
 			return len(b), from, nil
 		}
 	}
 }
 
-// WriteTo seals and sends b.
+// WriteTo seals and sends b, several times while it isn't known which key opens it
+// there: QUIC takes it once. The current key comes last, so that it is the one that
+// who knows several heard last.
 func (c *doorConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	buf := c.out.Get().(*[]byte)
 	defer c.out.Put(buf)
-	*buf = c.door.seal((*buf)[:0], doorUDP, b)
-	if _, err := c.PacketConn.WriteTo(*buf, to); err != nil {
-		return 0, err
+	for _, k := range slices.Backward(c.door.keysTo(to)) {
+		*buf = c.door.sealBy(k.doorKey, (*buf)[:0], doorUDP, b)
+		if _, err := c.PacketConn.WriteTo(*buf, to); err != nil {
+			return 0, err
+		}
 	}
 	return len(b), nil
 }

@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -70,7 +71,11 @@ func (d proofDialer) DialContext(ctx context.Context, network, address string) (
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.Write(d.doors.door.proof()); err != nil { // there is room in a new socket
+	by := d.doors.door.keyOut()
+	if _, err = c.Write(d.doors.door.proofBy(by)); err == nil && !d.doors.door.bind(c, by) { // there is room in a new socket
+		err = errors.New("the network's key has just changed")
+	}
+	if err != nil {
 		reset(c)
 		return nil, err
 	}
