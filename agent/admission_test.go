@@ -46,7 +46,7 @@ func newCourt(t *testing.T, rights discovery.Rights) *court {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = port.Close() })
-	c.node = newNode(&config{Name: "self"}, slog.New(slog.DiscardHandler), discovery.NewNetwork(key, admin.Public()), identity{c.keys[0], static}, c.issue(t, 0, rights))
+	c.node = newNode(&config{Name: "self"}, slog.New(slog.DiscardHandler), discovery.NewKeyring(discovery.NewNetwork(key, admin.Public())), identity{c.keys[0], static}, c.issue(t, 0, rights))
 	c.sockets = []*link.Port{port}
 	return c
 }

@@ -29,6 +29,8 @@ const (
 	dropBeacon                       // a beacon of a stranger: of another network, perhaps
 	dropLateBeacon                   // a beacon by a clock that is far off, or recorded
 	dropOutsider                     // a handshake of the control plane with who is no member
+	dropReplay                       // a control datagram that came before
+	dropUntimely                     // one by a clock that is far off, or recorded
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 16
 )
@@ -40,6 +42,7 @@ var dropNames = [dropSwitch]string{
 	dropUnfit: "unfit frame", dropQueue: "uplink full",
 	dropRead: "port unreadable", dropStray: "stray", dropNoRelay: "not relayed", dropBeacon: "beacon of a stranger", dropLateBeacon: "beacon by another clock",
 	dropOutsider: "agent without a good credential",
+	dropReplay:   "control datagram again", dropUntimely: "control datagram by another clock",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

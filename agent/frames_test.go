@@ -56,7 +56,7 @@ func newMirror(t testing.TB) *mirror {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &mirror{port: &memory{}, n: newNode(&config{}, slog.New(slog.DiscardHandler), discovery.NewNetwork(network, discovery.AdminPublic{}), identity{key, static}, discovery.Credential{})}
+	m := &mirror{port: &memory{}, n: newNode(&config{}, slog.New(slog.DiscardHandler), discovery.NewKeyring(discovery.NewNetwork(network, discovery.AdminPublic{})), identity{key, static}, discovery.Credential{})}
 	pair, err := link.Open(netip.MustParseAddrPort("127.0.0.1:0"), link.Config{Lanes: 1})
 	if err != nil {
 		t.Fatal(err)

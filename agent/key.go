@@ -15,7 +15,7 @@ import (
 func newKey() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key",
-		Short: "make and name network keys",
+		Short: "make, name and change network keys",
 		Args:  unknownCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -33,6 +33,7 @@ func newKey() *cobra.Command {
 			Args:  cobra.MaximumNArgs(1),
 			RunE:  runKeyID,
 		},
+		newKeyRotate(),
 	)
 	return cmd
 }

@@ -85,12 +85,14 @@ type node struct {
 	relayed  []byte   // scratch
 	control  control
 	own      ownRecords
+	keys     keys
 	stale    overlay.Instant // since when the remembered peers differ from the disk's, 0 not
 	saved    overlay.Instant
 	aged     overlay.Instant // when the stations were last looked at
 	stepped  overlay.Instant // when step ran last
 	roaming  roaming
 	lonely   bool   // said that nobody answers
+	misdated bool   // said that this host's clock is wrong
 	told     string // to systemd
 	loops    rate
 	asleep   time.Duration  // how long this machine has been suspended
@@ -108,7 +110,8 @@ func (n *node) now() overlay.Instant { return n.epoch.Add(time.Since(n.started))
 func (n *node) wall() overlay.Instant { return overlay.Instant(time.Now().UnixNano()) }
 
 // newNode joins the cores; it touches nothing.
-func newNode(c *config, log *slog.Logger, belongs discovery.Network, ident identity, own discovery.Credential) *node {
+func newNode(c *config, log *slog.Logger, keys discovery.Keyring, ident identity, own discovery.Credential) *node {
+	belongs := keys.Current()
 	started, network := time.Now(), belongs.Root()
 	n := &node{
 		cfg: c, log: log, started: started, epoch: overlay.Instant(started.UnixNano()),
@@ -125,6 +128,7 @@ func newNode(c *config, log *slog.Logger, belongs discovery.Network, ident ident
 	n.store = belongs.NewStore(n.self, uint64(n.epoch), discovery.Limits{})
 	n.admission.network, n.admission.own = belongs, own
 	n.admission.now.Store(n.store.Admission())
+	n.keys.ring = keys
 	n.view.Store(&view{})
 	return n
 }
@@ -163,6 +167,7 @@ func (n *node) step(now overlay.Instant) {
 	for _, c := range n.store.Changes() {
 		n.recordChanged(now, c)
 	}
+	n.turnKeys(now)
 	n.admit(now)
 	n.sessions.Tick(now)
 	if n.sessions.Changed() {
@@ -181,11 +186,16 @@ func (n *node) step(now overlay.Instant) {
 		n.aged = now
 		n.sw.Stations.Expire(now)
 		n.watchLoops(now)
+		n.watchClock()
 	}
 }
 
 // recordChanged acts on a new record, or on one that expired.
 func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
+	if c.Kind == discovery.KindRotation {
+		n.keys.due, n.stale = true, now
+		return
+	}
 	if n.stale == 0 && c.Kind != discovery.KindLinks {
 		n.stale = now
 	}
@@ -392,7 +402,7 @@ func (n *node) remember(now overlay.Instant) {
 		return
 	}
 	n.stale, n.saved = 0, now
-	if err := n.state.save(n.network.ID(), n.store.Dump(discovery.KindMember, discovery.KindAdmin), n.store.DumpClaims()); err != nil {
+	if err := n.state.save(n.network.ID(), n.store.Dump(discovery.KindMember, discovery.KindAdmin, discovery.KindRotation), n.store.DumpClaims()); err != nil {
 		n.log.Error("peers can't be remembered", "error", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -26,9 +27,12 @@ import (
 // cancelled, with an error if it could not start or can't go on. If it couldn't
 // start, it leaves nothing behind.
 func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
-	network, err := readNetwork(c.KeyFile)
+	keys, warning, err := readKeys(overlay.Instant(time.Now().UnixNano()), c.KeyFile)
 	if err != nil {
 		return err
+	}
+	if warning != nil {
+		log.Warn("an old network key is not taken", "error", warning)
 	}
 	var undo []func()
 	defer func() {
@@ -47,7 +51,7 @@ func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
 			state.close()
 		}
 	})
-	own, err := state.enter(c, network)
+	own, err := state.enter(c, keys.Current())
 	if err != nil {
 		return err
 	}
@@ -70,10 +74,11 @@ func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	network := keys.Current()
 	if network.Signed() && own.Agent != ident.id() {
 		return hintf("restore %s from a backup, or join again with a new token", filepath.Join(c.StateDir, identityFile))("network %s: the credential is another agent's, %s", network.ID(), own.Agent)
 	}
-	n := newNode(c, log, network, ident, own)
+	n := newNode(c, log, keys, ident, own)
 	n.state, n.sockets, n.streams = state, sockets, streams
 	n.setPorts(ports)
 	return n.run(ctx, listener)
@@ -132,6 +137,7 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	server := n.server(listener)
 	start(ctx, "control socket", server.serve)
 	if n.openBeacon(); n.lookout != nil {
+		n.lookout.SetKeys(n.keys.ring.Keys()...)
 		start(ctx, "beacon", n.runBeacon)
 	}
 	w := n.startWatcher(start, ctx)
@@ -207,6 +213,7 @@ func (n *node) startP2P(start func(context.Context, string, func(context.Context
 			n.mail.offer(func(now overlay.Instant) { n.found(now, id, addrs) })
 		},
 	}
+	n.useKeys()
 	n.recall()
 	n.certify(&cfg)
 	node, err := p2p.New(cfg)
@@ -214,13 +221,18 @@ func (n *node) startP2P(start func(context.Context, string, func(context.Context
 		return fmt.Errorf("libp2p: %w", err)
 	}
 	n.p2p = node
+	n.useControlKeys()
 	start(ctx, "libp2p", node.Run)
 	return nil
 }
 
 // recall loads the peers remembered from before.
 func (n *node) recall() {
-	known, err := n.state.load(n.network.ID(), n.started)
+	var names []string
+	for _, k := range n.keys.ring.Keys() {
+		names = append(names, k.ID())
+	}
+	known, err := n.state.load(n.started, names...)
 	if err != nil {
 		n.log.Warn("starting without remembered peers", "error", err)
 	}

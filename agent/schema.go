@@ -28,6 +28,7 @@ type statusView struct {
 
 	Admission  string          `json:"admission"`  // simple, signed
 	Credential *credentialView `json:"credential"` // null: the network is simple
+	Rotation   *rotationView   `json:"rotation"`   // null: the network's key isn't changing
 }
 
 // credentialView is what makes an agent a member of a signed network.
@@ -36,6 +37,16 @@ type credentialView struct {
 	Rights   []string  `json:"rights"`   // bridge, relay, reserve
 	Invite   *string   `json:"invite"`   // null: the admin made it
 	Complete bool      `json:"complete"` // false: a member's receipt is missing yet
+}
+
+type rotationView struct {
+	Schema  int       `json:"schema_version,omitempty"`
+	From    string    `json:"from"` // fingerprints
+	To      string    `json:"to"`
+	Until   time.Time `json:"until"`   // the old key is good
+	Agents  int       `json:"agents"`  // that are here, this one included
+	Have    int       `json:"have"`    // of them, go by the new key
+	Waiting []string  `json:"waiting"` // those that don't yet, by name
 }
 
 type portView struct {

@@ -56,6 +56,10 @@ func showStatus(w io.Writer, v statusView) {
 	if u := v.Uplink; u != nil {
 		fmt.Fprintf(t, "  uplink\t%g Mbit/s up, %g down\n", u.UpMbit, u.DownMbit)
 	}
+	if r := v.Rotation; r != nil {
+		fmt.Fprintf(t, "  key\tchanges from %s to %s, which %d of %d agents have; the old one is good until %s\n",
+			r.From, r.To, r.Have, r.Agents, r.Until.Local().Format(time.DateTime))
+	}
 	_ = t.Flush()
 	if len(v.Ports) > 0 {
 		t = table(w, "PORT", "KIND", "ROLE", "MTU", "OFFLOAD", "STATIONS")

@@ -192,9 +192,9 @@ type remembered struct {
 	Claims [][]byte `json:"claims,omitempty"`
 }
 
-// load returns what is remembered of a network. A file that can't be read
-// is kept aside and reported; one of another network is too.
-func (s *state) load(network string, now time.Time) (remembered, error) {
+// load returns what is remembered of a network, by any of its names. A file that
+// can't be read is kept aside and reported; one of another network is too.
+func (s *state) load(now time.Time, names ...string) (remembered, error) {
 	path := filepath.Join(s.dir, rememberedFile)
 	b, err := readBounded(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -208,8 +208,8 @@ func (s *state) load(network string, now time.Time) (remembered, error) {
 	case err != nil:
 	case r.Format != 1:
 		err = fmt.Errorf("format %d is unknown", r.Format)
-	case r.Network != network:
-		err = fmt.Errorf("it is of network %s, this one is %s", r.Network, network)
+	case !slices.Contains(names, r.Network):
+		err = fmt.Errorf("it is of network %s, this one is %s", r.Network, names[0])
 	default:
 		return r, nil
 	}

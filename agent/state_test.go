@@ -74,22 +74,22 @@ func TestTornPeersAreKeptAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	if known, err := s.load("net", time.Unix(1, 0)); err != nil || known.Records != nil {
+	if known, err := s.load(time.Unix(1, 0), "net"); err != nil || known.Records != nil {
 		t.Errorf("a new folder: %v, %v", known, err)
 	}
 	if err := s.save("net", [][]byte{{1, 2}, {3}}, [][]byte{{4}}); err != nil {
 		t.Fatal(err)
 	}
-	if known, err := s.load("net", time.Unix(1, 0)); err != nil || len(known.Records) != 2 || len(known.Claims) != 1 {
+	if known, err := s.load(time.Unix(1, 0), "net"); err != nil || len(known.Records) != 2 || len(known.Claims) != 1 {
 		t.Errorf("%v, %v", known, err)
 	}
-	if _, err := s.load("other", time.Unix(2, 0)); err == nil || !strings.Contains(err.Error(), "of network net") {
+	if _, err := s.load(time.Unix(2, 0), "other"); err == nil || !strings.Contains(err.Error(), "of network net") {
 		t.Errorf("another network's peers: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, rememberedFile), []byte(`{"format":1,"netw`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.load("net", time.Unix(3, 0)); err == nil {
+	if _, err := s.load(time.Unix(3, 0), "net"); err == nil {
 		t.Error("a torn file was taken")
 	}
 	aside, err := filepath.Glob(filepath.Join(dir, rememberedFile+".aside-*"))

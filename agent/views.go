@@ -68,6 +68,8 @@ func (n *node) collectDrops() {
 	control := n.p2p.Counters()
 	n.drops[dropControl].Store(control.Strangers)
 	n.drops[dropOutsider].Store(control.Refused)
+	n.drops[dropReplay].Store(control.Replays)
+	n.drops[dropUntimely].Store(control.Untimely)
 	if n.lookout != nil {
 		s := n.lookout.State()
 		n.drops[dropBeacon].Store(s.Strangers)
@@ -82,7 +84,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 		Version: version(), Started: n.started.UTC().Truncate(time.Millisecond), State: "ready",
 		Listen: n.multiaddrs(), Ports: []portView{}, Health: n.health(now), Drops: n.drops.views(),
 		Control: len(n.control.connected), Goroutines: runtime.NumGoroutine(),
-		Admission: admissionName(n.admission.network), Credential: n.credentialView(),
+		Admission: admissionName(n.admission.network), Credential: n.credentialView(), Rotation: n.rotation(),
 	}
 	stations := n.sw.Stations.List()
 	for i, p := range n.ports {
@@ -118,7 +120,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 
 // health checks what can be wrong.
 func (n *node) health(now overlay.Instant) []healthView {
-	checks := []healthView{n.checkJoin(now)}
+	checks := []healthView{n.checkJoin(now), n.checkClock()}
 	for _, p := range n.ports {
 		h := healthView{Check: "port " + p.name, OK: true, Detail: p.kind + " carries frames"}
 		if f := p.failure(); f != "" {
@@ -129,6 +131,9 @@ func (n *node) health(now overlay.Instant) []healthView {
 		checks = append(checks, h)
 	}
 	if h, ok := n.checkCredential(); ok {
+		checks = append(checks, h)
+	}
+	if h, ok := n.checkKey(); ok {
 		checks = append(checks, h)
 	}
 	if h, ok := n.checkBeacon(); ok {

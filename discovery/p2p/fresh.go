@@ -6,13 +6,13 @@ import (
 )
 
 // Who captures what a member sealed and sends it again gets nothing: each
-// sealed thing is taken once, and only within clockLimit of its time. Of each
+// sealed thing is taken once, and only within ClockLimit of its time. Of each
 // sender the newest number is remembered, and which of those below it have
 // come. That holds for all datagrams, not only for those that open a
 // connection: QUIC answers what belongs to a closed connection, or to none, too.
 // What we sealed ourselves is never taken.
 //
-// What a capture can still do is bounded by clockLimit: an agent that has been
+// What a capture can still do is bounded by ClockLimit: an agent that has been
 // started again has forgotten whom it heard, and another member never heard it,
 // so each of those takes it once.
 //
@@ -20,12 +20,13 @@ import (
 // can't be told from an old capture. It finds out by what members send to it on
 // their own: see skewed.
 const (
-	// clockLimit is how far a member's clock may be from ours. Hosts that keep
+	// ClockLimit is how far the clocks of two members may be apart: beyond, they
+	// don't hear each other. Hosts that keep
 	// time at all are within a second.
-	clockLimit = 2 * time.Minute
+	ClockLimit = 2 * time.Minute
 
 	// maxSenders is how many senders are remembered; beyond, the one that came
-	// first is forgotten, and what was captured of it within clockLimit is taken
+	// first is forgotten, and what was captured of it within ClockLimit is taken
 	// once again. maxConns agents would have to start four times in that time.
 	maxSenders = 4096
 	// seenWords × 64 numbers a sender: as it sends to others too, those that it
@@ -71,7 +72,7 @@ type senderSeen struct {
 func (f *fresh) take(h head, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if off := offset(h.time, now); off.Abs() > clockLimit {
+	if off := offset(h.time, now); off.Abs() > ClockLimit {
 		f.untimely++
 		f.ill, f.skew = time.Now(), off
 		return false

@@ -31,10 +31,10 @@ func TestFresh(t *testing.T) {
 		{1, 5, 0, time.Minute, false},                 // too old
 		{1, 7000 - 31*64 + 1, 0, time.Minute, true},   // just not
 		{1, 7000 - 31*64, 0, time.Minute, false},      // just too old
-		{1, 7064, 0, clockLimit, true},                // at the limit
-		{1, 7065, 0, clockLimit + time.Second, false}, // beyond
-		{1, 7065, clockLimit, 0, true},                // the same to the other side
-		{1, 7066, clockLimit + time.Second, 0, false},
+		{1, 7064, 0, ClockLimit, true},                // at the limit
+		{1, 7065, 0, ClockLimit + time.Second, false}, // beyond
+		{1, 7065, ClockLimit, 0, true},                // the same to the other side
+		{1, 7066, ClockLimit + time.Second, 0, false},
 		{9, 1, 0, 0, false}, // ours
 	} {
 		h := head{sender: [6]byte{step.sender}, number: step.number, time: uint32(start.Add(step.at).Unix())}
@@ -179,7 +179,7 @@ func TestReplay(t *testing.T) {
 	again(same, replays)
 	// Later, when it is too old for anybody.
 	mu.Lock()
-	later = clockLimit + 10*time.Second
+	later = ClockLimit + 10*time.Second
 	mu.Unlock()
 	again(other, func(c Counters) uint64 { return c.Untimely })
 	c := start(t, testNetwork(1), 2)
@@ -195,8 +195,8 @@ func TestReplay(t *testing.T) {
 // Clocks may differ by less than the limit.
 func TestClockWithinLimit(t *testing.T) {
 	a := start(t, testNetwork(1), 0)
-	b := wrongClock(t, 1, clockLimit-10*time.Second, a.seed)
-	c := wrongClock(t, 2, 10*time.Second-clockLimit, a.seed)
+	b := wrongClock(t, 1, ClockLimit-10*time.Second, a.seed)
+	c := wrongClock(t, 2, 10*time.Second-ClockLimit, a.seed)
 	eventually(t, 5*time.Second, "both are let in", func() bool { return b.Joined() && c.Joined() })
 	for _, x := range []*agent{a, b, c} {
 		if skew, ok := x.ClockSkew(); ok {

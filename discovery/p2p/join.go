@@ -133,7 +133,7 @@ func skewError(ahead time.Duration) string {
 		side = "behind"
 	}
 	return fmt.Sprintf("this host's clock is %v %s the other members' (at most %v are allowed): set it right, with 'timedatectl set-ntp true' for example",
-		ahead.Abs(), side, clockLimit)
+		ahead.Abs(), side, ClockLimit)
 }
 
 var (
@@ -141,7 +141,7 @@ var (
 	errNotTaken = fmt.Errorf("%w: it doesn't take this agent's credential, which may be revoked or over, or one of the two clocks is wrong", errClosed)
 )
 
-var errSilent = fmt.Errorf("no answer: is it running there, does UDP or TCP pass, does it hold the same network key, and are both clocks right to %v?", clockLimit)
+var errSilent = fmt.Errorf("no answer: is it running there, does UDP or TCP pass, does it hold the same network key, and are both clocks right to %v?", ClockLimit)
 
 // reason returns what matters of an error of libp2p's dialling: of all addresses
 // and transports, who else is there, then that there is silence, then whatever
