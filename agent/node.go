@@ -91,9 +91,11 @@ type node struct {
 	aged     overlay.Instant // when the stations were last looked at
 	stepped  overlay.Instant // when step ran last
 	roaming  roaming
-	lonely   bool   // said that nobody answers
-	misdated bool   // said that this host's clock is wrong
-	told     string // to systemd
+	lonely   bool // said that nobody answers
+	misdated bool // said that this host's clock is wrong
+	mapping  discovery.Mapping
+	mappedAt overlay.Instant // when this host had moved last
+	told     string          // to systemd
 	loops    rate
 	asleep   time.Duration  // how long this machine has been suspended
 	fathoms  overlay.Bucket // searches for a path's MTU that may begin
@@ -187,6 +189,8 @@ func (n *node) step(now overlay.Instant) {
 		n.sw.Stations.Expire(now)
 		n.watchLoops(now)
 		n.watchClock()
+		n.watchMapping()
+		n.watchWays(now)
 	}
 }
 

@@ -37,6 +37,7 @@ type peer struct {
 	probe    overlay.Instant // when to send the next one
 	tried    overlay.Instant // directly, while another agent relays
 	asked    overlay.Instant // because it was silent
+	indirect overlay.Instant // since when it isn't reached directly, 0 it is
 	asks     int             // since it was silent
 	fathomed overlay.Instant // when the search for the path's MTU was last looked after
 	fathom   bool            // the search may go on

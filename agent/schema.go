@@ -95,6 +95,7 @@ type peerView struct {
 	Loss      *float64   `json:"loss"`
 	MTU       *int       `json:"mtu"` // of the path to it, bytes of an IP packet
 	LastSeen  *time.Time `json:"last_seen"`
+	Reason    *string    `json:"reason"` // why it isn't reached better; null: it is, directly
 }
 
 type linksView struct {

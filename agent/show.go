@@ -130,6 +130,11 @@ func showPeers(w io.Writer, v peersView) {
 			known(p.RTTms, "%.1f"), percent(p.Loss), mtu, text(p.Address), ago(p.LastSeen), p.ID)
 	}
 	_ = t.Flush()
+	for _, p := range v.Peers {
+		if p.Reason != nil {
+			fmt.Fprintf(w, "%s is %s\n", p.Name, *p.Reason)
+		}
+	}
 }
 
 func newLinks() *cobra.Command {

@@ -241,7 +241,10 @@ func (n *node) tell(now overlay.Instant) {
 		addrs = n.own.addrs // nobody could hear of it
 	}
 	if n.own.member == 0 || !slices.Equal(addrs, n.own.addrs) || now.Sub(n.own.member) >= renewEvery {
-		m := discovery.Member{Name: n.cfg.Name, SessionKey: n.ident.static.Public, Addrs: addrs, Left: n.own.left, LAN: len(n.cfg.LANs) > 0, Credential: n.admission.own.Bytes()}
+		m := discovery.Member{
+			Name: n.cfg.Name, SessionKey: n.ident.static.Public, Addrs: addrs, Left: n.own.left,
+			LAN: len(n.cfg.LANs) > 0, Mapping: n.mapping, Credential: n.admission.own.Bytes(),
+		}
 		if body, err := m.Append(nil); err != nil {
 			n.log.Error("can't tell of this agent", "error", err)
 		} else if v, ok := n.sign(discovery.KindMember, body); ok {

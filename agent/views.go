@@ -206,7 +206,9 @@ func (n *node) peersView(now overlay.Instant) peersView {
 	}}}
 	for _, p := range n.peers {
 		if p.state != measure.Gone || now.Sub(p.since) < goneShown {
-			v.Peers = append(v.Peers, p.view(now, names))
+			row := p.view(now, names)
+			row.Reason = n.reason(now, p, row)
+			v.Peers = append(v.Peers, row)
 		}
 	}
 	slices.SortFunc(v.Peers, func(a, b peerView) int { return strings.Compare(a.Name, b.Name) })

@@ -27,7 +27,7 @@ const (
 // A Member is the body of a KindMember record: who an agent is and where it can
 // be reached.
 //
-//	0     flags: 1 left, 2 bridges a LAN; the other bits are ignored
+//	0     flags: 1 left, 2 bridges a LAN, 12 the mapping; the other bits are ignored
 //	1     length n of the name
 //	2–    name, UTF-8, n bytes
 //	      session key, 32 bytes
@@ -46,7 +46,8 @@ type Member struct {
 	Left bool
 	// LAN says that the agent bridges a LAN: it speaks for stations that are not
 	// its own. In a signed network that takes RightBridge.
-	LAN bool
+	LAN     bool
+	Mapping Mapping // of the NAT in front of the agent
 	// Credential is the agent's in a signed network, encoded, at most
 	// MaxCredential bytes; nil if there is none. What it says isn't checked here.
 	Credential []byte
@@ -91,6 +92,7 @@ func (m Member) Append(b []byte) ([]byte, error) {
 	if m.LAN {
 		flags |= memberLAN
 	}
+	flags |= m.Mapping.flags()
 	b = append(b, flags, byte(len(m.Name)))
 	b = append(b, m.Name...)
 	b = append(b, m.SessionKey[:]...)
@@ -128,7 +130,7 @@ func ParseMember(b []byte) (Member, error) {
 		return Member{}, errShort
 	}
 	n := int(b[1])
-	m := Member{Name: string(b[2 : 2+n]), Left: b[0]&memberLeft != 0, LAN: b[0]&memberLAN != 0}
+	m := Member{Name: string(b[2 : 2+n]), Left: b[0]&memberLeft != 0, LAN: b[0]&memberLAN != 0, Mapping: mappingOf(b[0])}
 	if !ValidName(m.Name) {
 		return Member{}, errName
 	}
