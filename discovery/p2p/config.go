@@ -56,6 +56,8 @@ type Config struct {
 	// Found tells of somebody who isn't connected, found through the DHT, and
 	// where it may be. It is told again as long as it isn't connected.
 	Found func(id overlay.AgentID, addrs []netip.AddrPort)
+	// Knocked, if it isn't nil, tells of a member's knock: see Knock.
+	Knocked func(from netip.AddrPort, token Token)
 }
 
 // Validate reports all that is missing or wrong.

@@ -59,8 +59,9 @@ type door struct {
 	number atomic.Uint64 // 48 bits are enough for nine years at 10⁶ a second
 	fresh  fresh
 
-	strangers atomic.Uint64 // what doesn't open
-	turn      atomic.Uint32 // of keyOut
+	strangers atomic.Uint64               // what doesn't open
+	turn      atomic.Uint32               // of keyOut
+	knock     func(netip.AddrPort, Token) // Config.Knocked
 
 	mu     sync.Mutex
 	heard  map[netip.AddrPort]*doorKey // by which of several keys

@@ -12,6 +12,7 @@
 //   - sponsor.go: how an agent with a one-time invite becomes one
 //   - join.go: the seeds, and connections that nobody needs
 //   - find.go: the DHT
+//   - knock.go: whether a member can be reached that has called nobody
 //   - peers.go, stream.go: who is connected, and messages to and from them
 package p2p
 

@@ -38,6 +38,10 @@ func (c *doorConn) ReadFrom(p []byte) (int, net.Addr, error) {
 		if err != nil {
 			return 0, from, err
 		}
+		if n > 0 && c.in[0] == doorKnock {
+			c.knocked(c.in[:n], from)
+			continue
+		}
 		if n-sealOverhead > len(p) {
 			c.door.strangers.Add(1)
 			continue
@@ -93,6 +97,7 @@ func openDoors(cfg Config, spawn func(func()) bool) (doors, error) {
 	if err != nil {
 		return doors{}, err
 	}
+	d.knock = cfg.Knocked
 	ds, err := newDoors(cfg.Sockets, d)
 	if err != nil {
 		return doors{}, err
