@@ -69,6 +69,7 @@ type node struct {
 	overlays atomic.Pointer[[]netip.Prefix]
 	seenAt   atomic.Pointer[[]netip.AddrPort] // what reflexive returned last
 	drops    drops
+	reach    reach
 
 	// The loop's own.
 	admission admission

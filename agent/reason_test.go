@@ -153,6 +153,14 @@ func TestReasonIsNAT(t *testing.T) {
 	s := newSites(t)
 	s.outside(t, "masquerade fully-random")
 	s.becauseOf(t, "relayed: both NATs map by destination")
+	f := s.finding(t, 0, "NAT")
+	if f.Level != levelWarn || !strings.Contains(f.Detail, "mapping by destination") || !strings.Contains(f.Fix, "4747") {
+		t.Errorf("doctor: %+v", f)
+	}
+	f = s.finding(t, 0, "reachable")
+	if f.Level != levelWarn || !strings.Contains(f.Detail, "takes nothing") || !strings.Contains(f.Fix, "--advertise") {
+		t.Errorf("doctor: %+v", f)
+	}
 }
 
 // No NAT, but a firewall between the sites.
@@ -160,4 +168,7 @@ func TestReasonIsFirewall(t *testing.T) {
 	s := newSites(t)
 	s.outside(t, "")
 	s.becauseOf(t, "relayed: no direct datagram passed in the last")
+	if f := s.finding(t, 0, "NAT"); f.Level != levelOK || !strings.HasPrefix(f.Detail, "none") {
+		t.Errorf("doctor: %+v", f)
+	}
 }

@@ -200,7 +200,11 @@ func (n *node) startP2P(start func(context.Context, string, func(context.Context
 		Disconnected: func(id overlay.AgentID) {
 			must(func(overlay.Instant) { delete(n.control.connected, id); n.store.Disconnected(id) })
 		},
+		Knocked: n.reach.knocked,
 		Message: func(from overlay.AgentID, msg []byte) {
+			if n.reachMessage(from, msg) {
+				return
+			}
 			if !n.mail.offer(func(overlay.Instant) {
 				if err := n.store.Receive(n.wall(), from, msg); err != nil {
 					n.log.Debug("record refused", "from", from, "error", err)

@@ -138,6 +138,18 @@ type pingView struct {
 	P99Ms    *float64 `json:"rtt_p99_ms"`
 }
 
+type doctorView struct {
+	Schema   int           `json:"schema_version"`
+	Findings []findingView `json:"findings"`
+}
+
+type findingView struct {
+	Check  string `json:"check"`
+	Level  string `json:"level"` // ok, warn, fail
+	Detail string `json:"detail"`
+	Fix    string `json:"fix"` // "" if the level is ok
+}
+
 type versionView struct {
 	Schema  int    `json:"schema_version"`
 	Version string `json:"version"`

@@ -80,6 +80,7 @@ func (n *node) server(l net.Listener) *server {
 	mux.HandleFunc("GET /members", n.answer(func(overlay.Instant, *http.Request) any { return n.membersView() }))
 	mux.HandleFunc("POST /statement", n.serveStatement)
 	mux.HandleFunc("POST /key/rotate", n.serveRotate)
+	mux.HandleFunc("GET /doctor", n.serveDoctor)
 	return &server{listener: l, http: http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}}
 }
 
