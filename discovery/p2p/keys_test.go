@@ -57,7 +57,7 @@ func TestSetKeys(t *testing.T) {
 	if err := d.Dial(t.Context(), a.self, []netip.AddrPort{a.seed.Addr}); err != nil {
 		t.Error(err)
 	}
-	eventually(t, 5*time.Second, "members with the new key are in", func() bool { return c.Joined() && d.Joined() })
+	eventually(t, 5*time.Second, "members with the new key are in", func() bool { return c.Joined() && d.Joined() && a.was("+"+c.self.Short()) })
 	c.Send(a.self, []byte("new here"))
 	a.Send(c.self, []byte("welcome"))
 	eventually(t, 5*time.Second, "they are heard, and hear", func() bool {
@@ -69,7 +69,7 @@ func TestSetKeys(t *testing.T) {
 	if err := a.Dial(t.Context(), f.self, []netip.AddrPort{f.seed.Addr}); err != nil {
 		t.Error(err)
 	}
-	eventually(t, 5*time.Second, "members with the old key are in", func() bool { return e.Joined() && f.Joined() })
+	eventually(t, 5*time.Second, "members with the old key are in", func() bool { return e.Joined() && f.Joined() && a.was("+"+e.self.Short()) })
 	e.Send(a.self, []byte("late"))
 	a.Send(e.self, []byte("still welcome"))
 	eventually(t, 5*time.Second, "they are heard, and hear", func() bool {
