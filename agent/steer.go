@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	controlDegree = 8 // control connections that an agent opens and keeps
+	controlDegree = 8 // control connections that an agent keeps at most
 	dhtServers    = 8 // agents that serve the DHT
 	serverEvery   = 5 * time.Second
 	// serverAfter is how long an agent that isn't alone knows the network before
@@ -91,7 +91,7 @@ func (n *node) steer(now overlay.Instant) {
 	n.tell(now)
 	n.lookForRelays(now)
 	live := n.liveMembers()
-	want := discovery.Neighbours(n.self, live, controlDegree)
+	want := discovery.Neighbours(n.self, live, discovery.Near(n.self, n.store.Links), controlDegree)
 	settled := now.Sub(n.control.met) >= settleTime
 	switch {
 	case len(n.control.connected) == 0:

@@ -2,47 +2,107 @@ package discovery
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
-	"math"
+	"math/bits"
 	"slices"
 
 	"farlan/overlay"
 )
 
-// ringEach is how many neighbours an agent has on each side of the ring of ids.
-// Two: the ring holds when any one agent is gone that nobody noticed yet.
-const ringEach = 2
+// nearEach is how many near agents one has as neighbours at most.
+const nearEach = 2
 
 // Neighbours returns whom self should keep a control connection to, sorted:
-// everybody if there are at most degree others; else the two next and the two
-// previous agents on the ring of ids, which keep the graph of all connections
-// in one piece, and pairs picked by a hash, which keep it shallow, so that the
-// average is degree (at least 4). members may hold self or not.
+// everybody if there are at most degree others; else the next and the previous
+// agent on each of (degree-2)/2 rings, and up to two of those who are near. The
+// first ring is that of the ids; the others are in the order of a hash, and few
+// steps from anywhere to everywhere: a union of random rings is an expander (Law and
+// Siu, "Distributed construction of random expander networks", 2003). So nobody has
+// more than degree neighbours (at least 4), and the graph stays in one piece
+// without any one of them. members may hold self or not.
 //
-// The relation is symmetric: among agents that know the same members, b is
-// in a's list if and only if a is in b's. So both ends know a connection that
-// nobody needs.
-func Neighbours(self overlay.AgentID, members []overlay.AgentID, degree int) []overlay.AgentID {
-	ring := slices.SortedFunc(slices.Values(members), overlay.AgentID.Compare)
-	ring = slices.Compact(ring)
-	at, found := slices.BinarySearchFunc(ring, self, overlay.AgentID.Compare)
-	if found {
-		ring = slices.Delete(ring, at, at+1)
+// The relation is symmetric: among agents that know the same members, and of whom
+// near is a symmetric relation, b is in a's list if and only if a is in b's. So both
+// ends know a connection that nobody needs.
+func Neighbours(self overlay.AgentID, members, near []overlay.AgentID, degree int) []overlay.AgentID {
+	all := slices.SortedFunc(slices.Values(members), overlay.AgentID.Compare)
+	all = slices.Compact(all)
+	if at, found := slices.BinarySearchFunc(all, self, overlay.AgentID.Compare); found {
+		all = slices.Delete(all, at, at+1)
 	}
-	n := len(ring)
-	if n <= degree || n <= 2*ringEach {
-		return ring
+	if len(all) <= degree {
+		return all
 	}
-	// Of the n-4 agents off the ring's near part, degree-4 are picked on average.
-	others := uint64(n - 2*ringEach)
-	limit := math.MaxUint64 / others * uint64(max(degree-2*ringEach, 0))
-	out := make([]overlay.AgentID, 0, 2*degree)
-	for i, id := range ring {
-		after := (i - at + n) % n // 0 is the next agent on the ring, n-1 the previous one
-		if after < ringEach || after >= n-ringEach || pairHash(self, id) < limit {
+	out := make([]overlay.AgentID, 0, degree)
+	for ring := range (degree - nearEach) / 2 {
+		out = append(out, beside(self, all, byte(ring))...)
+	}
+	for _, id := range near[:min(len(near), nearEach)] {
+		if _, live := slices.BinarySearchFunc(all, id, overlay.AgentID.Compare); live {
 			out = append(out, id)
 		}
+	}
+	slices.SortFunc(out, overlay.AgentID.Compare)
+	return slices.Compact(out)
+}
+
+// beside returns the agents before and after self on a ring of self and others. Ring
+// 0 is in the order of the ids.
+func beside(self overlay.AgentID, others []overlay.AgentID, ring byte) []overlay.AgentID {
+	type seat struct{ at, id [32]byte }
+	seats := make([]seat, 0, len(others)+1)
+	for _, id := range append([]overlay.AgentID{self}, others...) {
+		at := [32]byte(id)
+		if ring > 0 {
+			at = sha256.Sum256(append([]byte("farlan ring 1"+string(rune(ring))), id[:]...))
+		}
+		seats = append(seats, seat{at, id})
+	}
+	slices.SortFunc(seats, func(a, b seat) int { return bytes.Compare(a.at[:], b.at[:]) })
+	n := len(seats)
+	at := slices.IndexFunc(seats, func(s seat) bool { return s.id == self })
+	return []overlay.AgentID{seats[(at+n-1)%n].id, seats[(at+1)%n].id}
+}
+
+// Near returns which agents are near to self and it to them: both are among the
+// other's two nearest. links returns the links that an agent has told, so all who
+// have the same records agree. Round trips that differ by less than a factor of two
+// count as equal, and a hash decides then.
+func Near(self overlay.AgentID, links func(overlay.AgentID) ([]Link, bool)) []overlay.AgentID {
+	var out []overlay.AgentID
+	for _, id := range nearest(self, links) {
+		if slices.Contains(nearest(id, links), self) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// nearest returns the nearEach agents to whom self has told the shortest round trips.
+func nearest(self overlay.AgentID, links func(overlay.AgentID) ([]Link, bool)) []overlay.AgentID {
+	type candidate struct {
+		id       overlay.AgentID
+		distance int
+		hash     uint64
+	}
+	var best []candidate // ascending
+	told, _ := links(self)
+	for _, l := range told {
+		if l.RTTMicros == 0 {
+			continue
+		}
+		c := candidate{l.Peer, bits.Len32(l.RTTMicros / 1000), pairHash(self, l.Peer)}
+		i, _ := slices.BinarySearchFunc(best, c, func(a, b candidate) int {
+			return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(a.hash, b.hash))
+		})
+		best = slices.Insert(best, i, c)
+		best = best[:min(len(best), nearEach)]
+	}
+	out := make([]overlay.AgentID, 0, nearEach)
+	for _, c := range best {
+		out = append(out, c.id)
 	}
 	return out
 }

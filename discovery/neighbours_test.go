@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -35,27 +36,32 @@ func TestNeighbours(t *testing.T) {
 		{"only self", 1, row(1), nil, 8},
 		{"all of few", 2, row(4, 2, 1, 3), row(1, 3, 4), 8},
 		{"self not among the members, one twice", 9, row(4, 2, 2), row(2, 4), 8},
-		{"ring", 5, row(1, 2, 3, 4, 5, 6, 7, 8), row(3, 4, 6, 7), 4},
-		{"ring over the end", 8, row(1, 2, 3, 4, 5, 6, 7, 8), row(1, 2, 6, 7), 4},
-		{"ring over the start", 1, row(1, 2, 3, 4, 5, 6, 7, 8), row(2, 3, 7, 8), 4},
+		{"ring", 5, row(1, 2, 3, 4, 5, 6, 7, 8), row(4, 6), 4},
+		{"ring over the end", 8, row(1, 2, 3, 4, 5, 6, 7, 8), row(1, 7), 4},
+		{"ring over the start", 1, row(1, 2, 3, 4, 5, 6, 7, 8), row(2, 8), 4},
 	} {
-		if got := Neighbours(id(c.self), c.members, c.degree); !slices.Equal(got, c.want) {
+		if got := Neighbours(id(c.self), c.members, nil, c.degree); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
 }
 
 // For any number of agents the graph is symmetric, in one piece (even without
-// any one agent) and of bounded degree.
+// any one agent), shallow, and of bounded degree.
 func TestNeighbourGraph(t *testing.T) {
+	const degree = 8
 	for n := 2; n <= 500; n += 1 + n/8 {
 		members := agents(n)
+		told := tellLinks(members, uint64(n))
 		graph := make(map[overlay.AgentID][]overlay.AgentID)
-		edges, most := 0, 0
+		near := 0
 		for _, a := range members {
-			graph[a] = Neighbours(a, members, 8)
-			edges += len(graph[a])
-			most = max(most, len(graph[a]))
+			beside := Near(a, told)
+			near += len(beside)
+			graph[a] = Neighbours(a, members, beside, degree)
+			if len(graph[a]) > degree {
+				t.Errorf("%d agents: %v has %d neighbours", n, a.Short(), len(graph[a]))
+			}
 		}
 		for _, a := range members {
 			for _, b := range graph[a] {
@@ -64,30 +70,73 @@ func TestNeighbourGraph(t *testing.T) {
 				}
 			}
 		}
-		if mean := float64(edges) / float64(n); mean > 9 || most > 18 {
-			t.Errorf("%d agents: mean degree %.1f, greatest %d", n, mean, most)
+		if n > 2 && near < n/4 {
+			t.Errorf("%d agents: only %d ends of near connections", n, near)
 		}
-		if got := reached(graph, members[0], overlay.AgentID{}); got != n {
-			t.Errorf("%d agents: only %d in one piece", n, got)
+		if got, far := reached(graph, members[0], overlay.AgentID{}); got != n || far > 6 {
+			t.Errorf("%d agents: %d in one piece, the farthest %d steps away", n, got, far)
 		}
-		if got := reached(graph, members[0], members[1]); got != n-1 {
-			t.Errorf("%d agents without one: only %d in one piece", n, got)
+		for _, without := range members[1:min(n, 20)] {
+			if got, _ := reached(graph, members[0], without); got != n-1 {
+				t.Errorf("%d agents without one: only %d in one piece", n, got)
+			}
 		}
 	}
 }
 
-// reached returns how many agents a reaches in the graph without one.
-func reached(graph map[overlay.AgentID][]overlay.AgentID, a, without overlay.AgentID) int {
-	seen := map[overlay.AgentID]bool{a: true}
+// tellLinks makes up the links that agents on a plane tell, everybody to everybody.
+func tellLinks(members []overlay.AgentID, seed uint64) func(overlay.AgentID) ([]Link, bool) {
+	r := rand.New(rand.NewPCG(seed, 3))
+	at := make(map[overlay.AgentID][2]float64)
+	for _, a := range members {
+		at[a] = [2]float64{r.Float64(), r.Float64()}
+	}
+	return func(a overlay.AgentID) ([]Link, bool) {
+		var links []Link
+		for _, b := range members {
+			if a != b {
+				links = append(links, Link{b, 500 + uint32(100_000*math.Hypot(at[a][0]-at[b][0], at[a][1]-at[b][1]))})
+			}
+		}
+		return links, true
+	}
+}
+
+// Only who is near from both sides is a near neighbour; what isn't measured isn't near;
+// and what changes by little changes nothing.
+func TestNear(t *testing.T) {
+	id := func(n byte) overlay.AgentID { return overlay.AgentID{n} }
+	told := map[overlay.AgentID][]Link{
+		id(1): {{id(2), 9_000}, {id(3), 40_000}, {id(4), 200_000}, {id(5), 0}},
+		id(2): {{id(1), 9_500}, {id(3), 30_000}, {id(4), 150_000}},
+		id(3): {{id(2), 30_000}, {id(4), 20_000}, {id(1), 90_000}},
+		id(4): {{id(3), 20_000}, {id(6), 10_000}, {id(1), 200_000}},
+		// 5 is one who has told nothing
+	}
+	links := func(a overlay.AgentID) ([]Link, bool) { l, ok := told[a]; return l, ok }
+	for self, want := range map[byte][]overlay.AgentID{1: {id(2)}, 2: {id(1), id(3)}, 3: {id(2), id(4)}, 4: {id(3)}, 5: nil, 6: nil} {
+		got := Near(id(self), links)
+		slices.SortFunc(got, overlay.AgentID.Compare)
+		if !slices.Equal(got, want) {
+			t.Errorf("near to %d: %v, want %v", self, got, want)
+		}
+	}
+}
+
+// reached returns how many agents a reaches in the graph without one, and in how many
+// steps.
+func reached(graph map[overlay.AgentID][]overlay.AgentID, a, without overlay.AgentID) (count, steps int) {
+	seen := map[overlay.AgentID]int{a: 0}
 	for todo := []overlay.AgentID{a}; len(todo) > 0; todo = todo[1:] {
 		for _, b := range graph[todo[0]] {
-			if !seen[b] && b != without {
-				seen[b] = true
+			if _, ok := seen[b]; !ok && b != without {
+				seen[b] = seen[todo[0]] + 1
+				steps = seen[b]
 				todo = append(todo, b)
 			}
 		}
 	}
-	return len(seen)
+	return len(seen), steps
 }
 
 func TestServers(t *testing.T) {
