@@ -19,6 +19,9 @@ type cluster struct {
 	now    overlay.Instant
 	flight []flying
 	loss   float64
+	mute   map[int]bool // who neither hears nor is heard, unnoticed
+	sent   map[byte]int // sections of each type
+	number map[overlay.AgentID]int
 }
 
 type flying struct {
@@ -28,8 +31,9 @@ type flying struct {
 }
 
 func newCluster(n int, seed uint64, loss float64) *cluster {
-	c := &cluster{rand: rand.New(rand.NewPCG(seed, 1)), up: make(map[[2]int]bool), now: at(0), loss: loss}
+	c := &cluster{rand: rand.New(rand.NewPCG(seed, 1)), up: make(map[[2]int]bool), now: at(0), loss: loss, mute: make(map[int]bool), sent: make(map[byte]int), number: make(map[overlay.AgentID]int)}
 	for i := range n {
+		c.number[agentID(i)] = i
 		c.stores = append(c.stores, NewStore(agentID(i), testKey(7), seed*1000+uint64(i), Limits{}))
 	}
 	return c
@@ -67,7 +71,7 @@ func (c *cluster) step(t *testing.T) {
 	for _, f := range c.flight {
 		if f.at > c.now {
 			late = append(late, f)
-		} else if c.up[[2]int{f.from, f.to}] {
+		} else if c.up[[2]int{f.from, f.to}] && !c.mute[f.from] && !c.mute[f.to] {
 			if err := c.stores[f.to].Receive(c.now, agentID(f.from), f.msg); err != nil {
 				t.Fatal(err)
 			}
@@ -77,12 +81,41 @@ func (c *cluster) step(t *testing.T) {
 	for i, s := range c.stores {
 		s.Tick(c.now)
 		s.Flush(func(to overlay.AgentID, msg []byte) {
+			c.count(msg)
 			if c.rand.Float64() >= c.loss {
 				delay := time.Duration(c.rand.IntN(200)) * time.Millisecond
-				c.flight = append(c.flight, flying{c.now.Add(delay), i, number(to), msg})
+				c.flight = append(c.flight, flying{c.now.Add(delay), i, c.number[to], msg})
 			}
 		})
 	}
+}
+
+func (c *cluster) count(msg []byte) {
+	for rest := msg[1:]; len(rest) > 0; {
+		typ, _, next, _ := cutSection(rest)
+		c.sent[typ]++
+		rest = next
+	}
+}
+
+// run goes on for a while.
+func (c *cluster) run(t *testing.T, d time.Duration) {
+	for end := c.now.Add(d); c.now < end; {
+		c.step(t)
+	}
+}
+
+// until goes on until it is so, and says how long that took.
+func (c *cluster) until(t *testing.T, limit time.Duration, what string, is func() bool) time.Duration {
+	t.Helper()
+	began := c.now
+	for !is() {
+		if c.now.Sub(began) > limit {
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+		c.step(t)
+	}
+	return c.now.Sub(began)
 }
 
 func (c *cluster) agree() bool {

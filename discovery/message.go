@@ -30,6 +30,11 @@ const MaxMessage = 64 << 10
 //	5 record    a record, see Record
 //	6 claim     in signed networks: the credential by which an agent has a one-time
 //	            invite that another agent's record claims, see Claims
+//	7 news      stamps: what the sender has got of late and most likely comes
+//	            another way, see tree.go
+//	8 prune     nothing: the sender gets records another way sooner, and wants to
+//	            have news instead
+//	9 graft     keys: what the sender wants to have, and what will be new, too
 //
 // A key is an origin (32 bytes) and a kind (1 byte); a stamp is a key, the
 // record's version (8 bytes) and the first 8 bytes of the SHA-256 of its
@@ -49,6 +54,9 @@ const (
 	sectionRequest
 	sectionRecord
 	sectionClaim
+	sectionNews
+	sectionPrune
+	sectionGraft
 )
 
 var errMalformed = errors.New("malformed message")

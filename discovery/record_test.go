@@ -23,9 +23,23 @@ var keys = func() []ed25519.PrivateKey {
 	return keys
 }()
 
-func agentKey(n int) ed25519.PrivateKey { return keys[n] }
+// moreKeys are those of the agents from 64 on, in no order.
+var moreKeys = func() []ed25519.PrivateKey {
+	more := make([]ed25519.PrivateKey, 192)
+	for i := range more {
+		more[i] = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i), 0xff}, 16))
+	}
+	return more
+}()
 
-func agentID(n int) overlay.AgentID { return overlay.AgentID(keys[n][32:]) }
+func agentKey(n int) ed25519.PrivateKey {
+	if n < len(keys) {
+		return keys[n]
+	}
+	return moreKeys[n-len(keys)]
+}
+
+func agentID(n int) overlay.AgentID { return overlay.AgentID(agentKey(n)[32:]) }
 
 // signed returns a record of agent n in network 7.
 func signed(n int, kind Kind, version uint64, expires int64, body []byte) Record {

@@ -59,6 +59,13 @@ func (s *Store) receive(now overlay.Instant, n *neighbour, msg []byte) error {
 			err = s.receiveRecord(now, n, body)
 		case sectionClaim:
 			err = s.receiveClaim(now, n, body)
+		case sectionNews:
+			err = s.receiveNews(now, n, body)
+		case sectionPrune:
+			n.lazy = true
+		case sectionGraft:
+			n.lazy = false
+			err = s.receiveRequest(n, body)
 		default:
 			s.counters.Unknown++
 		}
@@ -128,22 +135,7 @@ func (s *Store) receiveOffer(now overlay.Instant, n *neighbour, body []byte) err
 // consider asks n for the record of a stamp that it has, if we have none as
 // new, would take it, and haven't just asked somebody else.
 func (s *Store) consider(now overlay.Instant, n *neighbour, t stamp) {
-	if e := s.entries[t.key]; e != nil {
-		mine := e.stamp(t.key)
-		if mine == t {
-			n.records.remove(t.key)
-			n.offers.remove(t.key)
-		}
-		if mine == t || mine.version > t.version {
-			return
-		}
-	}
-	ahead := t.version > uint64(max(0, now.Add(maxAhead))) && t.origin != s.self
-	o := s.origins[t.origin]
-	if !s.wants(t.key) || ahead || !o.allow(now) || o == nil && !s.originRoom(t.origin) {
-		return
-	}
-	if at, ok := s.asked[t.key]; ok && at <= now && now.Sub(at) < askAgain {
+	if !s.lacks(now, n, t) || s.waiting(now, t.key) {
 		return
 	}
 	if len(s.asked) > 4*s.limits.Origins {
@@ -153,13 +145,36 @@ func (s *Store) consider(now overlay.Instant, n *neighbour, t stamp) {
 	n.requests.add(t.key)
 }
 
+// lacks says whether there is no record as new as that of a stamp which n has, and it
+// would be taken.
+func (s *Store) lacks(now overlay.Instant, n *neighbour, t stamp) bool {
+	if e := s.entries[t.key]; e != nil {
+		mine := e.stamp(t.key)
+		if mine == t {
+			n.has(t.key)
+		}
+		if mine == t || mine.version > t.version {
+			return false
+		}
+	}
+	ahead := t.version > uint64(max(0, now.Add(maxAhead))) && t.origin != s.self
+	o := s.origins[t.origin]
+	return s.wants(t.key) && !ahead && o.allow(now) && (o != nil || s.originRoom(t.origin))
+}
+
+// waiting says whether somebody was asked for the record of k a moment ago.
+func (s *Store) waiting(now overlay.Instant, k key) bool {
+	at, ok := s.asked[k]
+	return ok && at <= now && now.Sub(at) < askAgain
+}
+
 func (s *Store) receiveRequest(n *neighbour, body []byte) error {
 	if len(body)%keyLen != 0 {
 		return errMalformed
 	}
 	for b := body; len(b) > 0; b = b[keyLen:] {
 		if k := parseKey(b); s.entries[k] != nil {
-			n.offers.remove(k)
+			n.has(k)
 			n.records.add(k)
 		}
 	}
@@ -180,8 +195,8 @@ func (s *Store) receiveRecord(now overlay.Instant, n *neighbour, b []byte) error
 	delete(s.asked, k)
 	if e := s.entries[k]; e != nil && !newer(r, e.record) {
 		if bytes.Equal(e.record.encoded, b) {
-			n.records.remove(k)
-			n.offers.remove(k)
+			n.has(k)
+			n.lazy, n.prune = n.lazy || !asked, n.prune || !asked
 			s.counters.Duplicate++
 		} else {
 			s.counters.Stale++
@@ -204,6 +219,7 @@ func (s *Store) receiveRecord(now overlay.Instant, n *neighbour, b []byte) error
 		return err
 	}
 	s.put(now, k, r)
+	n.lazy = n.lazy && asked // it was the first to push this
 	// What we had to ask for isn't news: the others likely have it.
 	s.spread(k, n, asked)
 	return nil
@@ -215,11 +231,13 @@ func (s *Store) spread(k key, but *neighbour, offer bool) {
 	for _, n := range s.neighbours {
 		switch {
 		case n == but:
-			n.records.remove(k)
-			n.offers.remove(k)
+			n.has(k)
 			n.requests.remove(k)
+		case s.missing.toldBy(n.id, s.entries[k].stamp(k)):
 		case offer:
 			n.offers.add(k)
+		case n.lazy:
+			n.news.add(k)
 		default:
 			n.records.add(k)
 		}
@@ -249,6 +267,7 @@ func (s *Store) flush(n *neighbour, p *packer) {
 	list(p, sectionOffer, stampLen, s.stamps(n.offers), func(b []byte, t stamp) []byte { return t.append(b) })
 	list(p, sectionRequest, keyLen, n.requests, func(b []byte, k key) []byte { return k.append(b) })
 	n.offers, n.requests = n.offers[:0], n.requests[:0]
+	s.packTree(n, p)
 	s.packEvidence(n, p)
 
 	p.sent = 0

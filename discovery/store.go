@@ -84,9 +84,9 @@ type Change struct {
 }
 
 // A Store holds the newest record of every agent and kind and replicates it
-// with the neighbours' stores: new records are pushed to all neighbours at
-// once, and stores compare themselves on connecting and with a random neighbour
-// from time to time. It is a state machine: it does nothing by itself, takes the
+// with the neighbours' stores: new records are pushed along a tree that forms by
+// itself (tree.go), and stores compare themselves on connecting and with a random
+// neighbour from time to time. It is a state machine: it does nothing by itself, takes the
 // time as an argument, and isn't safe for concurrent use. After each event the
 // owner calls Tick, because what is due may have changed, then Flush and Changes.
 //
@@ -107,6 +107,7 @@ type Store struct {
 
 	neighbours []*neighbour // ascending by id
 	asked      map[key]overlay.Instant
+	missing    missing
 	changes    []Change
 	changed    map[key]int // indices into changes
 	nextExpiry overlay.Instant
@@ -148,7 +149,8 @@ type neighbour struct {
 	requests keySet          // requests for these
 	records  keySet          // these records
 	evidence []Serial        // who has these invites, at most maxEvidence
-	refused  pace            // records refused for their credential
+	branch
+	refused pace // records refused for their credential
 }
 
 // NewStore returns an empty store of the agent self. seed makes its random
@@ -248,6 +250,7 @@ func (s *Store) Tick(now overlay.Instant) (next overlay.Instant) {
 		}
 		next = min(next, s.nextGossip)
 	}
+	next = min(next, s.graft(now))
 	for _, n := range s.neighbours {
 		if len(n.records) > 0 {
 			next = min(next, now.Add(flushAgain))

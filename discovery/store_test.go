@@ -39,7 +39,7 @@ type bench struct{ *Store }
 
 // number returns which test agent id is.
 func number(id overlay.AgentID) int {
-	return slices.IndexFunc(keys, func(k ed25519.PrivateKey) bool { return overlay.AgentID(k[32:]) == id })
+	return slices.IndexFunc(slices.Concat(keys, moreKeys), func(k ed25519.PrivateKey) bool { return overlay.AgentID(k[32:]) == id })
 }
 
 func (k key) name() string { return fmt.Sprintf("%d.%v", number(k.origin), k.kind) }
@@ -75,6 +75,18 @@ func describe(msg []byte) string {
 		case sectionRecord:
 			r, _ := decodeRecord(body)
 			s = "record " + key{r.Origin, r.Kind}.name()
+		case sectionNews:
+			s = "news"
+			for b := body; len(b) > 0; b = b[stampLen:] {
+				s += " " + parseStamp(b).name()
+			}
+		case sectionPrune:
+			s = "prune"
+		case sectionGraft:
+			s = "graft"
+			for b := body; len(b) > 0; b = b[keyLen:] {
+				s += " " + parseKey(b).name()
+			}
 		}
 		out = append(out, s)
 	}
@@ -167,9 +179,9 @@ func TestStoreSteps(t *testing.T) {
 		{"answer a request", 2, receive(3, message(sectionRequest, key{agentID(2), 1}.append(nil), key{agentID(9), 2}.append(nil))), "→3 record 2.member", ""},
 		{"what was asked for is offered on", 2, receive(3, records(member(3, 1))), "→1 offer 3.member", "3.member"},
 		{"news is pushed on", 3, receive(3, records(member(3, 3))), "→1 record 3.member", "3.member"},
-		{"a duplicate isn't", 3, receive(1, records(member(3, 3))), "", ""},
+		{"a duplicate isn't", 3, receive(1, records(member(3, 3))), "→1 prune", ""},
 		{"nor is an old record", 3, receive(1, records(member(3, 2))), "", ""},
-		{"much news, one message", 3, receive(3, records(member(4, 1), member(4, 2), member(3, 4))), "→1 record 3.member, record 4.member", "4.member 3.member"},
+		{"much news, one message", 3, receive(3, records(member(4, 1), member(4, 2), member(3, 4))), "→1 news 3.member 4.member", "4.member 3.member"},
 		{"answer a digest", 4, receive(1, message(sectionDigest, key{}.append(nil), lastKey.append(nil),
 			stampOf(member(1, 1)).append(nil), stampOf(member(3, 4)).append(nil), stampOf(member(4, 1)).append(nil))), "→1 offer 2.member 4.member, request 1.member", ""},
 		{"answer a part of a digest", 4, receive(1, message(sectionDigest, key{agentID(2), 1}.append(nil), key{agentID(3), 9}.append(nil))), "→1 offer 3.member", ""},

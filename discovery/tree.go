@@ -1,0 +1,149 @@
+package discovery
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"farlan/overlay"
+)
+
+// New records spread by Plumtree (Leitão, Pereira and Rodrigues, "Epidemic broadcast
+// trees", SRDS 2007). At first every neighbour is sent every new record. Who gets one
+// twice tells the second sender to stop (prune): that link is lazy from then on, and
+// carries only the stamps of what is new (news). What is left is a tree, by which
+// everybody gets a record once. When news tell of a record that doesn't come within
+// graftAfter, the tree is broken: the record is asked for where the news came from, and
+// that link belongs to the tree again (graft). A tree that is broken is mended so,
+// without waiting until anybody notices that a connection is dead.
+const (
+	// graftAfter is above the time that a record takes through the tree, or
+	// everybody would ask for what is under way.
+	graftAfter = time.Second
+	// maxTellers is how many neighbours are remembered who told of a record that is
+	// missing; they are asked in turn.
+	maxTellers = 4
+	// maxMissing is how many records may be missing. News of others are dropped; the
+	// comparisons of the stores find them.
+	maxMissing = 4096
+)
+
+// A branch is what a store keeps of a neighbour for the tree.
+type branch struct {
+	lazy   bool   // it is told news instead of being sent records
+	prune  bool   // it is to be told to do the same
+	news   keySet // it is to be told of these
+	grafts keySet // it is to be asked for these
+}
+
+// has notes that n has the newest record of k, or will be sent it: it needn't be told.
+func (n *neighbour) has(k key) {
+	n.records.remove(k)
+	n.offers.remove(k)
+	n.news.remove(k)
+}
+
+// missing are the records that news told of and that haven't come.
+type missing struct {
+	order keySet
+	told  map[key]*news
+}
+
+// News tell who has a record.
+type news struct {
+	stamp   stamp // the newest that was told of
+	due     overlay.Instant
+	tellers []overlay.AgentID // in the order in which they are asked
+}
+
+func (m *missing) remove(k key) {
+	m.order.remove(k)
+	delete(m.told, k)
+}
+
+func (s *Store) receiveNews(now overlay.Instant, n *neighbour, body []byte) error {
+	if len(body)%stampLen != 0 {
+		return errMalformed
+	}
+	for b := body; len(b) > 0; b = b[stampLen:] {
+		if t := parseStamp(b); s.lacks(now, n, t) {
+			s.missing.tell(now, n.id, t)
+		}
+	}
+	return nil
+}
+
+// tell notes that an agent has the record of a stamp.
+func (m *missing) tell(now overlay.Instant, by overlay.AgentID, t stamp) {
+	w := m.told[t.key]
+	switch {
+	case w == nil && len(m.told) >= maxMissing:
+		return
+	case w == nil:
+		w = &news{stamp: t, due: now.Add(graftAfter)}
+		if m.told == nil {
+			m.told = make(map[key]*news)
+		}
+		m.told[t.key] = w
+		m.order.add(t.key)
+	case w.stamp.version < t.version: // who told of the older one may not have it
+		w.stamp, w.tellers = t, w.tellers[:0]
+	}
+	if len(w.tellers) < maxTellers && !slices.Contains(w.tellers, by) {
+		w.tellers = append(w.tellers, by)
+	}
+}
+
+// toldBy says whether an agent has told that it has the record of a stamp.
+func (m *missing) toldBy(id overlay.AgentID, t stamp) bool {
+	w := m.told[t.key]
+	return w != nil && w.stamp == t && slices.Contains(w.tellers, id)
+}
+
+// graft asks for the records that are missing for too long, and returns when it wants
+// to be called again.
+func (s *Store) graft(now overlay.Instant) (next overlay.Instant) {
+	next = math.MaxInt64
+	for _, k := range slices.Clone(s.missing.order) {
+		w := s.missing.told[k]
+		if e := s.entries[k]; e != nil && e.record.Version >= w.stamp.version || len(w.tellers) == 0 {
+			s.missing.remove(k)
+			continue
+		}
+		// The second condition is true only after the clock jumped back.
+		if now >= w.due || w.due.Sub(now) > askAgain {
+			w.due = now.Add(askAgain)
+			if !s.waiting(now, k) {
+				s.askTellers(now, k, w)
+			}
+		}
+		next = min(next, w.due)
+	}
+	return next
+}
+
+// askTellers asks the next of those who told of the record of k.
+func (s *Store) askTellers(now overlay.Instant, k key, w *news) {
+	for len(w.tellers) > 0 {
+		i, ok := s.neighbourAt(w.tellers[0])
+		w.tellers = w.tellers[1:]
+		if ok {
+			n := s.neighbours[i]
+			n.lazy = false
+			n.grafts.add(k)
+			s.asked[k] = now
+			return
+		}
+	}
+}
+
+// packTree writes what n is to be told for the tree.
+func (s *Store) packTree(n *neighbour, p *packer) {
+	if n.prune {
+		n.prune = false
+		p.begin(sectionPrune, 0)
+	}
+	list(p, sectionNews, stampLen, s.stamps(n.news), func(b []byte, t stamp) []byte { return t.append(b) })
+	list(p, sectionGraft, keyLen, n.grafts, func(b []byte, k key) []byte { return k.append(b) })
+	n.news, n.grafts = n.news[:0], n.grafts[:0]
+}
