@@ -14,6 +14,7 @@
 //   - find.go: the DHT
 //   - knock.go: whether a member can be reached that has called nobody
 //   - peers.go, stream.go: who is connected, and messages to and from them
+//   - pulse.go: connections that are dead
 package p2p
 
 import (
@@ -187,6 +188,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, n.cancel)()
 	n.spawn(n.watch)
 	n.spawn(n.seek)
+	n.spawn(n.feel)
 	n.join()
 	if err := n.close(); err != nil {
 		return fmt.Errorf("p2p: close: %w", err)
