@@ -120,7 +120,7 @@ func newNode(c *config, log *slog.Logger, keys discovery.Keyring, ident identity
 		cfg: c, log: log, started: started, epoch: overlay.Instant(started.UnixNano()),
 		ident: ident, self: ident.id(), label: ident.id().Label(), network: network,
 		mail: newMailbox(), peers: make(map[overlay.AgentID]*peer),
-		control: newControl(), asleep: suspended(), lanes: max(c.Lanes, 1),
+		control: newControl(uint64(started.UnixNano())), asleep: suspended(), lanes: max(c.Lanes, 1),
 		fathoms: overlay.NewBucket(fathomRate, fathomBurst), asks: overlay.NewBucket(askRate, askBurst),
 	}
 	var key [16]byte
@@ -253,6 +253,7 @@ func (n *node) meet(now overlay.Instant, id overlay.AgentID) *peer {
 	n.byIndex[i] = p
 	n.peers[id] = p
 	n.control.met = now
+	n.control.finds.Forget(id)
 	return p
 }
 

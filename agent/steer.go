@@ -19,7 +19,7 @@ const (
 	// it may serve the DHT: every server costs every agent a connection, and
 	// those who don't know all members yet would choose too many.
 	serverAfter   = 15 * time.Second
-	foundPatience = 3 * time.Second
+	foundPatience = 3 * time.Second // with those that beacons name
 	// settleTime is how long no new member must have turned up before an agent
 	// decides by how many there are.
 	settleTime   = 2 * time.Second
@@ -34,11 +34,12 @@ type control struct {
 	connected map[overlay.AgentID]bool
 	dials     map[overlay.AgentID]dial
 	dialing   int
-	found     map[overlay.AgentID]overlay.Instant // by the DHT, without a record: since when
-	nearby    map[overlay.AgentID]hint            // by a beacon
-	met       overlay.Instant                     // when a member was last met
-	server    bool                                // what the DHT was told
-	chosen    overlay.Instant                     // when that was decided, 0 not yet
+	finds     *discovery.Finds         // of the DHT, without a record
+	finding   int                      // dials of these
+	nearby    map[overlay.AgentID]hint // by a beacon
+	met       overlay.Instant          // when a member was last met
+	server    bool                     // what the DHT was told
+	chosen    overlay.Instant          // when that was decided, 0 not yet
 }
 
 // A dial is an attempt to connect to an agent, and how often it failed.
@@ -48,9 +49,9 @@ type dial struct {
 	again   overlay.Instant
 }
 
-func newControl() control {
+func newControl(seed uint64) control {
 	return control{
-		found:     make(map[overlay.AgentID]overlay.Instant),
+		finds:     discovery.NewFinds(seed),
 		nearby:    make(map[overlay.AgentID]hint),
 		connected: make(map[overlay.AgentID]bool),
 		dials:     make(map[overlay.AgentID]dial),
@@ -103,6 +104,7 @@ func (n *node) steer(now overlay.Instant) {
 		n.dial(now, id, nil)
 	}
 	n.approach(now)
+	n.seekFinds(now)
 	if settled {
 		n.p2p.Keep(want)
 		n.chooseServer(now, live)
@@ -168,28 +170,6 @@ func (n *node) liveMembers() []overlay.AgentID {
 	return live
 }
 
-// found takes an agent that the DHT named. Those whose record is known need no
-// connection for it; the others' records are most often on their way from
-// whoever is connected, so they are dialled only when they don't come: then the
-// network is in pieces, and this joins them.
-func (n *node) found(now overlay.Instant, id overlay.AgentID, addrs []netip.AddrPort) {
-	c := &n.control
-	if n.peers[id] != nil {
-		delete(c.found, id)
-		return
-	}
-	since, again := c.found[id]
-	if !again {
-		since = now
-		if len(c.found) < overlay.MaxContacts { // strangers that the DHT named
-			c.found[id] = now
-		}
-	}
-	if len(c.connected) == 0 || now.Sub(since) >= foundPatience {
-		n.dial(now, id, addrs)
-	}
-}
-
 // dial opens a control connection unless there is one, or an attempt is under
 // way or failed a moment ago. Beside addrs it uses those that a beacon told, and
 // those of the member's record.
@@ -229,7 +209,7 @@ func (n *node) dialled(now overlay.Instant, id overlay.AgentID, err error) {
 	d.again = now.Add(min(dialRetry<<min(d.fails, 10), dialRetryMax))
 	d.fails++
 	c.dials[id] = d
-	if len(c.dials) > overlay.MaxContacts { // strangers that the DHT named
+	if len(c.dials) > overlay.MaxContacts { // strangers, perhaps
 		delete(c.dials, id)
 	}
 }
