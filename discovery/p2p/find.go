@@ -25,16 +25,15 @@ const (
 	searchDelay = 300 * time.Millisecond
 	// After a start, after having been alone, and after SetServer, searches
 	// follow each other after 1, 2, 4 and then each 8 seconds for half a minute:
-	// others come at the same time. Then each minute, and after ten minutes
-	// rarely: by then the records tell who is here, and the DHT is only needed
-	// for a network that fell apart. Each search may open a connection to every
-	// server.
+	// others come at the same time. Then the gaps grow with the time that has passed,
+	// up to ten minutes: the records tell who is here, and the DHT is only needed for a
+	// network that fell apart. Each search may open a connection to every server.
 	searchFirst  = time.Second
 	searchMost   = 8 * time.Second
 	searchEager  = 30 * time.Second
-	searchSteady = time.Minute
-	searchWarm   = 10 * time.Minute
 	searchRarely = 10 * time.Minute
+	// welcomeFor is how long after its start an agent searches when somebody comes.
+	welcomeFor = time.Minute
 	// searchTimeout bounds one round through the DHT.
 	searchTimeout = 15 * time.Second
 
@@ -194,19 +193,16 @@ func (n *Node) seek() {
 
 // searchGap returns how long to wait between two searches.
 func searchGap(eager, gap time.Duration) time.Duration {
-	switch {
-	case eager < searchEager:
+	if eager < searchEager {
 		return gap
-	case eager < searchWarm:
-		return searchSteady
 	}
-	return searchRarely
+	return min(eager, searchRarely)
 }
 
 // welcome asks for a search because somebody has come: at once after having
 // been alone, and in the first minute because the newcomer may be a server.
 func (n *Node) welcome(first bool) {
-	if first || time.Since(n.born) < searchSteady {
+	if first || time.Since(n.born) < welcomeFor {
 		n.searchSoon()
 	}
 }

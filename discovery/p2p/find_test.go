@@ -31,6 +31,21 @@ func TestHours(t *testing.T) {
 	}
 }
 
+// Searches follow each other fast while others are expected, and then ever more rarely.
+func TestSearchGap(t *testing.T) {
+	for _, c := range []struct{ eager, gap, want time.Duration }{
+		{0, searchFirst, searchFirst},
+		{29 * time.Second, searchMost, searchMost},
+		{30 * time.Second, searchMost, 30 * time.Second},
+		{4 * time.Minute, searchMost, 4 * time.Minute},
+		{time.Hour, searchMost, searchRarely},
+	} {
+		if got := searchGap(c.eager, c.gap); got != c.want {
+			t.Errorf("after %v: %v, want %v", c.eager, got, c.want)
+		}
+	}
+}
+
 func TestBounded(t *testing.T) {
 	b, ctx := &bounded{MapDatastore: ds.NewMapDatastore()}, context.Background()
 	key := func(i int) ds.Key { return ds.NewKey(fmt.Sprint(i)) }

@@ -29,10 +29,10 @@ const (
 	// seedsAtOnce is how many are dialled side by side.
 	seedsAtOnce = 8
 
-	sweepEvery = 10 * time.Second
+	sweepEvery = 5 * time.Second
 	// idleAge is how old a connection must be that Keep doesn't name. The DHT
 	// uses one for some seconds; a newcomer's record takes less to spread.
-	idleAge = time.Minute
+	idleAge = 20 * time.Second
 	// spareAge is how old a second connection to a peer must be: younger ones
 	// may be about to replace a first that is dead.
 	spareAge = 40 * time.Second
