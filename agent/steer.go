@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -96,7 +97,7 @@ func (n *node) steer(now overlay.Instant) {
 	settled := now.Sub(n.control.met) >= settleTime
 	switch {
 	case len(n.control.connected) == 0:
-		want = n.members() // gone ones, too: perhaps it was us who were away
+		want = n.likeliest(n.members()) // gone ones, too: perhaps it was us who were away
 	case !settled && now.Sub(n.epoch) < serverEvery:
 		want = nil // who is connected tells of the others: choose among all
 	}
@@ -156,6 +157,20 @@ func (n *node) members() []overlay.AgentID {
 	}
 	slices.SortFunc(all, overlay.AgentID.Compare)
 	return all
+}
+
+// likeliest sorts agents by how likely a dial reaches them: those whose frame path
+// answers, which is tried at the same addresses and sooner, then those that were tried
+// least often.
+func (n *node) likeliest(ids []overlay.AgentID) []overlay.AgentID {
+	rank := func(id overlay.AgentID) int {
+		if p := n.peers[id]; p != nil && p.state == measure.Up {
+			return -1
+		}
+		return n.control.dials[id].fails
+	}
+	slices.SortStableFunc(ids, func(a, b overlay.AgentID) int { return cmp.Compare(rank(a), rank(b)) })
+	return ids
 }
 
 // liveMembers returns the other members that are not known to be gone.
