@@ -58,6 +58,14 @@ type Config struct {
 	Found func(id overlay.AgentID, addrs []netip.AddrPort)
 	// Knocked, if it isn't nil, tells of a member's knock: see Knock.
 	Knocked func(from netip.AddrPort, token Token)
+
+	// PipeUp tells that a pipe is there, which this agent or the other one opened,
+	// PipeDown that it has ended; between them Piped takes datagrams that came
+	// together, which are its own for the call. A new pipe to a member replaces an
+	// old one, and may be told before that one's end. Without PipeUp there are no
+	// pipes; Piped may block.
+	PipeUp, PipeDown func(*Pipe)
+	Piped            func(from *Pipe, ds [][]byte)
 }
 
 // Validate reports all that is missing or wrong.

@@ -203,6 +203,9 @@ func (n *Node) sweep(now time.Time) {
 			continue
 		}
 		slices.SortFunc(conns, byWorth)
+		if n.hasPipe(id) {
+			continue
+		}
 		if keep != nil && !keep[id] {
 			n.closeIdle(p, id, now.Sub(slices.MaxFunc(conns, byAge).Stat().Opened))
 		} else if n.self.Compare(id) < 0 {

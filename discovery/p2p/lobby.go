@@ -191,6 +191,7 @@ func (l *lobby) Accept() (manet.Conn, error) {
 	select {
 	case c := <-l.proved:
 		linger(c)
+		hurry(c)
 		return c, nil
 	case <-l.done:
 		return nil, net.ErrClosed

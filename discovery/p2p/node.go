@@ -15,6 +15,7 @@
 //   - knock.go: whether a member can be reached that has called nobody
 //   - peers.go, stream.go: who is connected, and messages to and from them
 //   - pulse.go: connections that are dead
+//   - pipe.go: the data plane's datagrams, where no UDP passes
 package p2p
 
 import (
@@ -52,13 +53,14 @@ type Node struct {
 	events  event.Subscription
 	reach   event.Emitter
 
-	ctx    context.Context // ends when Run does
-	cancel context.CancelFunc
-	tasks  sync.WaitGroup // what runs for the Node
-	search chan struct{}  // asks for a search in the DHT soon
-	alone  chan struct{}  // tells that the last peer is gone
-	lost   atomic.Uint64  // messages that were not sent
-	born   time.Time
+	ctx     context.Context // ends when Run does
+	cancel  context.CancelFunc
+	tasks   sync.WaitGroup // what runs for the Node
+	search  chan struct{}  // asks for a search in the DHT soon
+	alone   chan struct{}  // tells that the last peer is gone
+	lost    atomic.Uint64  // messages that were not sent
+	unpiped atomic.Uint64  // datagrams that a pipe didn't take
+	born    time.Time
 
 	quic       *quicreuse.ConnManager
 	receptions []quicreuse.Listener // for newcomers, in a signed network
@@ -74,6 +76,7 @@ type Node struct {
 	peers  map[overlay.AgentID]*outbox
 	keep   map[overlay.AgentID]bool // nil: everybody
 	failed map[Seed]error           // seeds that did not answer, and why
+	pipes  map[overlay.AgentID]*Pipe
 }
 
 // New makes a node that accepts connections from now on. Run must follow; it
@@ -92,6 +95,7 @@ func New(cfg Config) (*Node, error) {
 		alone:  make(chan struct{}, 1),
 		peers:  make(map[overlay.AgentID]*outbox),
 		failed: make(map[Seed]error),
+		pipes:  make(map[overlay.AgentID]*Pipe),
 		born:   time.Now(),
 
 		sponsoring: make(chan struct{}, maxSponsored),
@@ -145,6 +149,7 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	n.host.SetStreamHandler(recordsOf(n.cfg.Network), n.accept)
+	n.host.SetStreamHandler(pipeProtocol, n.acceptPipe)
 	for _, l := range n.doors.lobbies {
 		n.spawn(l.run)
 	}
@@ -361,11 +366,14 @@ type Counters struct {
 	Untimely  uint64 // that do, but were sent more than two minutes ago, or will be
 	Lost      uint64 // messages that were not sent: queue full, not connected
 	Refused   uint64 // handshakes with agents that are no members of the signed network
+	Unpiped   uint64 // datagrams that waited too long for a pipe
 }
 
 // Counters returns what was thrown away so far.
 func (n *Node) Counters() Counters {
-	c := Counters{Strangers: n.doors.door.strangers.Load(), Lost: n.lost.Load(), Refused: n.gate.refused.Load()}
+	c := Counters{
+		Strangers: n.doors.door.strangers.Load(), Lost: n.lost.Load(), Refused: n.gate.refused.Load(), Unpiped: n.unpiped.Load(),
+	}
 	c.Replays, c.Untimely = n.doors.door.fresh.dropped()
 	return c
 }

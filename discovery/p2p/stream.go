@@ -43,19 +43,25 @@ type outbox struct {
 	close context.CancelFunc
 	wake  chan struct{} // there may be something
 
+	maxMsgs, maxBytes int
+
 	mu    sync.Mutex
 	msgs  [][]byte
 	bytes int
 }
 
-func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
+func newOutbox() *outbox { return newBoundedOutbox(outboxMessages, outboxBytes) }
+
+func newBoundedOutbox(messages, bytes int) *outbox {
+	return &outbox{wake: make(chan struct{}, 1), maxMsgs: messages, maxBytes: bytes}
+}
 
 // push adds a message and returns how many had to go.
 func (o *outbox) push(msg []byte) (dropped uint64) {
 	o.mu.Lock()
 	o.msgs = append(o.msgs, msg)
 	o.bytes += len(msg)
-	for len(o.msgs) > outboxMessages || o.bytes > outboxBytes {
+	for len(o.msgs) > o.maxMsgs || o.bytes > o.maxBytes {
 		o.bytes -= len(o.msgs[0])
 		o.msgs[0] = nil
 		o.msgs = o.msgs[1:]

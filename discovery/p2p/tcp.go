@@ -71,6 +71,7 @@ func (d proofDialer) DialContext(ctx context.Context, network, address string) (
 	if err != nil {
 		return nil, err
 	}
+	hurry(c)
 	by := d.doors.door.keyOut()
 	if _, err = c.Write(d.doors.door.proofBy(by)); err == nil && !d.doors.door.bind(c, by) { // there is room in a new socket
 		err = errors.New("the network's key has just changed")
