@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -32,7 +33,7 @@ func newAnswerer(n *node, s *link.Port) (*answerer, error) {
 		return nil, fmt.Errorf("socket for probes: %w", err)
 	}
 	a := &answerer{
-		n: n, socket: s.Probe, in: newInbound(n, n.lanes), batch: link.NewBatch(),
+		n: n, socket: s.Probe, in: newInbound(n, n.lanes+slices.Index(n.sockets, s)), batch: link.NewBatch(),
 		file: os.NewFile(uintptr(fd), "socket for probes"),
 	}
 	a.in.writer = s.Probe.Writer()

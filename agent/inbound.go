@@ -31,6 +31,7 @@ type inbound struct {
 	writer *link.Writer // for replies
 	from   netip.AddrPort
 	hop    *inboundSession // with the agent that relayed it, nil if none did
+	byway  bool            // it came by one
 	sender overlay.Label   // then: who sent it
 	data   []byte          // what it was read with
 	size   int
@@ -163,7 +164,7 @@ func (in *inbound) note(stamp overlay.Instant) {
 	}
 	s := in.at
 	in.news(s)
-	if in.hop == nil || !s.peer.direct() {
+	if in.counts(s.peer) {
 		s.peer.heardAt.Store(int64(in.now))
 	} // else it isn't the way that frames to the peer take: that may be cut
 	s.mu.Lock()
@@ -202,8 +203,8 @@ func (in *inbound) news(at *inboundSession) {
 			if !overlay.OtherChoice(in.now, s, o.session) {
 				return
 			}
-		case o.way == from || !from.IsDirect() || o.relay != nil:
-			return // what is relayed turns direct when a probe was answered so
+		case o.way == from || in.hop != nil || in.byway || !o.byPort():
+			return // what takes another way turns direct when a probe was answered so
 		}
 	}
 	last := at.reported.Load()
@@ -301,8 +302,8 @@ func (in *inbound) Probe(p overlay.Probe) {
 	if in.hop == nil {
 		p.Seen = in.from
 	}
-	if n, from := in.n, in.at.peer; p.Number == directProbe && in.hop == nil && !from.direct() {
-		n.mail.offer(func(now overlay.Instant) { n.tryDirectly(now, from, directSoon) })
+	if n, from, at := in.n, in.at.peer, in.from; p.Number == directProbe && in.hop == nil && !from.byPort() {
+		n.mail.offer(func(now overlay.Instant) { n.tried(now, from, at) })
 	}
 	b := overlay.AppendProbe(in.reply[:overlay.HeaderLen], p, true)
 	d := in.at.session.Seal(overlay.KindProbe, 0, b)
@@ -314,19 +315,19 @@ func (in *inbound) Probe(p overlay.Probe) {
 		in.fronts = overlay.AppendRelayed(in.fronts[:0], in.hop.session, overlay.LaneDelay, path[:], d)
 		d = in.fronts
 	}
-	if err := in.writer.Send(in.from, d, len(d)); err != nil {
+	if err := in.answer(d); err != nil {
 		in.n.drops.add(dropSend)
 	}
 }
 
 // ProbeReply takes the reply to a probe of ours; overlay.Items.
 func (in *inbound) ProbeReply(p overlay.Probe) {
-	if in.hop == nil {
+	if in.hop == nil && !in.byway {
 		in.at.peer.seen.Store(&p.Seen)
 	}
 	if p.Number != directProbe {
 		in.at.peer.reply(in.now, p)
-	} else if in.hop == nil {
+	} else if in.hop == nil && !(in.byway && in.at.peer.byPort()) {
 		n, s, from := in.n, in.at.session, in.way()
 		n.mail.offer(func(now overlay.Instant) { n.sessions.Heard(now, s, from) })
 	}

@@ -70,6 +70,7 @@ type node struct {
 	seenAt   atomic.Pointer[[]netip.AddrPort] // what reflexive returned last
 	drops    drops
 	reach    reach
+	byways   byways
 
 	// The loop's own.
 	admission admission
@@ -249,7 +250,7 @@ func (n *node) meet(now overlay.Instant, id overlay.AgentID) *peer {
 		i = len(n.byIndex)
 		n.byIndex = append(n.byIndex, nil)
 	}
-	p := newPeer(id, i, now, n.lanes+1) // and the answerer
+	p := newPeer(id, i, now, n.lanes+len(n.sockets)+1) // and the answerers, and the byways
 	n.byIndex[i] = p
 	n.peers[id] = p
 	n.control.met = now

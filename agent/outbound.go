@@ -98,6 +98,8 @@ func (n *node) sender(choose func(p *link.Port) *link.Writer) sendFunc {
 		w := six
 		if to.Addr().Is4() {
 			w = four
+		} else if isByway(to.Addr()) {
+			return n.byways.send(to, b, segment)
 		}
 		err := errNoFamily
 		if w != nil {

@@ -43,6 +43,7 @@ type peer struct {
 	fathom   bool            // the search may go on
 	member   discovery.Member
 	rights   discovery.Rights
+	echoed   overlay.Instant // where its try came from was tried
 
 	mu       sync.Mutex    // guards what follows
 	path     *measure.Path // nil: never heard from

@@ -131,7 +131,11 @@ func (n *node) handshake(to overlay.AgentID, way overlay.Way, d []byte) {
 func (n *node) lookForRelays(now overlay.Instant) {
 	var all []relayer // made when the first one needs it
 	for _, p := range n.byIndex {
-		if p == nil || p.member.Left || p.direct() && p.state == measure.Up {
+		if p == nil || p.member.Left {
+			continue
+		}
+		if p.direct() && p.state == measure.Up {
+			n.tryDirectly(now, p, directEvery)
 			continue
 		}
 		if all == nil {
@@ -185,18 +189,31 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 	}
 }
 
-// tryDirectly probes the addresses of a member that is reached by way of another,
-// unless it did so a moment ago.
+// tryDirectly probes the addresses of a member that is reached by way of another, or
+// by a byway, unless it did so a moment ago.
 func (n *node) tryDirectly(now overlay.Instant, p *peer, every time.Duration) {
 	out := p.out.Load()
-	if out == nil || out.relay == nil || now.Sub(p.tried) < every {
+	if out == nil || out.byPort() || now.Sub(p.tried) < every {
 		return
 	}
 	p.tried = now
 	for _, a := range n.reachable(p.member.Addrs) {
-		to := &outbound{session: out.session, way: overlay.Direct(a)}
-		_ = n.probe(now, to, directProbe, 0)
+		n.tryAddress(now, out, a)
 	}
+}
+
+func (n *node) tryAddress(now overlay.Instant, out *outbound, a netip.AddrPort) {
+	_ = n.probe(now, &outbound{session: out.session, way: overlay.Direct(a)}, directProbe, 0)
+}
+
+// tried tries a member whose own try has come through: there, where it came from,
+// which the member itself may not know, and at its addresses.
+func (n *node) tried(now overlay.Instant, p *peer, from netip.AddrPort) {
+	if out := p.out.Load(); out != nil && !out.byPort() && now.Sub(p.echoed) >= directSoon {
+		p.echoed = now
+		n.tryAddress(now, out, from)
+	}
+	n.tryDirectly(now, p, directSoon)
 }
 
 // A relayer is a member that can be asked to relay.

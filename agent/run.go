@@ -96,6 +96,7 @@ func (n *node) setPorts(ports []*port) {
 	n.lookAtPorts()
 	n.shake = n.sender(func(p *link.Port) *link.Writer { return p.Handshake.Writer() })
 	n.ask = n.sender(func(p *link.Port) *link.Writer { return p.Probe.Writer() })
+	n.openByways()
 }
 
 // run starts every goroutine of the agent, and joins them.

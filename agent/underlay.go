@@ -70,7 +70,7 @@ func (n *node) reflexive(own []netip.AddrPort) []netip.AddrPort {
 	votes := make(map[netip.AddrPort]int)
 	tell := 0
 	for _, p := range n.byIndex {
-		if p == nil || p.state != measure.Up || !p.direct() {
+		if p == nil || p.state != measure.Up || !p.byPort() {
 			continue
 		}
 		if a := p.seen.Load(); a != nil && a.IsValid() {
@@ -100,8 +100,11 @@ func (n *node) lookAtPorts() {
 	n.overlays.Store(&prefixes)
 }
 
-// usable says whether a is not one of the overlay's own addresses.
+// usable says whether a is not one of the overlay's own addresses, or a byway's.
 func (n *node) usable(a netip.Addr) bool {
+	if isByway(a) {
+		return false
+	}
 	prefixes := n.overlays.Load()
 	return prefixes == nil || !slices.ContainsFunc(*prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
