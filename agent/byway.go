@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"farlan/discovery/p2p"
 	"farlan/overlay"
 	"farlan/overlay/link"
 )
@@ -27,8 +28,16 @@ type byway struct {
 
 var bywayPrefix = netip.MustParsePrefix("100::/64")
 
+// The ports of byways say what they are.
+const (
+	streamByway = 1 + iota // a pipe through TCP
+)
+
 // isByway says whether an address stands for a byway.
 func isByway(a netip.Addr) bool { return bywayPrefix.Contains(a) }
+
+// isStream says whether an address stands for a pipe through TCP.
+func isStream(a netip.AddrPort) bool { return a.Port() == streamByway && isByway(a.Addr()) }
 
 // byPort says whether the datagrams leave by the agent's own port, and no other
 // agent relays them.
@@ -122,3 +131,23 @@ func (in *inbound) counts(p *peer) bool {
 	}
 	return true
 }
+
+// pipeUp takes a pipe that is there.
+func (n *node) pipeUp(p *p2p.Pipe) {
+	b := &byway{
+		peer: p.Peer, remote: p.Remote, opened: p.Opened, close: p.Close,
+		send: func(_ netip.AddrPort, d []byte, segment int) error { return p.Send(d, segment) },
+	}
+	n.byways.add(b, streamByway)
+	p.Owner = b
+	n.mail.put(func(now overlay.Instant) { n.piped(now, b) })
+}
+
+// pipeDown forgets a pipe that has ended.
+func (n *node) pipeDown(p *p2p.Pipe) {
+	b := p.Owner.(*byway)
+	n.byways.remove(b)
+	n.mail.put(func(now overlay.Instant) { n.unpiped(now, b) })
+}
+
+func (n *node) fromPipe(p *p2p.Pipe, ds [][]byte) { n.byways.take(p.Owner.(*byway), ds) }

@@ -93,6 +93,7 @@ type node struct {
 	aged     overlay.Instant // when the stations were last looked at
 	stepped  overlay.Instant // when step ran last
 	roaming  roaming
+	pipes    pipes
 	lonely   bool // said that nobody answers
 	misdated bool // said that this host's clock is wrong
 	mapping  discovery.Mapping
@@ -184,6 +185,7 @@ func (n *node) step(now overlay.Instant) {
 		}
 	}
 	n.steer(now)
+	n.mindPipes(now)
 	n.store.Flush(n.p2p.Send)
 	n.remember(now)
 	if now.Sub(n.aged) >= time.Second {
@@ -238,9 +240,7 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 		n.sessions.Forget(c.Origin)
 		return
 	}
-	if err := n.sessions.Know(now, c.Origin, m.SessionKey, n.reachable(m.Addrs)); err != nil {
-		n.log.Warn("member not contacted", "name", m.Name, "error", err)
-	}
+	n.contact(now, p)
 }
 
 // meet makes a peer for a member.
@@ -265,6 +265,9 @@ func (n *node) forget(id overlay.AgentID) {
 		return
 	}
 	n.sessions.Forget(id)
+	if p.pipe.is != nil {
+		p.pipe.is.close()
+	}
 	n.sw.Stations.Forget(p.place())
 	p.out.Store(nil) // what it relayed takes another way
 	delete(n.peers, id)

@@ -43,7 +43,9 @@ type peer struct {
 	fathom   bool            // the search may go on
 	member   discovery.Member
 	rights   discovery.Rights
+	cut      bool            // what it was sent isn't answered: see mindSilence
 	echoed   overlay.Instant // where its try came from was tried
+	pipe     peerPipe
 
 	mu       sync.Mutex    // guards what follows
 	path     *measure.Path // nil: never heard from

@@ -172,7 +172,7 @@ func (n *node) divert(p *peer, relays []overlay.AgentID) {
 // as it answers directly.
 func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measure.Silence) {
 	if s == measure.Answering || out.relay != nil {
-		p.asks = 0
+		p.asks, p.cut = 0, false
 		return
 	}
 	if now.Sub(p.asked) < tick || !n.asks.Allow(now) {
@@ -184,7 +184,15 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 	if s != measure.Cut || p.asks <= measure.Misses {
 		return
 	}
-	if relays := relaysTo(p, n.relayers(now)); len(relays) > 0 {
+	p.cut = true
+	pipe := p.pipe.is
+	if pipe != nil && out.way.Addr == pipe.addr {
+		pipe.close() // TCP would notice later; the next one may get through
+		pipe = nil
+	}
+	if relays := relaysTo(p, n.relayers(now)); pipe != nil {
+		n.sessions.Divert(p.id, overlay.Direct(pipe.addr))
+	} else if len(relays) > 0 {
 		n.sessions.Divert(p.id, overlay.Relayed(relays[0]))
 	}
 }
@@ -209,7 +217,7 @@ func (n *node) tryAddress(now overlay.Instant, out *outbound, a netip.AddrPort) 
 // tried tries a member whose own try has come through: there, where it came from,
 // which the member itself may not know, and at its addresses.
 func (n *node) tried(now overlay.Instant, p *peer, from netip.AddrPort) {
-	if out := p.out.Load(); out != nil && !out.byPort() && now.Sub(p.echoed) >= directSoon {
+	if out := p.out.Load(); out != nil && !out.byPort() && now.Sub(p.echoed) >= directSoon && !isStream(from) {
 		p.echoed = now
 		n.tryAddress(now, out, from)
 	}

@@ -217,6 +217,7 @@ func (n *node) startP2P(start func(context.Context, string, func(context.Context
 		Found: func(id overlay.AgentID, addrs []netip.AddrPort) {
 			n.mail.offer(func(now overlay.Instant) { n.found(now, id, addrs) })
 		},
+		PipeUp: n.pipeUp, PipeDown: n.pipeDown, Piped: n.fromPipe,
 	}
 	n.useKeys()
 	n.recall()

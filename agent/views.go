@@ -206,7 +206,7 @@ func (n *node) peersView(now overlay.Instant) peersView {
 	}}}
 	for _, p := range n.peers {
 		if p.state != measure.Gone || now.Sub(p.since) < goneShown {
-			row := p.view(now, names)
+			row := n.peerView(now, p, names)
 			row.Reason = n.reason(now, p, row)
 			v.Peers = append(v.Peers, row)
 		}
@@ -220,7 +220,7 @@ func lastSeen(now, at overlay.Instant) time.Time {
 	return time.Now().Add(-now.Sub(at)).UTC().Truncate(time.Millisecond)
 }
 
-func (p *peer) view(now overlay.Instant, names map[overlay.AgentID]string) peerView {
+func (n *node) peerView(now overlay.Instant, p *peer, names map[overlay.AgentID]string) peerView {
 	v := peerView{ID: p.id.String(), Name: names[p.id], State: p.state.String(), Path: "none", Via: []string{}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -231,10 +231,12 @@ func (p *peer) view(now overlay.Instant, names map[overlay.AgentID]string) peerV
 	if out == nil || p.path == nil {
 		return v
 	}
-	v.Path, v.Transport = "direct", new("udp")
-	if out.relay == nil {
-		v.Address = new(out.way.Addr.String())
-	} else {
+	by, addr := n.transportTo(out)
+	v.Path, v.Transport = "direct", &by
+	if addr.IsValid() {
+		v.Address = new(addr.String())
+	}
+	if out.relay != nil {
 		v.Path, v.Via = "relayed", []string{names[out.relay.id]}
 	}
 	if rtt, ok := p.path.RTT(now); ok {
@@ -263,7 +265,11 @@ func (n *node) linksView(now overlay.Instant, own bool) linksView {
 			if p.state == measure.Gone || names[l.Peer] == "" {
 				continue // what it said last isn't so any more
 			}
-			link := linkView{From: names[id], To: names[l.Peer], State: "up", Transport: new("udp"), Reason: fullMesh}
+			link := linkView{From: names[id], To: names[l.Peer], State: "up", Reason: fullMesh}
+			if out := p.out.Load(); l.Peer == n.self && out != nil {
+				by, _ := n.transportTo(out)
+				link.Transport = &by
+			}
 			if l.RTTMicros > 0 {
 				link.RTTms = millis(time.Duration(l.RTTMicros) * time.Microsecond)
 			}
@@ -295,10 +301,12 @@ func (n *node) ownLink(now overlay.Instant, p *peer, name string) linkView {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.out.Load() == nil || p.path == nil {
+	out := p.out.Load()
+	if out == nil || p.path == nil {
 		return l
 	}
-	l.Transport = new("udp")
+	by, _ := n.transportTo(out)
+	l.Transport = &by
 	if rtt, ok := p.path.RTT(now); ok {
 		l.RTTms = millis(rtt)
 	}

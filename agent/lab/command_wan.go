@@ -23,6 +23,7 @@ type wanFlags struct {
 	shape                 Shape
 	cut, heal, both       bool
 	forgetNAT, newAddress string
+	blockUDP, passUDP     string
 }
 
 func (f *wanFlags) flags(c *cobra.Command) {
@@ -38,6 +39,8 @@ func (f *wanFlags) flags(c *cobra.Command) {
 	c.Flags().BoolVar(&f.both, "both", false, "change the way back too")
 	c.Flags().StringVar(&f.forgetNAT, "forget-nat", "", "let a site's NAT forget all mappings")
 	c.Flags().StringVar(&f.newAddress, "new-address", "", "give a site's NAT another public address; mappings stay")
+	c.Flags().StringVar(&f.blockUDP, "block-udp", "", "let no UDP pass a site's NAT or firewall any more")
+	c.Flags().StringVar(&f.passUDP, "pass-udp", "", "let UDP pass a site's NAT or firewall again")
 	c.MarkFlagsMutuallyExclusive("cut", "heal")
 }
 
@@ -59,7 +62,9 @@ func (f *wanFlags) change(c *cobra.Command) Change {
 
 // request returns what to ask the wide area for, but for the path.
 func (f *wanFlags) request(c *cobra.Command) controlRequest {
-	return controlRequest{Change: f.change(c), ForgetNAT: f.forgetNAT, NewAddress: f.newAddress}
+	return controlRequest{
+		Change: f.change(c), ForgetNAT: f.forgetNAT, NewAddress: f.newAddress, BlockUDP: f.blockUDP, PassUDP: f.passUDP,
+	}
 }
 
 // pick sets to to the flag's value if the flag was given.

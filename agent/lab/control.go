@@ -92,7 +92,8 @@ func (e *Emulator) index(name string) (int, error) {
 const controlTimeout = 2 * time.Second
 
 // A controlRequest asks to change the path From one site To another if both
-// are given, to make NATs forget or move if they are named, and for the status.
+// are given, to make NATs forget, move, or stop or pass UDP if they are named, and
+// for the status.
 // One JSON value each way, then the end.
 type controlRequest struct {
 	From       string `json:"from,omitempty"`
@@ -100,6 +101,8 @@ type controlRequest struct {
 	Change     Change `json:"change,omitzero"`
 	ForgetNAT  string `json:"forget_nat,omitempty"`
 	NewAddress string `json:"new_address,omitempty"`
+	BlockUDP   string `json:"block_udp,omitempty"`
+	PassUDP    string `json:"pass_udp,omitempty"`
 }
 
 type controlReply struct {
@@ -152,7 +155,17 @@ func (e *Emulator) obey(r controlRequest) error {
 		}
 	}
 	if r.NewAddress != "" {
-		return e.NewAddress(r.NewAddress)
+		if err := e.NewAddress(r.NewAddress); err != nil {
+			return err
+		}
+	}
+	if r.BlockUDP != "" {
+		if err := e.PassUDP(r.BlockUDP, false); err != nil {
+			return err
+		}
+	}
+	if r.PassUDP != "" {
+		return e.PassUDP(r.PassUDP, true)
 	}
 	return nil
 }

@@ -27,6 +27,9 @@ type agentPeer struct {
 	Name  string `json:"name"`
 	State string `json:"state"` // up, suspect, gone
 	Path  string `json:"path"`  // self, direct, relayed, none
+
+	Transport string   `json:"transport"` // udp, stream
+	Via       []string `json:"via"`
 }
 
 // farlan runs a client command of the farlan program against a site's agent and

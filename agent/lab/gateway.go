@@ -272,6 +272,17 @@ func (e *Emulator) NewAddress(name string) error {
 	return nil
 }
 
+// PassUDP lets UDP pass a NAT or firewall, named as for ForgetNAT, or not.
+func (e *Emulator) PassUDP(name string, pass bool) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	g, err := e.gateNamed(name)
+	if err == nil {
+		g.nat.TCPOnly = !pass
+	}
+	return err
+}
+
 func (e *Emulator) gateNamed(name string) (*gate, error) {
 	for i := range e.gates {
 		if e.gates[i].Name == name {
