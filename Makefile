@@ -3,6 +3,7 @@
 #   make demo      builds, then tells the product's story on this machine
 #   make test      everything that CI runs
 #   make bench     frame path, beside bare veth, VXLAN and today's tunnels in the same run; TCP under loss
+#   make bench-nat how two agents meet, whatever NAT is in front of them, ROUNDS times each
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
 #   make install   the binary, the systemd unit, the example configuration
@@ -19,6 +20,7 @@ PREFIX   ?= /usr/local
 DESTDIR  ?=
 FUZZTIME ?= 60s
 SOAKTIME ?= 1h
+ROUNDS   ?= 5
 CACHE    := $(CURDIR)/.cache
 BIN      := $(CURDIR)/bin/farlan
 
@@ -32,7 +34,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench fuzz soak install uninstall clean deps deps-build
+.PHONY: build demo test unit e2e race lint bench bench-nat fuzz soak install uninstall clean deps deps-build
 
 build: deps-build
 	go build -trimpath -o $(BIN) .
@@ -94,6 +96,9 @@ e2e: deps-test build
 bench: deps-bench build
 	go test -run '^$$' -bench . -benchmem ./overlay/... ./measure ./discovery
 	go test -run '^$$' -bench '^Benchmark(Tunnels|Loss)$$' -benchtime 1x -timeout 180m -v ./agent/bench
+
+bench-nat: deps-test build
+	FARLAN_NO_SKIP=1 FARLAN_NAT_ROUNDS=$(ROUNDS) go test -count=1 -run '^TestNATMatrix$$' -timeout 5h -v ./agent/lab
 
 soak: deps-test build
 	FARLAN_SOAK=$(SOAKTIME) go test -count=1 -run '^TestSoak$$' -timeout 30h -v ./agent

@@ -31,6 +31,7 @@ var bywayPrefix = netip.MustParsePrefix("100::/64")
 // The ports of byways say what they are.
 const (
 	streamByway = 1 + iota // a pipe through TCP
+	socketByway            // a UDP socket for one member
 )
 
 // isByway says whether an address stands for a byway.
@@ -130,6 +131,20 @@ func (in *inbound) counts(p *peer) bool {
 		return !p.byPort()
 	}
 	return true
+}
+
+// seen takes where the peer at hand sees this agent; what is new is told to all.
+func (in *inbound) seen(a netip.AddrPort) {
+	n, p := in.n, in.at.peer
+	if old := p.seen.Load(); old != nil && *old == a {
+		return
+	}
+	p.seen.Store(&a)
+	n.mail.offer(func(now overlay.Instant) {
+		if now.Sub(n.punches.hurried) >= controlEvery {
+			n.punches.hurried, n.control.next = now, 0
+		}
+	})
 }
 
 // pipeUp takes a pipe that is there.

@@ -304,6 +304,8 @@ func (in *inbound) Probe(p overlay.Probe) {
 	}
 	if n, from, at := in.n, in.at.peer, in.from; p.Number == directProbe && in.hop == nil && !from.byPort() {
 		n.mail.offer(func(now overlay.Instant) { n.tried(now, from, at) })
+	} else if p.Number == punchNumber && in.hop != nil {
+		n.mail.offer(func(now overlay.Instant) { n.spray(now, from) })
 	}
 	b := overlay.AppendProbe(in.reply[:overlay.HeaderLen], p, true)
 	d := in.at.session.Seal(overlay.KindProbe, 0, b)
@@ -323,7 +325,7 @@ func (in *inbound) Probe(p overlay.Probe) {
 // ProbeReply takes the reply to a probe of ours; overlay.Items.
 func (in *inbound) ProbeReply(p overlay.Probe) {
 	if in.hop == nil && !in.byway {
-		in.at.peer.seen.Store(&p.Seen)
+		in.seen(p.Seen)
 	}
 	if p.Number != directProbe {
 		in.at.peer.reply(in.now, p)

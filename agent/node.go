@@ -94,6 +94,7 @@ type node struct {
 	stepped  overlay.Instant // when step ran last
 	roaming  roaming
 	pipes    pipes
+	punches  punches
 	lonely   bool // said that nobody answers
 	misdated bool // said that this host's clock is wrong
 	mapping  discovery.Mapping
@@ -186,6 +187,7 @@ func (n *node) step(now overlay.Instant) {
 	}
 	n.steer(now)
 	n.mindPipes(now)
+	n.mindPunches(now)
 	n.store.Flush(n.p2p.Send)
 	n.remember(now)
 	if now.Sub(n.aged) >= time.Second {
@@ -228,6 +230,7 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 		p = n.meet(now, c.Origin)
 		n.log.Info("member found", "name", m.Name, "id", c.Origin)
 	}
+	moved := p.member.Addrs != nil && !slices.Equal(p.member.Addrs, m.Addrs)
 	p.member = m
 	why := "left"
 	if allowed := n.allowed(now, p, m); !allowed {
@@ -241,6 +244,9 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 		return
 	}
 	n.contact(now, p)
+	if moved {
+		n.readdressed(now, p)
+	}
 }
 
 // meet makes a peer for a member.

@@ -46,6 +46,7 @@ type peer struct {
 	cut      bool            // what it was sent isn't answered: see mindSilence
 	echoed   overlay.Instant // where its try came from was tried
 	pipe     peerPipe
+	punch    peerPunch
 
 	mu       sync.Mutex    // guards what follows
 	path     *measure.Path // nil: never heard from

@@ -65,7 +65,8 @@ const maxReflexive = 2
 // reflexive returns the addresses at which others see this agent and which are
 // none of its own, those that most see first: it is behind a NAT. As soon as
 // three tell, one alone isn't believed. Behind a NAT that takes another port for
-// every destination none is of use, and nearly all are left out.
+// every destination none is of use but for its address and where its ports are, and
+// the one that was told before, or the highest port, stands for all.
 func (n *node) reflexive(own []netip.AddrPort) []netip.AddrPort {
 	votes := make(map[netip.AddrPort]int)
 	tell := 0
@@ -82,8 +83,21 @@ func (n *node) reflexive(own []netip.AddrPort) []netip.AddrPort {
 		return cmp.Or(cmp.Compare(votes[b], votes[a]), a.Compare(b))
 	})
 	all = slices.DeleteFunc(all, func(a netip.AddrPort) bool {
-		return slices.Contains(own, a) || !n.usable(a.Addr()) || !a.Addr().IsGlobalUnicast() || a.Port() == 0 || tell > 2 && votes[a] < 2
+		return slices.Contains(own, a) || !n.usable(a.Addr()) || !a.Addr().IsGlobalUnicast() || a.Port() == 0
 	})
+	if tell > 2 && len(all) > 0 {
+		if i := slices.IndexFunc(all, func(a netip.AddrPort) bool { return votes[a] < 2 }); i > 0 {
+			all = all[:i]
+		} else if i == 0 {
+			stands := all[len(all)-1]
+			for _, a := range all {
+				if slices.Contains(n.own.addrs, a) {
+					stands = a
+				}
+			}
+			all = []netip.AddrPort{stands}
+		}
+	}
 	return all[:min(len(all), maxReflexive)]
 }
 

@@ -139,6 +139,7 @@ func (n *node) health(now overlay.Instant) []healthView {
 	if h, ok := n.checkBeacon(); ok {
 		checks = append(checks, h)
 	}
+	checks = append(checks, n.checkUDP())
 	if len(n.underlay()) == 0 {
 		checks = append(checks, healthView{
 			Check: "address", Detail: "this host has no address that others could reach it at",
