@@ -139,6 +139,7 @@ func upCommand(at *place) *cobra.Command {
 	}
 	optionFlags(c, &o)
 	c.Flags().Var(natFlag{&o.NATs}, "nat", "what stands in front of a site (repeats)")
+	c.Flags().Var(ip6Flag{&o.IP6}, "ip6", "a far site that has IPv6 too, or only that (repeats)")
 	c.Flags().BoolVar(&keep, "keep", false, "if it fails, leave what is there to look at, for lab down to remove")
 	jsonFlag(c, &asJSON)
 	return c

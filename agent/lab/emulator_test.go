@@ -69,8 +69,9 @@ func startBed(t *testing.T, w WAN) bed {
 		}
 		defer s.Close()
 		if err := errors.Join(
-			s.wan("wan0", w.MTU, site.Prefixes[0]),
-			s.defaultRoute("wan0", netip.Addr{}),
+			s.wan("wan0", w.MTU),
+			s.address("wan0", site.Prefixes[0]),
+			s.wayOut("wan0", true),
 		); err != nil {
 			t.Fatal(err)
 		}

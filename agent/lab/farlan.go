@@ -135,15 +135,21 @@ func (l *Lab) startFirst(ctx context.Context) (string, error) {
 }
 
 // first returns the host whose agent the others join by, and where: home, or in
-// a lab with NATs a far site with a public address if there is one.
+// a lab with NATs a far site with a public address if there is one, or in one with
+// IPv6 a far site that has both.
 func (l *Lab) first() (Host, netip.Addr, error) {
 	nats, err := planNATs(l.Options)
 	if err != nil {
 		return Host{}, netip.Addr{}, err
 	}
+	for _, h := range l.Hosts {
+		if h.WAN.IsValid() && h.WAN6.IsValid() {
+			return h, h.WAN, nil
+		}
+	}
 	if len(l.Options.NATs) > 0 {
 		for _, h := range l.Hosts {
-			if h.Kind == KindFar && nats.behind[h.Site] == "" {
+			if h.Kind == KindFar && nats.behind[h.Site] == "" && h.WAN.IsValid() {
 				return h, h.WAN, nil
 			}
 		}
@@ -167,7 +173,11 @@ func addressIn(multiaddr string) (netip.Addr, bool) {
 func (l *Lab) startOthers(ctx context.Context, bootstrap string) error {
 	others := l.hosts(func(h Host) bool { return h.hasAgent() && l.process(agentName(h.Site)) == nil })
 	for _, h := range others {
-		if _, err := l.startAgent(h, bootstrap); err != nil {
+		seed, err := l.seedOf(ctx, h, bootstrap)
+		if err == nil {
+			_, err = l.startAgent(h, seed)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -239,7 +239,7 @@ func (s *space) tap(name, bridge string) error {
 }
 
 // wan sets up a wide-area interface: its MTU, a queue for bursts, its address.
-func (s *space) wan(name string, mtu int, address netip.Prefix) error {
+func (s *space) wan(name string, mtu int) error {
 	link, err := s.link(name)
 	if err != nil {
 		return err
@@ -247,7 +247,7 @@ func (s *space) wan(name string, mtu int, address netip.Prefix) error {
 	if err := errors.Join(s.nl.LinkSetMTU(link, mtu), s.nl.LinkSetTxQLen(link, 5000)); err != nil {
 		return fmt.Errorf("%s: set up %s: %w", s.name, name, err)
 	}
-	return errors.Join(s.up(name), s.address(name, address))
+	return s.up(name)
 }
 
 // address gives the interface name an address.
@@ -263,18 +263,28 @@ func (s *space) address(name string, a netip.Prefix) error {
 	return nil
 }
 
-// defaultRoute sends what has no other route out of the interface name, by way
-// of the gateway if that is valid.
+// wayOut sends what has no other route, IPv4 or IPv6, out of the interface name.
+func (s *space) wayOut(name string, ipv4 bool) error {
+	all := &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+	if ipv4 {
+		all = &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
+	}
+	return s.route(name, &netlink.Route{Dst: all, Scope: netlink.SCOPE_LINK})
+}
+
+// defaultRoute sends IPv4 that has no other route out of the interface name, by way
+// of the gateway.
 func (s *space) defaultRoute(name string, gateway netip.Addr) error {
+	all := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
+	return s.route(name, &netlink.Route{Dst: all, Gw: gateway.AsSlice()})
+}
+
+func (s *space) route(name string, route *netlink.Route) error {
 	link, err := s.link(name)
 	if err != nil {
 		return err
 	}
-	all := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
-	route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: all, Gw: gateway.AsSlice()}
-	if !gateway.IsValid() {
-		route.Scope = netlink.SCOPE_LINK
-	}
+	route.LinkIndex = link.Attrs().Index
 	if err := s.nl.RouteAdd(route); err != nil {
 		return fmt.Errorf("%s: default route by %s: %w", s.name, name, err)
 	}

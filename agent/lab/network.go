@@ -135,7 +135,11 @@ func (l *Lab) openEnds(h Host) (near, far *space, err error) {
 // its host to the wide area. These hosts' interfaces do without IPv6: nobody
 // there speaks it, and its own traffic would blur what people look at.
 func (l *Lab) buildRouter(h Host) error {
-	for _, name := range []string{"default", "wan0"} {
+	quiet := []string{"default"}
+	if !h.WAN6.IsValid() {
+		quiet = append(quiet, "wan0")
+	}
+	for _, name := range quiet {
 		err := setSysctl(h.Namespace, "net/ipv6/conf/"+name+"/disable_ipv6", "1")
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
 			return err
@@ -146,11 +150,12 @@ func (l *Lab) buildRouter(h Host) error {
 		return err
 	}
 	defer s.Close()
-	err = errors.Join(
-		s.bridge(h.bridge()),
-		s.wan("wan0", l.Options.MTU, netip.PrefixFrom(h.WAN, 32)),
-		s.defaultRoute("wan0", netip.Addr{}),
-	)
+	err = errors.Join(s.bridge(h.bridge()), s.wan("wan0", l.Options.MTU))
+	for _, a := range []netip.Addr{h.WAN, h.WAN6} {
+		if a.IsValid() && err == nil {
+			err = errors.Join(s.address("wan0", netip.PrefixFrom(a, a.BitLen())), s.wayOut("wan0", a.Is4()))
+		}
+	}
 	if err != nil || h.Kind != KindRouter {
 		return err
 	}

@@ -43,6 +43,7 @@ type Options struct {
 	MTU      int    `json:"mtu"`   // of the wide-area interfaces
 	Shape    Shape  `json:"shape"` // of every path
 	NATs     []NAT  `json:"nats,omitempty"`
+	IP6      []IP6  `json:"ip6,omitempty"`
 	LogLevel string `json:"log_level"`
 	Binary   string `json:"binary"` // the farlan program
 }
@@ -87,7 +88,7 @@ func (o Options) Validate() error {
 	}
 	errs = append(errs, WAN{MTU: o.MTU, Shape: o.Shape}.Validate())
 	_, err := planNATs(o)
-	errs = append(errs, err)
+	errs = append(errs, err, o.checkIP6())
 	return errors.Join(errs...)
 }
 
@@ -115,6 +116,7 @@ type Host struct {
 	MAC       string     `json:"mac"`       // of eth0; "" without one
 	Address   netip.Addr `json:"address"`   // of eth0 on the home LAN; not valid if by DHCP
 	WAN       netip.Addr `json:"wan"`       // of wan0; not valid without one
+	WAN6      netip.Addr `json:"wan6"`      // of wan0, by IPv6; not valid without one
 }
 
 // byDHCP reports whether the host gets its address from the home LAN.
@@ -155,7 +157,9 @@ func plan(o Options) []Host {
 	}
 	for i := 1; i < o.Sites; i++ {
 		site := siteName(i)
-		hosts = append(hosts, Host{Name: site, Kind: KindFar, Site: site, WAN: nats.address[site]})
+		far := Host{Name: site, Kind: KindFar, Site: site, WAN: nats.address[site]}
+		far.setIP6(o, i)
+		hosts = append(hosts, far)
 		for j := 1; j <= o.VMs; j++ {
 			kind := KindVM
 			if o.QEMU {
@@ -183,16 +187,20 @@ func wideArea(o Options, hosts []Host) WAN {
 	nats, _ := planNATs(o)
 	w := WAN{NATs: nats.gates, MTU: o.MTU, Shape: o.Shape, Seed: 1}
 	for _, h := range hosts {
-		if !h.WAN.IsValid() {
+		if !h.WAN.IsValid() && !h.WAN6.IsValid() {
 			continue
 		}
 		bits := 24
 		if len(o.NATs) > 0 { // others may be in the same network
 			bits = 32
 		}
-		prefix, _ := h.WAN.Prefix(bits)
-		site := WANSite{
-			Name: h.Site, Namespace: h.Namespace, Device: "wan0", Prefixes: []netip.Prefix{prefix}, Behind: nats.behind[h.Site],
+		site := WANSite{Name: h.Site, Namespace: h.Namespace, Device: "wan0", Behind: nats.behind[h.Site]}
+		if h.WAN.IsValid() {
+			prefix, _ := h.WAN.Prefix(bits)
+			site.Prefixes = append(site.Prefixes, prefix)
+		}
+		if h.WAN6.IsValid() {
+			site.Prefixes = append(site.Prefixes, netip.PrefixFrom(h.WAN6, 128))
 		}
 		if h.Site == homeSite {
 			site.Prefixes = append(site.Prefixes, lan)

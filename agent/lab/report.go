@@ -76,6 +76,8 @@ func (l *Lab) reportHost(h Host) hostReport {
 	}
 	if h.WAN.IsValid() {
 		r.WAN = known(h.WAN.String())
+	} else if h.WAN6.IsValid() {
+		r.WAN = known(h.WAN6.String())
 	}
 	switch {
 	case h.Address.IsValid():
