@@ -181,12 +181,16 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 	p.asked = now
 	p.asks++
 	_ = n.probe(now, out, directProbe, 0)
-	if s != measure.Cut || p.asks <= measure.Misses {
+	pipe, patience := p.pipe.is, measure.Misses
+	piped := pipe != nil && out.way.Addr == pipe.addr
+	if piped {
+		patience *= 4 // TCP sends again what was lost
+	}
+	if s != measure.Cut || p.asks <= patience {
 		return
 	}
 	p.cut = true
-	pipe := p.pipe.is
-	if pipe != nil && out.way.Addr == pipe.addr {
+	if piped {
 		pipe.close() // TCP would notice later; the next one may get through
 		pipe = nil
 	}

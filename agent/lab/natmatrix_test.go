@@ -124,6 +124,9 @@ func newMatrix(t *testing.T, few bool) matrix {
 	}
 	o.Sites, o.NATs = sites+1, nats(t, texts...)
 	m.Lab = up(t, o)
+	if err := m.awaitLeases(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
 	for i := 2; i <= sites; i++ {
 		if err := m.killAgent(t.Context(), siteName(i)); err != nil {
 			t.Fatal(err)
@@ -211,7 +214,8 @@ func (m matrix) fronted(site string) bool {
 
 // TestNATMatrix measures how long two agents take to come together, whatever stands
 // in front of them, and fails where a goal is missed. With FARLAN_NAT_ROUNDS it tries
-// all pairs that often (make bench-nat), without the hardest ones once.
+// all pairs that often (make bench-nat); without, the hardest ones once, and it is
+// patient, as the machine may be busy.
 func TestNATMatrix(t *testing.T) {
 	rounds, _ := strconv.Atoi(os.Getenv("FARLAN_NAT_ROUNDS"))
 	m := newMatrix(t, rounds == 0)
@@ -229,10 +233,12 @@ func TestNATMatrix(t *testing.T) {
 		middle, verdict := all[len(all)/2], "met"
 		limit := c.within
 		if rounds == 0 {
-			limit *= 3 // once, on a machine that may be busy
+			limit *= 4 // once, on a machine that may be busy
+		}
+		if middle.done > c.within {
+			verdict = "MISSED"
 		}
 		if middle.done > limit {
-			verdict = "MISSED"
 			missed++
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%.2f s\t%.2f s\t%.2f s\t%s %v: %s\n", c.a, c.b, middle.path,
@@ -240,8 +246,8 @@ func TestNATMatrix(t *testing.T) {
 		t.Logf("%s × %s: %+v", c.a, c.b, all)
 	}
 	_ = w.Flush()
-	fmt.Printf("%s%d of %d goals missed; medians of %d\n", table.String(), missed, len(m.cells), max(rounds, 1))
+	fmt.Printf("%smedians of %d\n", table.String(), max(rounds, 1))
 	if missed > 0 {
-		t.Errorf("%d goals are missed", missed)
+		t.Errorf("of %d goals %d are missed", len(m.cells), missed)
 	}
 }
