@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -198,86 +197,6 @@ func (n *node) step(now overlay.Instant) {
 		n.watchMapping()
 		n.watchWays(now)
 	}
-}
-
-// recordChanged acts on a new record, or on one that expired.
-func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
-	if c.Kind == discovery.KindRotation {
-		n.keys.due, n.stale = true, now
-		return
-	}
-	if n.stale == 0 && c.Kind != discovery.KindLinks {
-		n.stale = now
-	}
-	if c.Cause != nil {
-		n.excluded(c)
-	}
-	if c.Origin == n.self {
-		// Our own record of a former life: say again who we are, above it.
-		n.own.due(c.Kind, n.store.OwnVersion())
-		return
-	}
-	if c.Kind != discovery.KindMember {
-		return
-	}
-	m, ok := n.store.Member(c.Origin)
-	if !ok {
-		n.forget(c.Origin)
-		return
-	}
-	p := n.peers[c.Origin]
-	if p == nil {
-		p = n.meet(now, c.Origin)
-		n.log.Info("member found", "name", m.Name, "id", c.Origin)
-	}
-	moved := p.member.Addrs != nil && !slices.Equal(p.member.Addrs, m.Addrs)
-	p.member = m
-	why := "left"
-	if allowed := n.allowed(now, p, m); !allowed {
-		why = "it bridges a LAN without the right"
-	} else if !m.Left {
-		why = ""
-	}
-	if why != "" {
-		n.gone(now, p, why)
-		n.sessions.Forget(c.Origin)
-		return
-	}
-	n.contact(now, p)
-	if moved {
-		n.readdressed(now, p)
-	}
-}
-
-// meet makes a peer for a member.
-func (n *node) meet(now overlay.Instant, id overlay.AgentID) *peer {
-	i := slices.Index(n.byIndex, nil)
-	if i < 0 {
-		i = len(n.byIndex)
-		n.byIndex = append(n.byIndex, nil)
-	}
-	p := newPeer(id, i, now, n.lanes+len(n.sockets)+1) // and the answerers, and the byways
-	n.byIndex[i] = p
-	n.peers[id] = p
-	n.control.met = now
-	n.control.finds.Forget(id)
-	return p
-}
-
-// forget drops a member whose record expired.
-func (n *node) forget(id overlay.AgentID) {
-	p := n.peers[id]
-	if p == nil {
-		return
-	}
-	n.sessions.Forget(id)
-	if p.pipe.is != nil {
-		p.pipe.is.close()
-	}
-	n.sw.Stations.Forget(p.place())
-	p.out.Store(nil) // what it relayed takes another way
-	delete(n.peers, id)
-	n.byIndex[p.index] = nil
 }
 
 // watch follows one peer: probes it, and notes when it falls silent or is back.

@@ -43,6 +43,7 @@ type peer struct {
 	fathom   bool            // the search may go on
 	member   discovery.Member
 	rights   discovery.Rights
+	barred   bool            // it has left, or may not do what it does: no session with it
 	cut      bool            // what it was sent isn't answered: see mindSilence
 	echoed   overlay.Instant // where its try came from was tried
 	pipe     peerPipe

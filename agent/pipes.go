@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"farlan/discovery"
 	"farlan/discovery/p2p"
 	"farlan/measure"
 	"farlan/overlay"
@@ -51,6 +52,13 @@ type pipes struct {
 	had    bool            // some did before
 }
 
+// end closes the pipe, if there is one.
+func (p *peerPipe) end() {
+	if p.is != nil {
+		p.is.close()
+	}
+}
+
 // answersUDP says whether a member answers by UDP, as far as is known.
 func (p *peer) answersUDP() bool {
 	return p.state == measure.Up && p.byPort() && !p.cut
@@ -64,7 +72,7 @@ func (n *node) mindPipes(now overlay.Instant) {
 	n.pipes.looked = now
 	some, others := false, false
 	for _, p := range n.byIndex {
-		if p == nil || p.member.Left {
+		if p == nil || p.barred {
 			continue
 		}
 		others = true
@@ -95,13 +103,13 @@ func (n *node) mindPipes(now overlay.Instant) {
 // wantPipes returns the members to have pipes to: those that are connected by TCP,
 // in the order of their ids, so that agents of one kind choose the same; without
 // any, those that answered last; and those that have a link to whom nobody else
-// reaches.
+// reaches. Members that may relay come first: they carry to the others.
 func (n *node) wantPipes(now overlay.Instant) (want []*peer) {
 	have := 0
 	var ready, rest []*peer
 	for _, p := range n.byIndex {
 		switch {
-		case p == nil || p.member.Left:
+		case p == nil || p.barred:
 		case p.pipe.is != nil || p.pipe.opening:
 			have++
 		case now.Before(p.pipe.again):
@@ -111,8 +119,10 @@ func (n *node) wantPipes(now overlay.Instant) (want []*peer) {
 			rest = append(rest, p)
 		}
 	}
-	slices.SortFunc(ready, func(a, b *peer) int { return a.id.Compare(b.id) })
-	slices.SortFunc(rest, func(a, b *peer) int { return cmp.Or(cmp.Compare(b.lastHeard(), a.lastHeard()), a.id.Compare(b.id)) })
+	slices.SortFunc(ready, func(a, b *peer) int { return cmp.Or(a.unfit()-b.unfit(), a.id.Compare(b.id)) })
+	slices.SortFunc(rest, func(a, b *peer) int {
+		return cmp.Or(a.unfit()-b.unfit(), cmp.Compare(b.lastHeard(), a.lastHeard()), a.id.Compare(b.id))
+	})
 	since := now.Sub(n.pipes.cut)
 	cut := n.pipes.had && now.Sub(n.roaming.moved) >= roamFor // else it may soon be found again
 	if cut || since >= udpPatience {
@@ -125,6 +135,14 @@ func (n *node) wantPipes(now overlay.Instant) (want []*peer) {
 		want = n.linkedTo(n.unreached(now))
 	}
 	return want
+}
+
+// unfit returns 1 if the peer may not relay, else 0.
+func (p *peer) unfit() int {
+	if p.rights.Has(discovery.RightRelay) {
+		return 0
+	}
+	return 1
 }
 
 // lastHeard returns when something came from the peer directly, 0 never.
@@ -141,14 +159,14 @@ func (p *peer) lastHeard() overlay.Instant {
 // nil if there is none.
 func (n *node) unreached(now overlay.Instant) *peer {
 	for _, p := range n.byIndex {
-		if p != nil && !p.member.Left && p.state != measure.Up && now.Sub(p.known) >= time.Second && now.Sub(p.since) < time.Minute {
+		if p != nil && !p.barred && p.state != measure.Up && now.Sub(p.known) >= time.Second && now.Sub(p.since) < time.Minute {
 			return p
 		}
 	}
 	return nil
 }
 
-// linkedTo returns a member to which no pipe is and that has a link to p.
+// linkedTo returns a member to which no pipe is, that has a link to p and may relay.
 func (n *node) linkedTo(p *peer) []*peer {
 	if p == nil {
 		return nil
@@ -156,7 +174,7 @@ func (n *node) linkedTo(p *peer) []*peer {
 	links, _ := n.store.Links(p.id)
 	for _, l := range links {
 		q := n.peers[l.Peer]
-		if q != nil && !q.member.Left && q.pipe.is == nil && !q.pipe.opening && !q.direct() {
+		if q != nil && !q.barred && q.pipe.is == nil && !q.pipe.opening && !q.direct() && q.unfit() == 0 {
 			return []*peer{q}
 		}
 	}
@@ -188,7 +206,7 @@ func (n *node) openPipe(now overlay.Instant, p *peer) {
 // knows.
 func (n *node) piped(now overlay.Instant, b *byway) {
 	p := n.peers[b.peer]
-	if p == nil || p.member.Left {
+	if p == nil || p.barred {
 		b.close() // it is opened again, when we know the member
 		return
 	}

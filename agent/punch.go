@@ -91,9 +91,9 @@ type portMapping uint8
 // The port mappings.
 const (
 	mapUnknown portMapping = iota // one member, or none, has said how it sees this agent
-	mapNone                   // as it is: there is no NAT
-	mapStable                 // from one port: a cone
-	mapVaried                 // from a port for every member: a symmetric NAT
+	mapNone                       // as it is: there is no NAT
+	mapStable                     // from one port: a cone
+	mapVaried                     // from a port for every member: a symmetric NAT
 )
 
 // portMapping finds out what stands in front of this agent, by how the members see it.
@@ -121,7 +121,7 @@ func (n *node) portMapping() portMapping {
 		slices.Sort(seen)
 		switch tell := len(seen); {
 		case tell < most:
-		case tell == 1 && seen[0] == n.sockets[0].Delay.LocalAddr().Port():
+		case tell == 1 && seen[0] == n.port():
 			kind = mapStable // a NAT that keeps a port most often does for all
 		case tell > 1 && len(slices.Compact(seen)) == tell:
 			return mapVaried
@@ -132,12 +132,9 @@ func (n *node) portMapping() portMapping {
 	return kind
 }
 
-// checkUDP says what stands between this agent and the others.
+// checkUDP says whether UDP passes, and what stands between this agent and the others.
 func (n *node) checkUDP() healthView {
-	h := healthView{Check: "udp", OK: true, Detail: [...]string{
-		mapUnknown: "not yet known how others see this agent's port", mapNone: "no NAT",
-		mapStable: "behind a NAT, with one port for all", mapVaried: "behind a NAT, with another port for every member",
-	}[n.portMapping()]}
+	h := healthView{Check: "udp", OK: true, Detail: "NAT: " + n.mapping.String()}
 	through := 0
 	for _, p := range n.byIndex {
 		if p != nil && p.pipe.is != nil && p.pipe.is.opened {
@@ -174,7 +171,7 @@ func (n *node) mindPunches(now overlay.Instant) {
 		q := &p.punch
 		out := p.out.Load()
 		switch {
-		case out == nil || p.member.Left || p.state != measure.Up || n.pipes.cut != 0:
+		case out == nil || p.barred || p.state != measure.Up || n.pipes.cut != 0:
 			q.relayed = 0
 		case out.relay == nil:
 			q.relayed, q.tries = 0, min(q.tries, 1)

@@ -131,7 +131,7 @@ func (n *node) handshake(to overlay.AgentID, way overlay.Way, d []byte) {
 func (n *node) lookForRelays(now overlay.Instant) {
 	var all []relayer // made when the first one needs it
 	for _, p := range n.byIndex {
-		if p == nil || p.member.Left {
+		if p == nil || p.barred {
 			continue
 		}
 		if p.direct() && p.state == measure.Up {

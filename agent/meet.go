@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"slices"
+
+	"farlan/discovery"
+	"farlan/overlay"
+)
+
+// recordChanged acts on a new record, or on one that expired.
+func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
+	if c.Kind == discovery.KindRotation {
+		n.keys.due, n.stale = true, now
+		return
+	}
+	if n.stale == 0 && c.Kind != discovery.KindLinks {
+		n.stale = now
+	}
+	if c.Cause != nil {
+		n.excluded(c)
+	}
+	if c.Origin == n.self {
+		// Our own record of a former life: say again who we are, above it.
+		n.own.due(c.Kind, n.store.OwnVersion())
+		return
+	}
+	if c.Kind == discovery.KindMember {
+		n.memberChanged(now, c.Origin)
+	}
+}
+
+// memberChanged acts on what a member says of itself now. With one that has left, or
+// that may not do what it says it does, there are no sessions.
+func (n *node) memberChanged(now overlay.Instant, id overlay.AgentID) {
+	m, ok := n.store.Member(id)
+	if !ok {
+		n.forget(id)
+		return
+	}
+	p := n.peers[id]
+	if p == nil {
+		p = n.meet(now, id)
+		n.log.Info("member found", "name", m.Name, "id", id)
+	}
+	moved := p.member.Addrs != nil && !slices.Equal(p.member.Addrs, m.Addrs)
+	p.member = m
+	allowed := n.allowed(now, p, m)
+	if p.barred = m.Left || !allowed; p.barred {
+		why := "left"
+		if !allowed {
+			why = "it bridges a LAN without the right"
+		}
+		n.gone(now, p, why)
+		n.sessions.Forget(id)
+		p.pipe.end()
+		return
+	}
+	n.contact(now, p)
+	if moved {
+		n.readdressed(now, p)
+	}
+}
+
+// meet makes a peer for a member.
+func (n *node) meet(now overlay.Instant, id overlay.AgentID) *peer {
+	i := slices.Index(n.byIndex, nil)
+	if i < 0 {
+		i = len(n.byIndex)
+		n.byIndex = append(n.byIndex, nil)
+	}
+	p := newPeer(id, i, now, n.lanes+len(n.sockets)+1) // and the answerers, and the byways
+	n.byIndex[i] = p
+	n.peers[id] = p
+	n.control.met = now
+	n.control.finds.Forget(id)
+	return p
+}
+
+// forget drops a member whose record expired.
+func (n *node) forget(id overlay.AgentID) {
+	p := n.peers[id]
+	if p == nil {
+		return
+	}
+	n.sessions.Forget(id)
+	p.pipe.end()
+	n.sw.Stations.Forget(p.place())
+	p.out.Store(nil) // what it relayed takes another way
+	delete(n.peers, id)
+	n.byIndex[p.index] = nil
+}
