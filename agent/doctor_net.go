@@ -81,11 +81,11 @@ type way struct {
 func (n *node) ways() (all []way) {
 	names := n.names()
 	for _, p := range n.byIndex {
-		if p == nil || p.state == measure.Gone || p.member.Left {
+		if p == nil || p.state == measure.Gone || p.barred {
 			continue
 		}
 		var used netip.Addr
-		if out := p.out.Load(); out != nil && out.relay == nil {
+		if out := p.out.Load(); out != nil && out.byPort() {
 			used = out.way.Addr.Addr().Unmap()
 			w := way{name: names[p.id], addr: used, inUse: true, none: out.fragment}
 			p.mu.Lock()

@@ -31,6 +31,7 @@ const (
 	dropOutsider                     // a handshake of the control plane with who is no member
 	dropReplay                       // a control datagram that came before
 	dropUntimely                     // one by a clock that is far off, or recorded
+	dropPipe                         // it waited too long for a way through TCP
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 16
 )
@@ -43,6 +44,7 @@ var dropNames = [dropSwitch]string{
 	dropRead: "port unreadable", dropStray: "stray", dropNoRelay: "not relayed", dropBeacon: "beacon of a stranger", dropLateBeacon: "beacon by another clock",
 	dropOutsider: "agent without a good credential",
 	dropReplay:   "control datagram again", dropUntimely: "control datagram by another clock",
+	dropPipe: "way through TCP full",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

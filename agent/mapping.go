@@ -29,11 +29,12 @@ func findMapping(own, seen []netip.AddrPort) discovery.Mapping {
 	return discovery.MappingSame
 }
 
-// seenByOthers returns where the members that this agent reaches directly by IPv4 see it.
+// seenByOthers returns where the members that this agent reaches from its port by IPv4
+// see it.
 func (n *node) seenByOthers() []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, p := range n.byIndex {
-		if p == nil || p.state != measure.Up || !p.direct() {
+		if p == nil || p.state != measure.Up || !p.byPort() {
 			continue
 		}
 		if a := p.seen.Load(); a != nil && a.IsValid() && a.Addr().Unmap().Is4() {

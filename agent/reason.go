@@ -17,7 +17,7 @@ type wayFacts struct {
 	left            bool
 	known           time.Duration // how long the peer is known
 	since           time.Duration // it is in its state
-	indirect        time.Duration // it is not reached directly
+	indirect        time.Duration // it is not reached from this agent's port
 	addrs           int           // that it tells and that this host can send to
 	told            int           // that it tells
 	here, there     discovery.Mapping
@@ -95,12 +95,12 @@ func (n *node) reason(now overlay.Instant, p *peer, v peerView) *string {
 	return nil
 }
 
-// watchWays notes since when peers are not reached directly.
+// watchWays notes since when peers are not reached from this agent's port.
 func (n *node) watchWays(now overlay.Instant) {
 	for _, p := range n.byIndex {
 		switch {
 		case p == nil:
-		case p.direct() && p.state == measure.Up:
+		case p.byPort() && p.state == measure.Up:
 			p.indirect = 0
 		case p.indirect == 0:
 			p.indirect = now

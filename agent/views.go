@@ -70,6 +70,7 @@ func (n *node) collectDrops() {
 	n.drops[dropOutsider].Store(control.Refused)
 	n.drops[dropReplay].Store(control.Replays)
 	n.drops[dropUntimely].Store(control.Untimely)
+	n.drops[dropPipe].Store(control.Unpiped)
 	if n.lookout != nil {
 		s := n.lookout.State()
 		n.drops[dropBeacon].Store(s.Strangers)
