@@ -170,10 +170,12 @@ func rightNames(r discovery.Rights) []string {
 	return strings.Split(r.String(), ",")
 }
 
+const admissionSigned = "signed"
+
 // admissionName says how a network admits its members.
 func admissionName(network discovery.Network) string {
 	if network.Signed() {
-		return "signed"
+		return admissionSigned
 	}
 	return "simple"
 }

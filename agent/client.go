@@ -64,9 +64,14 @@ func newClient(cmd *cobra.Command) *client {
 
 // call asks the agent and decodes its answer into view.
 func (c *client) call(ctx context.Context, method, path string, form url.Values, view any) error {
+	return c.send(ctx, method, path, form, nil, view)
+}
+
+// send is call with data that goes with it.
+func (c *client) send(ctx context.Context, method, path string, form url.Values, data []byte, view any) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	body, err := c.request(ctx, method, path, form, nil)
+	body, err := c.request(ctx, method, path, form, data)
 	if err != nil {
 		return err
 	}

@@ -151,7 +151,7 @@ func (f *files) stranger(s *state, wanted discovery.Network) error {
 		return nil
 	case err != nil:
 		return hintf("start again: the file doesn't stand in the way any more")("%w", putAside(path, "membership", time.Now(), err))
-	case m.Network != wanted.ID():
+	case !m.of(wanted):
 		return forget("this machine is a member of network %s already", m.Network)
 	}
 	return nil

@@ -19,7 +19,7 @@ const membershipFile = "membership.json"
 // A membership is what an agent got when it made a network, or joined one.
 type membership struct {
 	Format     int      `json:"format"`
-	Network    string   `json:"network"`              // its fingerprint
+	Network    string   `json:"network"`              // its fingerprint, at the time
 	Name       string   `json:"name,omitempty"`       // of this agent
 	Credential []byte   `json:"credential,omitempty"` // as discovery.Credential says; base64
 	Bootstrap  []string `json:"bootstrap,omitempty"`  // multiaddrs
@@ -34,13 +34,26 @@ func (s *state) membership(network discovery.Network, now time.Time) (membership
 	if errors.Is(err, os.ErrNotExist) {
 		return membership{}, nil
 	}
-	if err == nil && m.Network != network.ID() {
+	if err == nil && !m.of(network) {
 		err = fmt.Errorf("it is of network %s, this one is %s", m.Network, network.ID())
 	}
 	if err != nil {
 		return membership{}, putAside(path, "membership", now, err)
 	}
 	return m, nil
+}
+
+// of says whether m is the membership in a network: a credential outlives the keys
+// that the network changes.
+func (m membership) of(network discovery.Network) bool {
+	if m.Network == network.ID() {
+		return true
+	}
+	c, err := discovery.ParseCredential(m.Credential)
+	if err == nil {
+		_, err = c.Verify(overlay.Instant(time.Unix(c.NotBefore, 0).UnixNano()), network.Admin(), c.Agent)
+	}
+	return network.Signed() && (err == nil || errors.Is(err, discovery.ErrIncomplete))
 }
 
 func readMembership(path string) (m membership, err error) {

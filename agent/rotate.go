@@ -128,26 +128,27 @@ func (n *node) keepKeys() {
 	k.fault = err
 }
 
-// rotate orders the network to change its key.
+// changing is an error while the network changes its key.
+func (n *node) changing() error {
+	from, until, changing := n.keys.ring.From()
+	if !changing {
+		return nil
+	}
+	return hintf("the next change can begin when this one is over; 'farlan status' says how far it is")(
+		"key rotate: the network already changes its key, from %s to %s, until %s", from.ID(), n.keys.ring.Current().ID(), until.Local().Format(time.DateTime))
+}
+
+// rotate orders a simple network to change its key.
 func (n *node) rotate(now overlay.Instant, overlap time.Duration) (*rotationView, error) {
 	k, wall := &n.keys, n.wall()
-	if from, until, changing := k.ring.From(); changing {
-		return nil, hintf("the next change can begin when this one is over; 'farlan status' says how far it is")(
-			"key rotate: the network already changes its key, from %s to %s, until %s", from.ID(), k.ring.Current().ID(), until.Local().Format(time.DateTime))
-	}
-	if overlap < discovery.MinOverlap || overlap > discovery.MaxOverlap {
-		return nil, usagef("who isn't connected in that time must be given the new key by hand")("--overlap %v: want %v to %v", overlap, discovery.MinOverlap, discovery.MaxOverlap)
-	}
-	if k.ring.Current().Signed() {
-		return nil, hintf("")("key rotate: in a signed network the admin orders it, with the admin key")
-	}
-	onDisk, err := readNetwork(n.cfg.KeyFile)
-	if err != nil {
+	if err := n.changing(); err != nil {
 		return nil, err
 	}
-	if onDisk.ID() != n.network.ID() {
-		return nil, hintf("start the agent again, or put the key back that it was started with")(
-			"key rotate: the key file %s holds another network's key (%s) than this agent goes by (%s)", n.cfg.KeyFile, onDisk.ID(), n.network.ID())
+	if err := checkOverlap(overlap); err != nil {
+		return nil, err
+	}
+	if k.ring.Current().Signed() {
+		return nil, hintf("do it where the admin key is")("key rotate: in a signed network the admin orders it")
 	}
 	to, err := discovery.NewNetworkKey(rand.Reader)
 	if err != nil {
@@ -157,16 +158,41 @@ func (n *node) rotate(now overlay.Instant, overlap time.Duration) (*rotationView
 	if err != nil {
 		return nil, err
 	}
-	ring, _ := k.ring.Take(wall, append(n.store.Rotations(), order))
-	if ring.Current() != discovery.NewNetwork(to, ring.Current().Admin()) {
-		return nil, hintf("'farlan status' says how far that is")("key rotate: another agent has just begun")
-	}
-	if err := writeKeys(n.cfg.KeyFile, ring); err != nil {
-		return nil, errors.Join(keyFileFault(n.cfg.KeyFile, err), forgetOldKeys(n.cfg.KeyFile))
+	ring, err := n.obey(wall, order, to)
+	if err != nil {
+		return nil, err
 	}
 	n.store.Publish(wall, order)
 	n.changeKey(now, ring)
 	return n.rotation(), nil
+}
+
+func checkOverlap(overlap time.Duration) error {
+	if overlap < discovery.MinOverlap || overlap > discovery.MaxOverlap {
+		return usagef("who isn't connected in that time must be given the new key by hand")("--overlap %v: want %v to %v", overlap, discovery.MinOverlap, discovery.MaxOverlap)
+	}
+	return nil
+}
+
+// obey writes the key of an order to the disk, and returns the keys to go by: the
+// order comes true where it begins, or not at all.
+func (n *node) obey(wall overlay.Instant, order discovery.Record, to discovery.NetworkKey) (ring discovery.Keyring, err error) {
+	onDisk, err := readNetwork(n.cfg.KeyFile)
+	if err != nil {
+		return ring, err
+	}
+	if onDisk.ID() != n.network.ID() {
+		return ring, hintf("start the agent again, or put the key back that it was started with")(
+			"key rotate: the key file %s holds another network's key (%s) than this agent goes by (%s)", n.cfg.KeyFile, onDisk.ID(), n.network.ID())
+	}
+	ring, _ = n.keys.ring.Take(wall, append(n.store.Rotations(), order))
+	if ring.Current() != discovery.NewNetwork(to, ring.Current().Admin()) {
+		return ring, hintf("'farlan status' says how far that is")("key rotate: another agent has just begun")
+	}
+	if err := writeKeys(n.cfg.KeyFile, ring); err != nil {
+		return ring, errors.Join(keyFileFault(n.cfg.KeyFile, err), forgetOldKeys(n.cfg.KeyFile))
+	}
+	return ring, nil
 }
 
 // rotation says how far a change of the key is, nil if there is none.

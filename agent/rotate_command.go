@@ -31,17 +31,19 @@ the new one for a time: an agent that isn't connected now learns the new one whe
 it comes before that is over. Later it must be given the new key file by hand.
 
 Each agent replaces its key file, and keeps the old key beside it (FILE.old) until
-then. Sessions and frames go on. Any member may order it. Whoever holds the old key
-and comes in that time learns the new one, too: to shut out somebody who has got
-hold of the key, choose a short time.`,
+then. Sessions and frames go on. Any member may order it; in a signed network the
+admin, with the admin key. Whoever holds the old key and comes in that time learns
+the new one, too: to shut out somebody who has got hold of the key, choose a short
+time. Tokens that were printed before are of no use afterwards: they hold the old key.`,
 		Args: cobra.NoArgs,
 	}
+	f := &files{}
+	f.addFlags(cmd, true)
 	c := newClient(cmd)
 	cmd.Flags().DurationVar(&overlap, "overlap", defaultOverlap, "how long both keys are good, 10s to 48h")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		var v rotationView
-		form := url.Values{"overlap": {overlap.String()}}
-		if err := c.call(cmd.Context(), http.MethodPost, "/key/rotate", form, &v); err != nil {
+		v, err := c.rotate(cmd.Context(), f, overlap)
+		if err != nil {
 			return err
 		}
 		cmd.PrintErrf("the network's key changes from %s to %s; the old one is good until %s\n", v.From, v.To, v.Until.Local().Format(time.DateTime))
@@ -52,10 +54,26 @@ hold of the key, choose a short time.`,
 		if len(v.Waiting) > 0 {
 			cmd.PrintErrf("not yet: %s; 'farlan status' says how far it is\n", strings.Join(v.Waiting, ", "))
 		}
-		_, err := fmt.Fprintln(cmd.OutOrStdout(), v.To)
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), v.To)
 		return err
 	}
 	return cmd
+}
+
+// rotate has the agent order the change, in a signed network as the admin.
+func (c *client) rotate(ctx context.Context, f *files, overlap time.Duration) (v rotationView, err error) {
+	var s statusView
+	if err := c.call(ctx, http.MethodGet, "/status", nil, &s); err != nil {
+		return v, err
+	}
+	var orders []byte
+	if s.Admission == admissionSigned {
+		if orders, err = c.adminOrders(ctx, f, overlap); err != nil {
+			return v, err
+		}
+	}
+	err = c.send(ctx, http.MethodPost, "/key/rotate", url.Values{"overlap": {overlap.String()}}, orders, &v)
+	return v, err
 }
 
 // watchRotation says how many agents have the new key until all have, for a while.
@@ -89,14 +107,25 @@ func (c *client) watchRotation(cmd *cobra.Command, v *rotationView) {
 
 // serveRotate orders the network to change its key.
 func (n *node) serveRotate(w http.ResponseWriter, r *http.Request) {
-	overlap, err := time.ParseDuration(r.FormValue("overlap"))
+	orders, err := readOrders(w, r)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, &failure{err: fmt.Errorf("key rotate: %w", err), code: exitFailed})
+		return
+	}
+	overlap, err := time.ParseDuration(r.URL.Query().Get("overlap"))
 	if err != nil {
 		refuse(w, http.StatusBadRequest, &failure{err: fmt.Errorf("--overlap: %w", err), code: exitUsage})
 		return
 	}
 	var v *rotationView
 	var failed error
-	if err := n.do(r.Context(), func(now overlay.Instant) { v, failed = n.rotate(now, overlap) }); err != nil {
+	if err := n.do(r.Context(), func(now overlay.Instant) {
+		if orders == nil {
+			v, failed = n.rotate(now, overlap)
+		} else {
+			v, failed = n.rotateByAdmin(now, *orders)
+		}
+	}); err != nil {
 		refuse(w, http.StatusServiceUnavailable, &failure{err: err, code: exitNoAgent})
 		return
 	}
