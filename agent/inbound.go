@@ -329,7 +329,7 @@ func (in *inbound) ProbeReply(p overlay.Probe) {
 	}
 	if p.Number != directProbe {
 		in.at.peer.reply(in.now, p)
-	} else if in.hop == nil && !(in.byway && in.at.peer.byPort()) {
+	} else if in.hop == nil && (!in.byway || !in.at.peer.byPort()) {
 		n, s, from := in.n, in.at.session, in.way()
 		n.mail.offer(func(now overlay.Instant) { n.sessions.Heard(now, s, from) })
 	}

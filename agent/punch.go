@@ -317,7 +317,7 @@ func (n *node) spray(now overlay.Instant, p *peer) {
 	n.punches.spraying = true
 	n.spawn("spray", func(ctx context.Context) error {
 		send := n.sender(func(s *link.Port) *link.Writer { return s.Probe.Writer() })
-		for ports := range slices.Chunk(guesses(to, punchTries), punchBurst) {
+		for ports := range slices.Chunk(guesses(to), punchBurst) {
 			if out = p.out.Load(); out == nil || out.byPort() || ctx.Err() != nil {
 				break
 			}
@@ -337,16 +337,16 @@ func (n *node) spray(now overlay.Instant, p *peer) {
 	})
 }
 
-// guesses returns count endpoints where a NAT may have put the sockets of somebody
+// guesses returns punchTries endpoints where a NAT may have put the sockets of somebody
 // that others see at some addresses of one: behind the ports that they see, where
 // ports are given in sequence, and then any.
-func guesses(seen []netip.AddrPort, count int) []netip.AddrPort {
+func guesses(seen []netip.AddrPort) []netip.AddrPort {
 	const first, ports = 1024, 1<<16 - 1024 // RFC 4787 REQ-3 leaves out the well-known
-	all := make([]netip.AddrPort, 0, count)
+	all := make([]netip.AddrPort, 0, punchTries)
 	had := make(map[netip.AddrPort]bool)
 	add := func(a netip.Addr, port int) {
 		g := netip.AddrPortFrom(a, uint16(first+(port-first)%ports))
-		if !had[g] && len(all) < count {
+		if !had[g] && len(all) < punchTries {
 			had[g] = true
 			all = append(all, g)
 		}
@@ -359,7 +359,7 @@ func guesses(seen []netip.AddrPort, count int) []netip.AddrPort {
 			add(a.Addr(), max(int(a.Port()), first)+i*32)
 		}
 	}
-	for len(all) < count {
+	for len(all) < punchTries {
 		add(seen[rand.IntN(len(seen))].Addr(), first+rand.IntN(ports))
 	}
 	return all

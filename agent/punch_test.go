@@ -10,7 +10,7 @@ import (
 func TestGuesses(t *testing.T) {
 	for _, port := range []uint16{80, 1024, 40000, 65535} {
 		seen := netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port)
-		all := guesses([]netip.AddrPort{seen}, punchTries)
+		all := guesses([]netip.AddrPort{seen})
 		had := make(map[netip.AddrPort]bool)
 		for _, g := range all {
 			if had[g] || g.Port() < 1024 || g.Addr() != seen.Addr() {
@@ -22,10 +22,7 @@ func TestGuesses(t *testing.T) {
 			t.Errorf("seen at %v: %d tries", seen, len(all))
 		}
 		// In sequence: this agent's next port, and sockets in a row behind some others.
-		next := max(port, 1023) + 1
-		if next < 1024 { // after the last
-			next = 1024
-		}
+		next := max(max(port, 1023)+1, 1024) // it wraps after the last
 		if want := netip.AddrPortFrom(seen.Addr(), next); port >= 1024 && !had[want] {
 			t.Errorf("seen at %v: %v isn't tried", seen, want)
 		}
@@ -49,10 +46,10 @@ func TestGuessesMeet(t *testing.T) {
 	const rounds = 200
 	for range rounds {
 		sockets := make(map[uint16]bool)
-		for _, g := range guesses(seen, punchTries)[punchTries-punchSockets:] { // as random as a NAT's
+		for _, g := range guesses(seen)[punchTries-punchSockets:] { // as random as a NAT's
 			sockets[g.Port()] = true
 		}
-		for _, g := range guesses(seen, punchTries) {
+		for _, g := range guesses(seen) {
 			if sockets[g.Port()] {
 				met++
 				break

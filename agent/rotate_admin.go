@@ -83,7 +83,7 @@ func (n *node) rotateByAdmin(now overlay.Instant, orders adminOrders) (*rotation
 	if err != nil {
 		return nil, err
 	}
-	if err := n.checkAgain(discovery.NewNetwork(rotation.To, network.Admin()), orders.Statement); err != nil {
+	if err = n.checkAgain(discovery.NewNetwork(rotation.To, network.Admin()), orders.Statement); err != nil {
 		return nil, err
 	}
 	before := n.keys.ring

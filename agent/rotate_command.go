@@ -63,7 +63,7 @@ time. Tokens that were printed before are of no use afterwards: they hold the ol
 // rotate has the agent order the change, in a signed network as the admin.
 func (c *client) rotate(ctx context.Context, f *files, overlap time.Duration) (v rotationView, err error) {
 	var s statusView
-	if err := c.call(ctx, http.MethodGet, "/status", nil, &s); err != nil {
+	if err = c.call(ctx, http.MethodGet, "/status", nil, &s); err != nil {
 		return v, err
 	}
 	var orders []byte

@@ -114,12 +114,12 @@ func (n *Node) openPipe(ctx context.Context, id overlay.AgentID, addrs []netip.A
 		}
 		var all []ma.Multiaddr
 		for _, a := range addrs {
-			if m, err := multiaddr(a, TCP); err == nil {
+			if m, bad := multiaddr(a, TCP); bad == nil {
 				all = append(all, m)
 			}
 		}
 		n.host.Peerstore().ClearAddrs(p) // QUIC's would have a head start
-		if err := n.host.Connect(ctx, peer.AddrInfo{ID: p, Addrs: all}); err != nil {
+		if err = n.host.Connect(ctx, peer.AddrInfo{ID: p, Addrs: all}); err != nil {
 			return err
 		}
 	}
