@@ -37,7 +37,7 @@ ROOT := $(filter 0,$(shell id -u))
 .PHONY: build demo test unit e2e race lint bench bench-nat fuzz soak install uninstall clean deps deps-build
 
 build: deps-build
-	go build -trimpath -o $(BIN) .
+	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
 
 # --- what the machine must have ---------------------------------------------
 

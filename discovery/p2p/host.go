@@ -1,19 +1,23 @@
 package p2p
 
 import (
+	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/control"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
-	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	"github.com/libp2p/go-libp2p/x/rate"
@@ -44,57 +48,126 @@ const (
 
 // newHost makes a libp2p host that speaks QUIC and TCP through the doors, and
 // nothing else: no relay, no autonat, no hole punching, no mDNS, no ping, no metrics.
-func (n *Node) newHost() (host.Host, error) {
-	cfg, ds := n.cfg, n.doors
+// libp2p.New isn't used: it links every transport that libp2p has, which makes an
+// agent's program a fifth larger and its memory by 6 MB.
+func (n *Node) newHost() (_ host.Host, err error) {
+	cfg, ds, key := n.cfg, n.doors, n.gate.key
+	self, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
 	limits, err := newResourceManager(recordsOf(cfg.Network))
 	if err != nil {
 		return nil, err
 	}
-	var listen []ma.Multiaddr
+	undo := []func() error{limits.Close}
+	defer func() {
+		if err != nil {
+			for _, u := range slices.Backward(undo) {
+				_ = u()
+			}
+		}
+	}()
+	known, err := pstoremem.NewPeerstore()
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, known.Close)
+	if err = errors.Join(known.AddPrivKey(self, key), known.AddPubKey(self, key.GetPublic())); err != nil {
+		return nil, err
+	}
+	gater, bus := gater{cfg.usable}, eventbus.NewBus()
+	sw, err := swarm.NewSwarm(self, known, bus,
+		swarm.WithConnectionGater(gater),
+		swarm.WithResourceManager(limits),
+		swarm.WithDialTimeout(dialTimeout),
+		swarm.WithDialRanker(rank),
+		// These would take a hundred dead addresses as proof that no UDP
+		// passes, and then dial TCP only.
+		swarm.WithUDPBlackHoleSuccessCounter(nil),
+		swarm.WithIPv6BlackHoleSuccessCounter(nil),
+	)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, sw.Close)
+	reuse, closeReuse, err := newReuse(ds, n.gate, limits)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, closeReuse)
+	quicly, err := libp2pquic.NewTransport(key, reuse, nil, gater, limits)
+	if err != nil {
+		return nil, err
+	}
+	streams, err := newTCP(ds, n.gate, n.answer, self, gater, limits)
+	if err != nil {
+		return nil, err
+	}
+	if err = errors.Join(sw.AddTransport(quicly), sw.AddTransport(streams)); err != nil {
+		return nil, err
+	}
+	basic, err := basichost.NewHost(sw, &basichost.HostOpts{
+		EventBus:        bus,
+		AddrsFactory:    func([]ma.Multiaddr) []ma.Multiaddr { return cfg.multiaddrs(cfg.Addrs()) },
+		ConnManager:     connmgr.NullConnMgr{}, // Node.sweep does it
+		UserAgent:       "farlan",
+		ProtocolVersion: cfg.Network.ProtocolPrefix(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	listen, err := ds.multiaddrs()
+	if err == nil {
+		err = sw.Listen(listen...)
+	}
+	if err != nil {
+		undo = append(undo[:0], closeReuse, basic.Close) // that closes the others
+		return nil, err
+	}
+	basic.Start()
+	n.quic = reuse
+	return &closingHost{basic, closeReuse}, nil
+}
+
+// A closingHost closes the QUIC transports of its connections after these.
+type closingHost struct {
+	*basichost.BasicHost
+	then func() error
+}
+
+// Close implements host.Host.
+func (h *closingHost) Close() error { return errors.Join(h.BasicHost.Close(), h.then()) }
+
+// multiaddrs returns where libp2p listens.
+func (ds doors) multiaddrs() ([]ma.Multiaddr, error) {
+	var all []ma.Multiaddr
 	for _, c := range ds.all() {
 		m, err := quicreuse.ToQuicMultiaddr(anywhere{c}.LocalAddr(), quic.Version1)
 		if err != nil {
 			return nil, err
 		}
-		listen = append(listen, m)
+		all = append(all, m)
 	}
 	for _, l := range ds.lobbies {
-		listen = append(listen, l.at)
+		all = append(all, l.at)
 	}
-	return libp2p.New(
-		libp2p.Identity(n.gate.key),
-		libp2p.ListenAddrs(listen...),
-		libp2p.NoTransports,
-		libp2p.Transport(libp2pquic.NewTransport),
-		libp2p.QUICReuse(reuse(ds, n.gate, func(m *quicreuse.ConnManager) { n.quic = m })),
-		libp2p.Transport(newTCP(ds)),
-		libp2p.Security(libp2ptls.ID, newSecurity(n.gate, n.answer)), // for TCP; QUIC has it built in
-		libp2p.SwarmOpts(swarm.WithDialRanker(rank)),
-		libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return cfg.multiaddrs(cfg.Addrs()) }),
-		libp2p.ConnectionGater(gater{cfg.usable}),
-		libp2p.ConnectionManager(connmgr.NullConnMgr{}), // Node.sweep does it
-		libp2p.ResourceManager(limits),
-		libp2p.WithDialTimeout(dialTimeout),
-		libp2p.UserAgent("farlan"),
-		libp2p.ProtocolVersion(cfg.Network.ProtocolPrefix()),
-		libp2p.DisableRelay(),
-		libp2p.DisableMetrics(),
-		libp2p.DisableIdentifyAddressDiscovery(),
-		libp2p.Ping(false),
-		// Autonat would tell the DHT whether to serve; SetServer does that.
-		libp2p.ForceReachabilityPrivate(),
-		// These would take a hundred dead addresses as proof that no UDP
-		// passes, and then dial TCP only.
-		libp2p.UDPBlackHoleSuccessCounter(nil),
-		libp2p.IPv6BlackHoleSuccessCounter(nil),
-	)
+	return all, nil
 }
 
 // newResourceManager bounds what others can make libp2p hold. The records
 // protocol of a later key has libp2p's own limits, 64 incoming streams a peer.
 func newResourceManager(records protocol.ID) (network.ResourceManager, error) {
 	limits := rcmgr.DefaultLimits
-	libp2p.SetDefaultServiceLimits(&limits)
+	// As libp2p bounds its identify protocol by default.
+	bound := rcmgr.BaseLimit{StreamsInbound: 64, StreamsOutbound: 64, Streams: 128, Memory: 4 << 20}
+	perPeer := rcmgr.BaseLimit{StreamsInbound: 16, StreamsOutbound: 16, Streams: 32, Memory: 1 << 20}
+	limits.AddServiceLimit(identify.ServiceName, bound, rcmgr.BaseLimitIncrease{})
+	limits.AddServicePeerLimit(identify.ServiceName, perPeer, rcmgr.BaseLimitIncrease{})
+	for _, id := range []protocol.ID{identify.ID, identify.IDPush} {
+		limits.AddProtocolLimit(id, bound, rcmgr.BaseLimitIncrease{})
+		limits.AddProtocolPeerLimit(id, perPeer, rcmgr.BaseLimitIncrease{})
+	}
 	limits.SystemBaseLimit = rcmgr.BaseLimit{
 		Conns: maxConns, ConnsInbound: maxConns, ConnsOutbound: maxConns,
 		Streams: 16 * maxConns, StreamsInbound: 8 * maxConns, StreamsOutbound: 8 * maxConns,

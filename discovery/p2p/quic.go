@@ -2,13 +2,16 @@ package p2p
 
 import (
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"crypto/tls"
+	"errors"
 	"net"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	"github.com/quic-go/quic-go"
-	"go.uber.org/fx"
 )
 
 // A quicTransport is quic-go's on one of our sockets, behind the gate: whatever
@@ -55,34 +58,54 @@ func (a anywhere) LocalAddr() net.Addr {
 	return &u
 }
 
-// reuse returns the constructor of libp2p's QUIC sockets: always ours. Like
-// libp2p's own constructor, which it replaces, it hands connections to the
-// resource manager before their handshake, and closes with the host. made is
-// told what was made.
-func reuse(ds doors, g *gate, made func(*quicreuse.ConnManager)) any {
-	return func(reset quic.StatelessResetKey, token quic.TokenGeneratorKey, limits network.ResourceManager, lifecycle fx.Lifecycle) (*quicreuse.ConnManager, error) {
-		m, err := quicreuse.NewConnManager(reset, token,
-			// It is asked for a socket when a dial finds none of its family.
-			quicreuse.OverrideListenUDP(func(network string, _ *net.UDPAddr) (net.PacketConn, error) {
-				return nil, noSocket(network)
-			}))
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range ds.all() {
-			t := &quicTransport{&quic.Transport{
-				Conn: c, StatelessResetKey: &reset, TokenGeneratorKey: &token,
-				ConnContext: counted(limits), VerifySourceAddress: limits.VerifySourceAddress,
-			}, g}
-			if _, err := m.LendTransport(c.family(), t, anywhere{c}); err != nil {
-				return nil, err
-			}
-			lifecycle.Append(fx.StopHook(t.Close)) // after m has: hooks run backwards
-		}
-		lifecycle.Append(fx.StopHook(m.Close))
-		made(m)
-		return m, nil
+// newReuse makes libp2p's QUIC on our sockets, and on no others. Like libp2p's own, it
+// hands connections to the resource manager before their handshake. closeAll is for
+// when the host is closed.
+func newReuse(ds doors, g *gate, limits network.ResourceManager) (_ *quicreuse.ConnManager, closeAll func() error, err error) {
+	var reset quic.StatelessResetKey
+	var token quic.TokenGeneratorKey
+	if err = errors.Join(derive(g.key, "farlan quic reset", reset[:]), derive(g.key, "farlan quic token", token[:])); err != nil {
+		return nil, nil, err
 	}
+	m, err := quicreuse.NewConnManager(reset, token,
+		// It is asked for a socket when a dial finds none of its family.
+		quicreuse.OverrideListenUDP(func(network string, _ *net.UDPAddr) (net.PacketConn, error) {
+			return nil, noSocket(network)
+		}))
+	if err != nil {
+		return nil, nil, err
+	}
+	closers := []func() error{m.Close}
+	closeAll = func() error {
+		var errs []error
+		for _, c := range closers {
+			errs = append(errs, c())
+		}
+		return errors.Join(errs...)
+	}
+	for _, c := range ds.all() {
+		t := &quicTransport{&quic.Transport{
+			Conn: c, StatelessResetKey: &reset, TokenGeneratorKey: &token,
+			ConnContext: counted(limits), VerifySourceAddress: limits.VerifySourceAddress,
+		}, g}
+		closers = append(closers, t.Close)
+		if _, err := m.LendTransport(c.family(), t, anywhere{c}); err != nil {
+			return nil, nil, errors.Join(err, closeAll())
+		}
+	}
+	return m, closeAll, nil
+}
+
+// derive fills b with what only the holder of a key can make of it, and makes again
+// after a restart: then connections of before are told that they are over.
+func derive(key crypto.PrivKey, label string, b []byte) error {
+	raw, err := key.Raw()
+	if err != nil {
+		return err
+	}
+	made, err := hkdf.Key(sha256.New, raw, nil, label, len(b))
+	copy(b, made)
+	return err
 }
 
 // counted returns what hands connections to the resource manager.

@@ -13,12 +13,12 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 )
 
 // A secureTransport is libp2p's TLS behind the gate, for all that isn't QUIC.
 // It names the stream multiplexer in the handshake, which spares a round trip.
 type secureTransport struct {
-	id     protocol.ID
 	gate   *gate
 	self   peer.ID
 	muxers []string
@@ -27,20 +27,16 @@ type secureTransport struct {
 
 var _ sec.SecureTransport = (*secureTransport)(nil)
 
-// newSecurity returns the constructor of the security transport.
-func newSecurity(g *gate, answer func(tls.ConnectionState) []byte) any {
-	return func(id protocol.ID, key crypto.PrivKey, muxers []upgrader.StreamMuxer) (*secureTransport, error) {
-		self, err := peer.IDFromPrivateKey(key)
-		t := &secureTransport{id: id, gate: g, self: self, answer: answer}
-		for _, m := range muxers {
-			t.muxers = append(t.muxers, string(m.ID))
-		}
-		return t, err
+func newSecurity(g *gate, answer func(tls.ConnectionState) []byte, self peer.ID, muxers []upgrader.StreamMuxer) *secureTransport {
+	t := &secureTransport{gate: g, self: self, answer: answer}
+	for _, m := range muxers {
+		t.muxers = append(t.muxers, string(m.ID))
 	}
+	return t
 }
 
 // ID implements sec.SecureTransport.
-func (t *secureTransport) ID() protocol.ID { return t.id }
+func (t *secureTransport) ID() protocol.ID { return libp2ptls.ID }
 
 // errAnswered ends a connection on which a receipt was asked for.
 var errAnswered = errors.New("the agent asked for a receipt")

@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -9,9 +10,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/core/transport"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 )
@@ -34,13 +40,16 @@ type tcpTransport struct {
 	lobbies  []*lobby
 }
 
-// newTCP returns the constructor of the TCP transport.
-func newTCP(ds doors) any {
-	return func(u transport.Upgrader, limits network.ResourceManager) (*tcpTransport, error) {
-		t, err := tcp.NewTCPTransport(u, limits, nil, tcp.WithConnectionTimeout(dialTimeout),
-			tcp.WithDialerForAddr(func(ma.Multiaddr) (tcp.ContextDialer, error) { return proofDialer{ds}, nil }))
-		return &tcpTransport{t, u, ds.lobbies}, err
+// newTCP returns the TCP transport. Its connections are secured by the gate.
+func newTCP(ds doors, g *gate, answer func(tls.ConnectionState) []byte, self peer.ID, gater connmgr.ConnectionGater, limits network.ResourceManager) (*tcpTransport, error) {
+	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
+	u, err := upgrader.New([]sec.SecureTransport{newSecurity(g, answer, self, muxers)}, muxers, nil, limits, gater)
+	if err != nil {
+		return nil, err
 	}
+	t, err := tcp.NewTCPTransport(u, limits, nil, tcp.WithConnectionTimeout(dialTimeout),
+		tcp.WithDialerForAddr(func(ma.Multiaddr) (tcp.ContextDialer, error) { return proofDialer{ds}, nil }))
+	return &tcpTransport{t, u, ds.lobbies}, err
 }
 
 // Listen returns the listener behind the lobby at an address. As libp2p's own,
