@@ -218,7 +218,7 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 	state := p.path.State(now)
 	silence := p.path.Silent(now, overlay.Instant(p.sentAt.Load()))
 	var number uint32
-	probe := !now.Before(p.probe)
+	probe := !now.Before(p.probe) || p.path.Overdue(now)
 	if probe {
 		number = p.path.Probe(now)
 	}

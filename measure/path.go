@@ -12,13 +12,13 @@ import (
 )
 
 const (
-	// ProbeInterval is how often an idle path is probed.
+	// ProbeInterval is how often a path is probed that doesn't answer, and at most.
 	ProbeInterval = time.Second
 	// Misses is how many probes in a row go unanswered before a path is in
 	// doubt: one is loss, three at 1 % loss happen once in a million.
 	Misses = 3
-	// GoneAfter is how long nothing may be heard before a peer is gone. It
-	// covers a restart and most route changes of the underlay.
+	// GoneAfter is how long nothing may be heard before a peer is gone that was asked.
+	// It covers a restart and most route changes of the underlay.
 	GoneAfter = 10 * time.Second
 
 	minRTTWindow = 10 * time.Second
@@ -51,6 +51,7 @@ type Path struct {
 	last   time.Duration // newest sample
 	minima []sample      // rising times and values: the first is the minimum
 	heard  overlay.Instant
+	asked  overlay.Instant // when the first probe since was sent
 	waits  overlay.Instant // since when something sent has not been answered, 0: nothing
 	looked overlay.Instant // when Silent was called last
 	misses int
@@ -80,9 +81,19 @@ func (p *Path) Heard(now overlay.Instant) {
 
 // Probe returns the number of the next probe, which is sent now.
 func (p *Path) Probe(now overlay.Instant) uint32 {
+	if p.asked <= p.heard {
+		p.asked = now
+	}
 	p.number++
 	p.probes[p.number%window] = probe{number: p.number, sent: now}
 	return p.number
+}
+
+// Overdue says whether a path that is probed rarely is to be probed now: nothing was
+// heard since the last probe, a ProbeInterval ago.
+func (p *Path) Overdue(now overlay.Instant) bool {
+	last := p.probes[p.number%window].sent
+	return last > p.heard && now.Sub(last) >= ProbeInterval
 }
 
 // Reply takes the reply to a probe, which the peer held for hold, and returns
@@ -189,10 +200,15 @@ func (p *Path) Forgive(now overlay.Instant) {
 	p.Heard(now)
 }
 
-// State says whether the peer answers.
+// State says whether the peer answers. One that is probed rarely is gone a GoneAfter
+// less a ProbeInterval after the first probe that it leaves unanswered.
 func (p *Path) State(now overlay.Instant) State {
+	silent := time.Duration(0)
+	if p.asked > p.heard {
+		silent = now.Sub(max(p.heard, p.asked.Add(-ProbeInterval)))
+	}
 	switch {
-	case now.Sub(p.heard) >= GoneAfter:
+	case silent >= GoneAfter:
 		return Gone
 	case p.misses >= Misses:
 		return Suspect
@@ -200,15 +216,15 @@ func (p *Path) State(now overlay.Instant) State {
 	return Up
 }
 
-// RTT returns the smallest round trip of the last 10 s, ok false if none is
-// known.
+// RTT returns the smallest round trip of the last 10 s, or the newest if all are
+// older; ok is false if none is known.
 func (p *Path) RTT(now overlay.Instant) (rtt time.Duration, ok bool) {
 	for _, s := range p.minima {
-		if now.Sub(s.at) <= minRTTWindow {
-			return s.rtt, true
+		if rtt, ok = s.rtt, true; now.Sub(s.at) <= minRTTWindow {
+			break
 		}
 	}
-	return 0, false
+	return rtt, ok
 }
 
 // Smoothed returns the smoothed round trip and the jitter, ok false if nothing

@@ -45,6 +45,51 @@ func TestPathFailureAndReturn(t *testing.T) {
 	}
 }
 
+// A path that is probed rarely is up between the probes, and its round trip is known;
+// when it falls silent it is probed every second, and gone 10 s later at the latest.
+func TestPathProbedRarely(t *testing.T) {
+	const every, rtt = 20 * time.Second, 30 * time.Millisecond
+	p := NewPath(start)
+	var sent []time.Duration
+	alive, due := true, start
+	run := func(until time.Duration) {
+		for now := due; now.Before(start.Add(until)); now = now.Add(100 * time.Millisecond) {
+			p.Tick(now)
+			if !now.Before(due) || p.Overdue(now) {
+				due = now.Add(every)
+				sent = append(sent, now.Sub(start))
+				if n := p.Probe(now); alive {
+					p.Reply(now.Add(rtt), n, 0)
+				}
+			}
+			if s := p.State(now); alive && s != Up {
+				t.Fatalf("after %v it is %v", now.Sub(start), s)
+			}
+		}
+		due = max(due, start.Add(until))
+	}
+	run(100 * time.Second)
+	if len(sent) != 5 {
+		t.Errorf("probed at %v, not every %v", sent, every)
+	}
+	now := start.Add(100 * time.Second)
+	if got, ok := p.RTT(now); !ok || got != rtt {
+		t.Errorf("the round trip is %v, %v", got, ok)
+	}
+	alive, sent, due = false, nil, now
+	for i, want := range []State{Up, Up, Up, Suspect} {
+		p.Tick(now)
+		if p.State(now) != want || i > 0 && !p.Overdue(now) {
+			t.Errorf("%d s after the first lost probe it is %v, and overdue %v", i, p.State(now), p.Overdue(now))
+		}
+		p.Probe(now)
+		now = now.Add(ProbeInterval)
+	}
+	if now = start.Add(100*time.Second + GoneAfter - ProbeInterval); p.State(now.Add(-1)) != Suspect || p.State(now) != Gone {
+		t.Errorf("it is %v, then %v", p.State(now.Add(-1)), p.State(now))
+	}
+}
+
 func TestPathRTT(t *testing.T) {
 	p := NewPath(start)
 	if _, ok := p.RTT(start); ok {
