@@ -116,6 +116,9 @@ func open(name, dir string) (*Lab, error) {
 	return fresh, nil
 }
 
+// lockPatience is how long another command may be about to end.
+const lockPatience = time.Second
+
 // acquire takes the right to change the lab. The kernel takes it back when this
 // process ends, however it ends.
 func (l *Lab) acquire() error {
@@ -123,7 +126,14 @@ func (l *Lab) acquire() error {
 	if err != nil {
 		return fmt.Errorf("lab %s: %w", l.Options.Name, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	// A command that was killed holds the lock for a moment more, if it was just
+	// starting another process.
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for end := time.Now().Add(lockPatience); err != nil && time.Now().Before(end); {
+		time.Sleep(lockPatience / 20)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		_ = f.Close()
 		return hintError{
 			fmt.Errorf("lab %s: another command is changing it", l.Options.Name),
