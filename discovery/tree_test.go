@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -126,6 +127,7 @@ func TestTreeSteps(t *testing.T) {
 
 // Once the tree has formed, an update goes to everybody about once, and by pushes alone.
 func TestTree(t *testing.T) {
+	t.Parallel()
 	const n, updates = 200, 50
 	c := grown(t, n, 1, 0)
 	clear(c.sent)
@@ -145,27 +147,30 @@ func TestTree(t *testing.T) {
 // same, within about a second, without comparing their stores.
 func TestTreeMends(t *testing.T) {
 	const n = 100
-	for seed := range uint64(5) {
-		c := grown(t, n, seed, 0)
-		for len(c.mute) < 5 {
-			c.mute[c.rand.IntN(n)] = true
-		}
-		from := 0
-		for c.mute[from] {
-			from++
-		}
-		c.publish(from)
-		want, _ := c.stores[from].Record(agentID(from), KindMember)
-		took := c.until(t, 5*time.Second, "the update is everywhere", func() bool {
-			c.pushOnly()
-			for i, s := range c.stores {
-				if got, _ := s.Record(agentID(from), KindMember); !c.mute[i] && got.Version != want.Version {
-					return false
-				}
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
+			c := grown(t, n, seed, 0)
+			for len(c.mute) < 5 {
+				c.mute[c.rand.IntN(n)] = true
 			}
-			return true
+			from := 0
+			for c.mute[from] {
+				from++
+			}
+			c.publish(from)
+			want, _ := c.stores[from].Record(agentID(from), KindMember)
+			took := c.until(t, 5*time.Second, "the update is everywhere", func() bool {
+				c.pushOnly()
+				for i, s := range c.stores {
+					if got, _ := s.Record(agentID(from), KindMember); !c.mute[i] && got.Version != want.Version {
+						return false
+					}
+				}
+				return true
+			})
+			t.Logf("everywhere after %v", took)
 		})
-		t.Logf("seed %d: everywhere after %v", seed, took)
 	}
 }
 
@@ -174,31 +179,35 @@ func TestTreeMends(t *testing.T) {
 func TestPartition(t *testing.T) {
 	const n = 100
 	for _, loss := range []float64{0, 0.1} {
-		c := grown(t, n, 9, loss)
-		for i := range c.up {
-			if i[0]%2 != i[1]%2 {
-				c.cut(i[0], i[1])
+		t.Run(fmt.Sprint("loss ", loss), func(t *testing.T) {
+			t.Parallel()
+			c := grown(t, n, 9, loss)
+			for i := range c.up {
+				if i[0]%2 != i[1]%2 {
+					c.cut(i[0], i[1])
+				}
 			}
-		}
-		for i := range n {
-			c.publish(i)
-			c.run(t, 600*time.Millisecond)
-		}
-		if c.agree() {
-			t.Fatal("the halves weren't apart")
-		}
-		c.wire(nil)
-		limit := 10 * time.Second
-		if loss > 0 { // each message that is lost costs a comparison, five seconds later
-			limit = 90 * time.Second
-		}
-		t.Logf("loss %v: agreement after %v", loss, c.until(t, limit, "the halves agree", c.agree))
+			for i := range n {
+				c.publish(i)
+				c.run(t, 600*time.Millisecond)
+			}
+			if c.agree() {
+				t.Fatal("the halves weren't apart")
+			}
+			c.wire(nil)
+			limit := 10 * time.Second
+			if loss > 0 { // each message that is lost costs a comparison, five seconds later
+				limit = 90 * time.Second
+			}
+			t.Logf("agreement after %v", c.until(t, limit, "the halves agree", c.agree))
+		})
 	}
 }
 
 // While agents come, go and return without their state, all who are there get every
 // update within seconds.
 func TestChurn(t *testing.T) {
+	t.Parallel()
 	const n = 100
 	c := grown(t, n, 5, 0.02)
 	gone := make(map[int]bool)
