@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -266,7 +267,7 @@ func (n *Node) Dial(ctx context.Context, id overlay.AgentID, addrs []netip.AddrP
 		s.Backoff().Clear(p) // the caller knows when to try again
 	}
 	err = n.host.Connect(ctx, peer.AddrInfo{ID: p, Addrs: n.cfg.multiaddrs(addrs)})
-	if err == nil && n.host.Network().Connectedness(p) != network.Connected {
+	if err == nil && !n.taken(ctx, p) {
 		err = errClosed
 		if n.gate.signed() {
 			err = errNotTaken
@@ -276,6 +277,25 @@ func (n *Node) Dial(ctx context.Context, id overlay.AgentID, addrs []netip.AddrP
 		return fmt.Errorf("dial %s: %w", id.Short(), reason(err))
 	}
 	return nil
+}
+
+// taken says whether an agent that was connected a moment ago stays so: it may say no
+// after the handshake of TLS 1.3 has succeeded here, and then tells nothing of itself.
+func (n *Node) taken(ctx context.Context, p peer.ID) bool {
+	const look = 5 * time.Millisecond
+	for ctx.Err() == nil {
+		open := func(c network.Conn) bool { return !c.IsClosed() }
+		if !slices.ContainsFunc(n.host.Network().ConnsToPeer(p), open) {
+			return false
+		}
+		if known, err := n.host.Peerstore().GetProtocols(p); err == nil && len(known) > 0 {
+			return true
+		}
+		if !n.sleep(look) {
+			return false
+		}
+	}
+	return false
 }
 
 // Disconnect closes all connections to an agent.
