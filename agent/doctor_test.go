@@ -79,6 +79,7 @@ func (v doctorView) expect(t *testing.T, check, level, detail string) {
 
 // The doctor finds nothing where nothing is wrong, and every fault that is made.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	s.join(t, "")
 	eventually(t, 10*time.Second, func() error {

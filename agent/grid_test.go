@@ -249,6 +249,7 @@ func TestReload(t *testing.T) {
 // An agent that left in order, and boots before its network is up, finds the
 // others by what it remembers although it has given them all up by then.
 func TestBackAfterLeaving(t *testing.T) {
+	t.Parallel()
 	key := newKeyFile(t)
 	a := startAgent(t, key, "a")
 	b := startAgent(t, key, "b", "--bootstrap", a.bootstrap())

@@ -150,6 +150,7 @@ func (s *sites) becauseOf(t *testing.T, want string) {
 
 // Both sites have a NAT that takes another port for every destination.
 func TestReasonIsNAT(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	s.outside(t, "masquerade fully-random")
 	s.becauseOf(t, "relayed: both NATs map by destination")
@@ -165,6 +166,7 @@ func TestReasonIsNAT(t *testing.T) {
 
 // No NAT, but a firewall between the sites.
 func TestReasonIsFirewall(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	s.outside(t, "")
 	s.becauseOf(t, "relayed: no direct datagram passed in the last")

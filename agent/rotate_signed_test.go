@@ -21,6 +21,7 @@ import (
 // also after a restart, and who was revoked before doesn't come back with the new key,
 // not even to those who know only that.
 func TestKeyRotateSigned(t *testing.T) {
+	t.Parallel()
 	const overlap = 15 * time.Second
 	a := found(t, "", "a", "--beacon", "off")
 	b := join(t, a, "", "b").launch("--beacon", "off")

@@ -44,6 +44,7 @@ func holds(key, id string) error {
 // over; one that has the new one only gets in at once. Afterwards the old key opens
 // nothing.
 func TestKeyRotate(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	original := newKeyFile(t)
 	keys := make(map[string]string)

@@ -89,6 +89,7 @@ func TestSignedNetwork(t *testing.T) {
 // A revoked member is out everywhere within seconds: of the control plane, of the
 // sessions, and of what others know; it can't come back. Others of its invite stay.
 func TestRevoke(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	a := found(t, s.a, "a", "--listen", "10.77.1.1:4747", "--tap", "t")
 	s.agents[0] = a
@@ -366,6 +367,7 @@ func TestBridgeRight(t *testing.T) {
 
 // What an agent knows of its credential's end.
 func TestCredentialExpires(t *testing.T) {
+	t.Parallel()
 	a := newMember(t, "", "a")
 	a.must("", "init", "--name", "a", "--valid", "8s")
 	a.launch()
