@@ -82,7 +82,7 @@ func (s *Store) receiveHash(now overlay.Instant, n *neighbour, body []byte) erro
 	if len(body) != len(s.hash) {
 		return errMalformed
 	}
-	if since := now.Sub(n.answered); !bytes.Equal(body, s.hash[:]) && (since >= digestEvery || since < 0) {
+	if since := now.Sub(n.answered); !bytes.Equal(body, s.hash[:]) && (since >= s.patience(now) || since < 0) {
 		n.digest = true
 		n.answered = now
 	}

@@ -26,15 +26,10 @@ const (
 	defaultOrigins = 4096
 	defaultBytes   = 64 << 20
 
-	// gossipEvery is the mean time between two comparisons with a random
-	// neighbour, which heal what pushes lost.
-	gossipEvery = 5 * time.Second
 	// maxAhead is how far a record may come from the future. Beyond, its
 	// origin's clock is wrong; were it believed, the origin could not be heard
 	// again once its clock is right.
 	maxAhead = 10 * time.Minute
-	// digestEvery is how often one neighbour can make us send a digest.
-	digestEvery = time.Second
 	// askAgain is how long an answer to a request is awaited before another
 	// neighbour is asked.
 	askAgain = 2 * time.Second
@@ -112,6 +107,7 @@ type Store struct {
 	changed    map[key]int // indices into changes
 	nextExpiry overlay.Instant
 	nextGossip overlay.Instant
+	rest       rest
 	counters   Counters
 
 	members *membership // nil in a simple network
@@ -243,12 +239,7 @@ func (s *Store) Tick(now overlay.Instant) (next overlay.Instant) {
 	}
 	next = s.nextExpiry
 	if len(s.neighbours) > 0 {
-		// The second condition is true only after the clock jumped back.
-		if now >= s.nextGossip || s.nextGossip.Sub(now) > 2*gossipEvery {
-			s.neighbours[s.rand.IntN(len(s.neighbours))].hash = true
-			s.nextGossip = now.Add(gossipEvery/2 + time.Duration(s.rand.Int64N(int64(gossipEvery))))
-		}
-		next = min(next, s.nextGossip)
+		next = min(next, s.gossip(now))
 	}
 	next = min(next, s.graft(now))
 	for _, n := range s.neighbours {
