@@ -35,9 +35,15 @@ const (
 	goneShown = 10 * time.Minute
 	// linksEvery is how often an agent tells of other links at most, rttEvery of
 	// other round trips. With 50 agents, every second that is less costs each of
-	// them 10 records to take and to pass on.
+	// them 10 records to take and to pass on. So round trips are told the more rarely
+	// the more agents tell of theirs: everybody hears one each rttShare.
 	linksEvery = 5 * time.Second
 	rttEvery   = time.Minute
+	rttShare   = 15 * time.Second
+	// linksTold is how many links an agent tells at most. What it tells is sent to
+	// everybody, so with all links of all a network of 200 would have 1.5 MB to tell
+	// each newcomer, and each newcomer's coming would cost everybody as much.
+	linksTold = 32
 	// renewEvery is how long before its end an agent renews its own record.
 	renewEvery = discovery.RecordLifetime / 4
 )

@@ -141,7 +141,7 @@ func (n *node) lookForRelays(now overlay.Instant) {
 		if all == nil {
 			all = n.relayers(now)
 		}
-		relays := relaysTo(p, all)
+		relays := n.relaysTo(p, all)
 		n.sessions.Relays(p.id, relays)
 		n.divert(p, relays)
 		n.tryDirectly(now, p, directEvery)
@@ -194,7 +194,7 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 		pipe.close() // TCP would notice later; the next one may get through
 		pipe = nil
 	}
-	if relays := relaysTo(p, n.relayers(now)); pipe != nil {
+	if relays := n.relaysTo(p, n.relayers(now)); pipe != nil {
 		n.sessions.Divert(p.id, overlay.Direct(pipe.addr))
 	} else if len(relays) > 0 {
 		n.sessions.Divert(p.id, overlay.Relayed(relays[0]))
@@ -253,17 +253,22 @@ func (n *node) relayers(now overlay.Instant) []relayer {
 }
 
 // relaysTo returns those of all that can relay to p, the best first: with a link to
-// it, in the order of the round trip, then the nearest that may have one.
-func relaysTo(p *peer, all []relayer) []overlay.AgentID {
+// it, which one of the two tells of, in the order of the round trip, then the nearest
+// that may have one.
+func (n *node) relaysTo(p *peer, all []relayer) []overlay.AgentID {
+	own, _ := n.store.Links(p.id)
 	type linked struct {
 		id  overlay.AgentID
 		rtt time.Duration
 	}
 	var best []linked
 	for _, r := range all {
-		i, ok := slices.BinarySearchFunc(r.links, p.id, func(l discovery.Link, id overlay.AgentID) int { return l.Peer.Compare(id) })
+		l, ok := linkTo(r.links, p.id)
+		if !ok {
+			l, ok = linkTo(own, r.id)
+		}
 		if ok && r.id != p.id {
-			best = append(best, linked{r.id, r.rtt + time.Duration(r.links[i].RTTMicros)*time.Microsecond})
+			best = append(best, linked{r.id, r.rtt + time.Duration(l.RTTMicros)*time.Microsecond})
 		}
 	}
 	slices.SortStableFunc(best, func(a, b linked) int { return cmp.Compare(a.rtt, b.rtt) })
@@ -277,6 +282,15 @@ func relaysTo(p *peer, all []relayer) []overlay.AgentID {
 		}
 	}
 	return relays
+}
+
+// linkTo returns the one of links, which are sorted by peer, that leads to an agent.
+func linkTo(links []discovery.Link, id overlay.AgentID) (l discovery.Link, ok bool) {
+	i, ok := slices.BinarySearchFunc(links, id, func(l discovery.Link, id overlay.AgentID) int { return l.Peer.Compare(id) })
+	if ok {
+		l = links[i]
+	}
+	return l, ok
 }
 
 // A passing is a run of datagrams that a lane passes on: part of what one read

@@ -199,7 +199,7 @@ func (n *node) startP2P(start func(context.Context, string, func(context.Context
 			must(func(overlay.Instant) { n.control.connected[id] = true; n.store.Connected(n.wall(), id) })
 		},
 		Disconnected: func(id overlay.AgentID) {
-			must(func(overlay.Instant) { delete(n.control.connected, id); n.store.Disconnected(id) })
+			must(func(now overlay.Instant) { n.control.hungUp(now, id); n.store.Disconnected(id) })
 		},
 		Knocked: n.reach.knocked,
 		Message: func(from overlay.AgentID, msg []byte) {

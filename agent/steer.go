@@ -27,6 +27,9 @@ const (
 	dialRetry    = 2 * time.Second
 	dialRetryMax = 2 * time.Minute
 	maxDials     = 16 // at once
+	// shortLived is a connection that the other side closed soon after this agent had
+	// opened it: the two know different members, and it would close the next one, too.
+	shortLived = 45 * time.Second
 )
 
 // control is what the loop knows of the control connections.
@@ -43,11 +46,13 @@ type control struct {
 	chosen    overlay.Instant          // when that was decided, 0 not yet
 }
 
-// A dial is an attempt to connect to an agent, and how often it failed.
+// A dial is an attempt to connect to an agent, and how often it failed, or succeeded
+// for a moment only.
 type dial struct {
-	running bool
-	fails   int
-	again   overlay.Instant
+	running      bool
+	fails, short int
+	up           overlay.Instant // since when, 0 it isn't
+	again        overlay.Instant
 }
 
 func newControl(seed uint64) control {
@@ -217,15 +222,31 @@ func (n *node) dialled(now overlay.Instant, id overlay.AgentID, err error) {
 	d := c.dials[id]
 	d.running = false
 	if err == nil {
-		delete(c.dials, id)
-		return
+		d.fails, d.up = 0, now
+	} else {
+		n.log.Debug("dial failed", "id", id, "error", err)
+		d.again = now.Add(min(dialRetry<<min(d.fails, 10), dialRetryMax))
+		d.fails++
 	}
-	n.log.Debug("dial failed", "id", id, "error", err)
-	d.again = now.Add(min(dialRetry<<min(d.fails, 10), dialRetryMax))
-	d.fails++
 	c.dials[id] = d
 	if len(c.dials) > overlay.MaxContacts { // strangers, perhaps
 		delete(c.dials, id)
+	}
+}
+
+// hungUp notes that an agent isn't connected any more.
+func (c *control) hungUp(now overlay.Instant, id overlay.AgentID) {
+	delete(c.connected, id)
+	d, ok := c.dials[id]
+	switch {
+	case !ok || d.running || d.up == 0:
+	case now.Sub(d.up) >= shortLived:
+		delete(c.dials, id)
+	default:
+		d.again = now.Add(min(dialRetry<<min(d.short, 10), dialRetryMax))
+		d.short++
+		d.up = 0
+		c.dials[id] = d
 	}
 }
 
@@ -246,14 +267,25 @@ func (n *node) tell(now overlay.Instant) {
 			n.own.member, n.own.memberVersion, n.own.addrs = now, v, addrs
 		}
 	}
+	n.tellLinks(now)
+}
+
+// tellLinks publishes which links this agent has, if that is news.
+func (n *node) tellLinks(now overlay.Instant) {
 	since := now.Sub(n.own.links)
 	if since < linksEvery {
 		return
 	}
-	links := n.ownLinks(now)
+	seldom := max(rttEvery, time.Duration(len(n.peers))*rttShare)
+	all, told := n.ownLinks(now), n.own.told
+	if since >= seldom {
+		told = nil // choose anew
+	}
+	links := discovery.Tellable(n.self, all, told, linksTold)
 	switch {
 	case n.own.told == nil || !slices.EqualFunc(links, n.own.told, samePeer): // at once
-	case otherRTT(n.own.told, links) && since >= rttEvery:
+	case moreRTT(n.own.told, links) && since >= rttEvery:
+	case otherRTT(n.own.told, links) && since >= seldom:
 	case since >= renewEvery:
 	default:
 		return
@@ -284,7 +316,7 @@ func (n *node) sign(kind discovery.Kind, body []byte) (version uint64, ok bool) 
 func (n *node) ownLinks(now overlay.Instant) []discovery.Link {
 	links := []discovery.Link{}
 	for _, p := range n.view.Load().linked {
-		if p.state != measure.Up || !p.direct() || len(links) == discovery.MaxLinks {
+		if p.state != measure.Up || !p.direct() {
 			continue
 		}
 		p.mu.Lock()
@@ -297,12 +329,22 @@ func (n *node) ownLinks(now overlay.Instant) []discovery.Link {
 
 func samePeer(a, b discovery.Link) bool { return a.Peer == b.Peer }
 
-// otherRTT says whether a round trip became known, or changed by 10 % and 2 ms.
+// moreRTT says whether a round trip became known. Both lists are of the same links.
+func moreRTT(old, new []discovery.Link) bool {
+	for i := range old {
+		if old[i].RTTMicros == 0 && new[i].RTTMicros != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// otherRTT says whether a round trip changed by 10 % and 2 ms, or isn't known any more.
 // Both lists are of the same links.
 func otherRTT(old, new []discovery.Link) bool {
 	for i := range old {
 		a, b := int64(old[i].RTTMicros), int64(new[i].RTTMicros)
-		if change := max(a-b, b-a); (a == 0) != (b == 0) || (change >= 2000 && change*10 >= a) {
+		if change := max(a-b, b-a); (a != 0) && (b == 0 || change >= 2000 && change*10 >= a) {
 			return true
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"slices"
 
@@ -82,27 +83,64 @@ func Near(self overlay.AgentID, links func(overlay.AgentID) ([]Link, bool)) []ov
 
 // nearest returns the nearEach agents to whom self has told the shortest round trips.
 func nearest(self overlay.AgentID, links func(overlay.AgentID) ([]Link, bool)) []overlay.AgentID {
+	told, _ := links(self)
+	known := slices.DeleteFunc(slices.Clone(told), func(l Link) bool { return l.RTTMicros == 0 })
+	out := make([]overlay.AgentID, 0, nearEach)
+	for _, l := range byDistance(self, known)[:min(len(known), nearEach)] {
+		out = append(out, l.Peer)
+	}
+	return out
+}
+
+// Tellable returns which of its links self should tell, at most most, sorted by peer:
+// those of them that it told before, and then the nearest. What another agent needs is
+// on few links: who is near, and somebody who reaches self. links is sorted by peer,
+// and isn't changed.
+func Tellable(self overlay.AgentID, links, told []Link, most int) []Link {
+	if len(links) <= most {
+		return links
+	}
+	before := func(l Link) bool {
+		_, ok := slices.BinarySearchFunc(told, l.Peer, func(t Link, id overlay.AgentID) int { return t.Peer.Compare(id) })
+		return ok
+	}
+	out := byDistance(self, links)
+	slices.SortStableFunc(out, func(a, b Link) int {
+		switch x, y := before(a), before(b); {
+		case x == y:
+			return 0
+		case x:
+			return -1
+		}
+		return 1
+	})
+	out = out[:most]
+	slices.SortFunc(out, func(a, b Link) int { return a.Peer.Compare(b.Peer) })
+	return out
+}
+
+// byDistance returns self's links sorted by round trip; those without one come last.
+// Round trips that differ by less than a factor of two count as equal, and a hash
+// decides then, the same at both ends.
+func byDistance(self overlay.AgentID, links []Link) []Link {
 	type candidate struct {
-		id       overlay.AgentID
+		Link
 		distance int
 		hash     uint64
 	}
-	var best []candidate // ascending
-	told, _ := links(self)
-	for _, l := range told {
+	all := make([]candidate, len(links))
+	for i, l := range links {
+		all[i] = candidate{l, bits.Len32(l.RTTMicros / 1000), pairHash(self, l.Peer)}
 		if l.RTTMicros == 0 {
-			continue
+			all[i].distance = math.MaxInt
 		}
-		c := candidate{l.Peer, bits.Len32(l.RTTMicros / 1000), pairHash(self, l.Peer)}
-		i, _ := slices.BinarySearchFunc(best, c, func(a, b candidate) int {
-			return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(a.hash, b.hash))
-		})
-		best = slices.Insert(best, i, c)
-		best = best[:min(len(best), nearEach)]
 	}
-	out := make([]overlay.AgentID, 0, nearEach)
-	for _, c := range best {
-		out = append(out, c.id)
+	slices.SortFunc(all, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(a.hash, b.hash))
+	})
+	out := make([]Link, len(all))
+	for i, c := range all {
+		out[i] = c.Link
 	}
 	return out
 }

@@ -164,3 +164,38 @@ func TestServers(t *testing.T) {
 		t.Errorf("%d servers of 3", len(got))
 	}
 }
+
+// Of many links those are told that were told before, then the nearest; both ends of a
+// link see the same distance, so it is told by both or by none as often as can be.
+func TestTellable(t *testing.T) {
+	id := func(n int) overlay.AgentID { return overlay.AgentID{byte(n)} }
+	var links []Link
+	for i := 1; i <= 9; i++ {
+		links = append(links, Link{id(i), uint32(i * i * 10_000)})
+	}
+	links[0].RTTMicros = 0 // isn't measured
+	peers := func(links []Link) (out []int) {
+		for _, l := range links {
+			out = append(out, int(l.Peer[0]))
+		}
+		return out
+	}
+	for _, c := range []struct {
+		name string
+		told []Link
+		most int
+		want []int
+	}{
+		{"few", nil, 9, []int{1, 2, 3, 4, 5, 6, 7, 8, 9}},
+		{"the nearest", nil, 2, []int{2, 3}},
+		{"those of before", []Link{{id(1), 0}, {id(9), 1}, {id(77), 1}}, 4, []int{1, 2, 3, 9}},
+		{"too many of before", links, 2, []int{2, 3}},
+	} {
+		if got := peers(Tellable(id(100), links, c.told, c.most)); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+	if !slices.Equal(peers(links), []int{1, 2, 3, 4, 5, 6, 7, 8, 9}) {
+		t.Error("the links were changed")
+	}
+}
