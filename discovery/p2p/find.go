@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p-kad-dht/records"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/multiformats/go-multihash"
@@ -25,26 +26,31 @@ const (
 	searchDelay = 300 * time.Millisecond
 	// After a start, after having been alone, and after SetServer, searches
 	// follow each other after 1, 2, 4 and then each 8 seconds for half a minute:
-	// others come at the same time. Then the gaps grow with the time that has passed,
-	// up to ten minutes: the records tell who is here, and the DHT is only needed for a
-	// network that fell apart. Each search may open a connection to every server.
-	searchFirst  = time.Second
-	searchMost   = 8 * time.Second
-	searchEager  = 30 * time.Second
-	searchRarely = 10 * time.Minute
-	// welcomeFor is how long after its start an agent searches when somebody comes.
+	// others come at the same time. Then the records tell who is here, and the DHT is
+	// only needed for newcomers and for a network that fell apart. A search takes about
+	// 6 kB for every server that isn't connected, and there may be hundreds whom the
+	// servers serve. So these search rarely, and the servers as often as it takes to
+	// stay where others look: under this hour's rendezvous or the last one's.
+	searchFirst    = time.Second
+	searchMost     = 8 * time.Second
+	searchEager    = 30 * time.Second
+	searchByServer = 50 * time.Minute
+	searchByClient = 12 * time.Hour
+	// welcomeFor is how long after its start an agent that knows no server searches when
+	// somebody comes.
 	welcomeFor = time.Minute
 	// searchTimeout bounds one round through the DHT.
 	searchTimeout = 15 * time.Second
 
-	// dhtReplicas is Kademlia's k: on how many servers an agent's record lies, and
-	// how many a search asks. An agent opens a connection to each, so libp2p's 20
-	// would connect everybody with every server.
-	dhtReplicas = 4
+	// maxTable is how many servers an agent knows, several times as many as there
+	// should be. Kademlia's k, on how many servers an agent's record lies and how many
+	// a search asks, is above it, so these are all: where a bucket is full, kad-dht
+	// drops one server for another and back again, without end.
+	maxTable = 32
+	dhtK     = 2 * maxTable
+	// maxChecks is how many servers are asked at once whether they answer.
+	maxChecks = 8
 
-	// provideEvery is how often this agent tells the DHT again that it is here,
-	// and where.
-	provideEvery = 10 * time.Minute
 	// provideValid is how long servers believe it: this hour's rendezvous and
 	// the last one's are looked at.
 	provideValid = 3 * time.Hour
@@ -60,9 +66,16 @@ func newDHT(h host.Host, cfg Config, network discovery.NetworkKey) (*dht.IpfsDHT
 		dht.ProtocolPrefix(protocol.ID(network.ProtocolPrefix())),
 		dht.Mode(dht.ModeAuto),
 		dht.DisableValues(),
-		dht.BucketSize(dhtReplicas),
+		dht.BucketSize(dhtK),
+		dht.RoutingTableFilter(func(d any, p peer.ID) bool {
+			t := d.(*dht.IpfsDHT).RoutingTable()
+			return t.Size() < maxTable || t.Find(p) != ""
+		}),
+		dht.LookupCheckConcurrency(maxChecks),
 		dht.AddressFilter(func(addrs []ma.Multiaddr) []ma.Multiaddr { return cfg.multiaddrs(cfg.addrPorts(addrs)) }),
-		dht.RoutingTableRefreshPeriod(10*time.Minute),
+		// It would ask every server each two minutes: a small table is never full.
+		// Searches refresh it too.
+		dht.DisableAutoRefresh(),
 		dht.ProviderDatastore(dssync.MutexWrap(&bounded{MapDatastore: ds.NewMapDatastore()})),
 		dht.ProviderManagerOpts(records.ProvideValidity(provideValid), records.ProviderAddrTTL(provideValid)),
 	)
@@ -161,13 +174,8 @@ func (n *Node) searchSoon() { nudge(n.search) }
 // node ends.
 func (n *Node) seek() {
 	var eager time.Time // since when others are expected to come
-	gap := searchFirst
-	provide, find := time.Now(), time.Now()
+	gap, next := searchFirst, time.Now()
 	for {
-		wake := provide
-		if find.Before(wake) {
-			wake = find
-		}
 		select {
 		case <-n.ctx.Done():
 			return
@@ -176,40 +184,41 @@ func (n *Node) seek() {
 				return
 			}
 			eager, gap = time.Now(), searchFirst
-			provide, find = eager, eager
-		case <-time.After(time.Until(wake)):
+		case <-time.After(time.Until(next)):
 		}
 		now := time.Now()
-		if !now.Before(provide) {
-			provide = time.Now().Add(n.provide(now, gap))
-		}
-		if !now.Before(find) {
-			n.find(now)
-			find = time.Now().Add(searchGap(now.Sub(eager), gap))
-			gap = min(2*gap, searchMost)
-		}
+		told := n.provide(now)
+		n.find(now)
+		next = time.Now().Add(searchGap(now.Sub(eager), gap, told, n.serves()))
+		gap = min(2*gap, searchMost)
 	}
 }
 
-// searchGap returns how long to wait between two searches.
-func searchGap(eager, gap time.Duration) time.Duration {
-	if eager < searchEager {
+// searchGap returns how long to wait between two searches: eager is for how long no
+// other agent was expected, gap what to wait if one is, and told whether the DHT
+// took where this agent is.
+func searchGap(eager, gap time.Duration, told, server bool) time.Duration {
+	switch {
+	case eager < searchEager || !told:
 		return gap
+	case server:
+		return searchByServer
 	}
-	return min(eager, searchRarely)
+	return searchByClient
 }
 
 // welcome asks for a search because somebody has come: at once after having
-// been alone, and in the first minute because the newcomer may be a server.
+// been alone, and in the first minute as long as no server is known, as the newcomer
+// may be one.
 func (n *Node) welcome(first bool) {
-	if first || time.Since(n.born) < welcomeFor {
+	if first || time.Since(n.born) < welcomeFor && !slices.ContainsFunc(*n.tables.Load(), func(t table) bool { return t.dht.RoutingTable().Size() > 0 }) {
 		n.searchSoon()
 	}
 }
 
-// provide tells the DHT where this agent is and returns when to do it again: at
-// the latest at the next hour.
-func (n *Node) provide(now time.Time, again time.Duration) time.Duration {
+// provide tells the DHT where this agent is, and says whether it knows now; if
+// nobody is connected, there is nobody to tell.
+func (n *Node) provide(now time.Time) (told bool) {
 	ctx, cancel := context.WithTimeout(n.ctx, searchTimeout)
 	defer cancel()
 	var failed error // of the current key's
@@ -225,9 +234,9 @@ func (n *Node) provide(now time.Time, again time.Duration) time.Duration {
 	})
 	if err := failed; err != nil && n.Joined() {
 		n.cfg.Log.Debug("DHT does not take our address", "error", err)
-		return again
+		return false
 	}
-	return min(provideEvery, time.Until(now.Truncate(time.Hour).Add(time.Hour)))
+	return true
 }
 
 // find looks for others, under all rendezvous of the moment at the same time.

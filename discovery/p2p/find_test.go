@@ -31,18 +31,26 @@ func TestHours(t *testing.T) {
 	}
 }
 
-// Searches follow each other fast while others are expected, and then ever more rarely.
+// Searches follow each other fast while others are expected, and then rarely, most
+// rarely at those who don't serve; servers stay under the rendezvous where others look.
 func TestSearchGap(t *testing.T) {
-	for _, c := range []struct{ eager, gap, want time.Duration }{
-		{0, searchFirst, searchFirst},
-		{29 * time.Second, searchMost, searchMost},
-		{30 * time.Second, searchMost, 30 * time.Second},
-		{4 * time.Minute, searchMost, 4 * time.Minute},
-		{time.Hour, searchMost, searchRarely},
+	for _, c := range []struct {
+		eager, gap   time.Duration
+		told, server bool
+		want         time.Duration
+	}{
+		{0, searchFirst, true, false, searchFirst},
+		{29 * time.Second, searchMost, true, true, searchMost},
+		{30 * time.Second, searchMost, true, true, searchByServer},
+		{30 * time.Second, searchMost, true, false, searchByClient},
+		{time.Hour, searchMost, false, true, searchMost},
 	} {
-		if got := searchGap(c.eager, c.gap); got != c.want {
+		if got := searchGap(c.eager, c.gap, c.told, c.server); got != c.want {
 			t.Errorf("after %v: %v, want %v", c.eager, got, c.want)
 		}
+	}
+	if searchByServer+searchTimeout > time.Hour {
+		t.Error("a server may be under neither this hour's rendezvous nor the last one's")
 	}
 }
 

@@ -13,12 +13,9 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/quic-go/quic-go"
-
-	"farlan/overlay"
 )
 
 const (
@@ -33,6 +30,10 @@ const (
 	// idleAge is how old a connection must be that Keep doesn't name. The DHT
 	// uses one for some seconds; a newcomer's record takes less to spread.
 	idleAge = 20 * time.Second
+	// maxIdleConns is how many such connections there may be, as a server of the DHT may
+	// have them with everybody. Beyond, the oldest are closed at a quarter of that age,
+	// which is enough for a query.
+	maxIdleConns = 24
 	// spareAge is how old a second connection to a peer must be: younger ones
 	// may be about to replace a first that is dead.
 	spareAge = 40 * time.Second
@@ -196,6 +197,7 @@ func (n *Node) sweep(now time.Time) {
 	n.mu.Lock()
 	keep := n.keep
 	n.mu.Unlock()
+	var idle []network.Conn // the youngest of each peer
 	for _, p := range n.host.Network().Peers() {
 		id, ok := agentID(p)
 		conns := n.host.Network().ConnsToPeer(p)
@@ -207,13 +209,29 @@ func (n *Node) sweep(now time.Time) {
 			continue
 		}
 		if keep != nil && !keep[id] {
-			n.closeIdle(p, id, now.Sub(slices.MaxFunc(conns, byAge).Stat().Opened))
+			idle = append(idle, slices.MaxFunc(conns, byAge))
 		} else if n.self.Compare(id) < 0 {
 			for _, c := range conns[1:] {
 				if now.Sub(c.Stat().Opened) > spareAge {
 					_ = c.Close()
 				}
 			}
+		}
+	}
+	n.closeIdle(now, idle)
+}
+
+// closeIdle closes the connections to peers that nobody needs any more.
+func (n *Node) closeIdle(now time.Time, idle []network.Conn) {
+	slices.SortFunc(idle, byAge)
+	for i, c := range idle {
+		most := idleAge
+		if len(idle)-i > maxIdleConns {
+			most /= 4
+		}
+		if now.Sub(c.Stat().Opened) > most {
+			n.cfg.Log.Debug("connection not needed", "at", c.RemoteMultiaddr())
+			_ = n.host.Network().ClosePeer(c.RemotePeer())
 		}
 	}
 }
@@ -225,11 +243,4 @@ func byWorth(a, b network.Conn) int {
 	_, first, _ := addrPort(a.RemoteMultiaddr())
 	_, second, _ := addrPort(b.RemoteMultiaddr())
 	return cmp.Or(cmp.Compare(first, second), byAge(a, b)) // "quic" < "tcp"
-}
-
-func (n *Node) closeIdle(p peer.ID, id overlay.AgentID, age time.Duration) {
-	if age > idleAge {
-		n.cfg.Log.Debug("connection not needed", "peer", id.Short())
-		_ = n.host.Network().ClosePeer(p)
-	}
 }

@@ -74,7 +74,7 @@ type Node struct {
 	mu     sync.Mutex
 	closed bool
 	server bool
-	peers  map[overlay.AgentID]*outbox
+	peers  map[overlay.AgentID]*sender
 	keep   map[overlay.AgentID]bool // nil: everybody
 	failed map[Seed]error           // seeds that did not answer, and why
 	pipes  map[overlay.AgentID]*Pipe
@@ -94,7 +94,7 @@ func New(cfg Config) (*Node, error) {
 		self:   overlay.AgentID(cfg.Key.Public().(ed25519.PublicKey)),
 		search: make(chan struct{}, 1),
 		alone:  make(chan struct{}, 1),
-		peers:  make(map[overlay.AgentID]*outbox),
+		peers:  make(map[overlay.AgentID]*sender),
 		failed: make(map[Seed]error),
 		pipes:  make(map[overlay.AgentID]*Pipe),
 		born:   time.Now(),
@@ -318,8 +318,8 @@ func (n *Node) Moved() {
 }
 
 // Keep says which connections to keep. Others, which the DHT or other agents
-// opened, are closed when they are a minute old. Before the first call all are
-// kept.
+// opened, are closed when they are 20 seconds old, sooner if there are many. Before
+// the first call all are kept.
 func (n *Node) Keep(ids []overlay.AgentID) {
 	keep := make(map[overlay.AgentID]bool, len(ids))
 	for _, id := range ids {
@@ -349,6 +349,12 @@ func (n *Node) SetServer(on bool) {
 		n.cfg.Log.Error("cannot switch the DHT's mode", "server", on, "error", err)
 	}
 	n.searchSoon()
+}
+
+func (n *Node) serves() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.server
 }
 
 // RemoteAddr returns from where an agent is connected. That of a TCP connection

@@ -1,7 +1,6 @@
 package p2p
 
 import (
-	"context"
 	"maps"
 	"slices"
 
@@ -75,9 +74,9 @@ func (n *Node) supersede(c network.Conn) (found bool) {
 	return found
 }
 
-// up makes p a peer if it is connected and isn't one yet, and returns its
-// outbox, nil if it isn't connected.
-func (n *Node) up(p peer.ID) *outbox {
+// up makes p a peer if it is connected and isn't one yet, and returns what sends to
+// it, nil if it isn't connected.
+func (n *Node) up(p peer.ID) *sender {
 	id, ok := agentID(p)
 	if !ok {
 		return nil
@@ -85,23 +84,20 @@ func (n *Node) up(p peer.ID) *outbox {
 	n.turn.Lock()
 	defer n.turn.Unlock()
 	n.mu.Lock()
-	box := n.peers[id]
-	if box != nil || n.closed || n.host.Network().Connectedness(p) != network.Connected {
+	s := n.peers[id]
+	if s != nil || n.closed || n.host.Network().Connectedness(p) != network.Connected {
 		n.mu.Unlock()
-		return box
+		return s
 	}
-	box = newOutbox()
+	s = newSender(n.ctx, p)
 	first := len(n.peers) == 0
-	n.peers[id] = box
+	n.peers[id] = s
 	n.mu.Unlock()
 
-	ctx, cancel := context.WithCancel(n.ctx)
-	box.close = cancel
-	n.spawn(func() { n.drain(ctx, p, box) })
 	n.cfg.Log.Debug("connected", "peer", id.Short())
 	n.cfg.Connected(id)
 	n.welcome(first)
-	return box
+	return s
 }
 
 // down ends a peer.
@@ -113,14 +109,14 @@ func (n *Node) down(p peer.ID) {
 	n.turn.Lock()
 	defer n.turn.Unlock()
 	n.mu.Lock()
-	box := n.peers[id]
+	s := n.peers[id]
 	delete(n.peers, id)
 	last := len(n.peers) == 0
 	n.mu.Unlock()
-	if box == nil {
+	if s == nil {
 		return
 	}
-	box.close()
+	s.end()
 	n.cfg.Log.Debug("disconnected", "peer", id.Short())
 	n.cfg.Disconnected(id)
 	if last {

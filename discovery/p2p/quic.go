@@ -7,12 +7,46 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	"github.com/quic-go/quic-go"
 )
+
+const (
+	// keepAlive is after how long a silent connection is asked for a sign of life. Below
+	// it, two agents that have nothing to tell each other are silent: each sends one
+	// packet then. NATs forget after two minutes (RFC 4787 § 4.3), some after half a
+	// one (RFC 9000 § 10.1.2).
+	keepAlive = 25 * time.Second
+	// maxIdle is after how long of silence a connection is given up. A Pulse notices
+	// sooner, once the sign of life doesn't come.
+	maxIdle = 60 * time.Second
+
+	// What the other side may have sent before it is read: a connection carries at
+	// most about a message of records in each direction of a round trip, if both
+	// stores are the same. A Flush of a store is 1 MB.
+	firstWindow  = 64 << 10
+	streamWindow = 1 << 20
+	connWindow   = 2 << 20
+	// maxStreams is how many streams the other side may have open: one of records,
+	// those of identify, and the queries of one DHT.
+	maxStreams = 32
+)
+
+// tuned returns libp2p's configuration with the times and windows of a control
+// connection: there are few, they last, and most of the time nothing passes.
+func tuned(q *quic.Config) *quic.Config {
+	q = q.Clone()
+	q.KeepAlivePeriod, q.MaxIdleTimeout = keepAlive, maxIdle
+	q.InitialStreamReceiveWindow, q.InitialConnectionReceiveWindow = firstWindow, 2*firstWindow
+	q.MaxStreamReceiveWindow, q.MaxConnectionReceiveWindow = streamWindow, connWindow
+	q.MaxIncomingStreams = maxStreams
+	q.EnableDatagrams = false
+	return q
+}
 
 // A quicTransport is quic-go's on one of our sockets, behind the gate: whatever
 // libp2p has in its TLS configurations, the gate adds its part.
@@ -36,14 +70,14 @@ func (t *quicTransport) Listen(conf *tls.Config, q *quic.Config) (quicreuse.QUIC
 		t.gate.guard(c, true)
 		return c, nil
 	}
-	return t.Transport.Listen(conf, q)
+	return t.Transport.Listen(conf, tuned(q))
 }
 
 // Dial implements quicreuse.QUICTransport.
 func (t *quicTransport) Dial(ctx context.Context, to net.Addr, conf *tls.Config, q *quic.Config) (*quic.Conn, error) {
 	conf = conf.Clone()
 	t.gate.guard(conf, false)
-	return t.Transport.Dial(ctx, to, conf, q)
+	return t.Transport.Dial(ctx, to, conf, tuned(q))
 }
 
 // anywhere is a socket that seems to be bound to no address: libp2p lends others

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -40,8 +41,7 @@ const (
 
 // An outbox is a bounded queue of messages to one peer.
 type outbox struct {
-	close context.CancelFunc
-	wake  chan struct{} // there may be something
+	wake chan struct{} // there may be something
 
 	maxMsgs, maxBytes int
 
@@ -87,60 +87,86 @@ func (o *outbox) pop() []byte {
 	return msg
 }
 
+func (o *outbox) empty() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.msgs) == 0
+}
+
+// A sender sends a connected agent what is in its outbox. It costs a goroutine only
+// while there is something.
+type sender struct {
+	*outbox
+	peer peer.ID
+	ctx  context.Context // ends when the agent isn't connected any more
+	end  context.CancelFunc
+
+	draining atomic.Bool
+	stream   network.Stream // drain's; nil: not opened yet
+	buf      []byte         // drain's
+}
+
+func newSender(ctx context.Context, p peer.ID) *sender {
+	s := &sender{outbox: newOutbox(), peer: p}
+	s.ctx, s.end = context.WithCancel(ctx)
+	return s
+}
+
 // Send queues a message of 1 to discovery.MaxMessage bytes to a connected agent
 // and keeps msg. It never blocks: when the peer doesn't take its messages, the
 // oldest are dropped, and what can't be sent at all is too; both are counted.
 func (n *Node) Send(to overlay.AgentID, msg []byte) {
 	n.mu.Lock()
-	box := n.peers[to]
+	s := n.peers[to]
 	n.mu.Unlock()
-	if box == nil || len(msg) == 0 || len(msg) > discovery.MaxMessage {
+	if s == nil || len(msg) == 0 || len(msg) > discovery.MaxMessage {
 		n.lost.Add(1)
 		return
 	}
-	n.lost.Add(box.push(msg))
+	n.lost.Add(s.push(msg))
+	if s.draining.CompareAndSwap(false, true) {
+		n.spawn(func() { n.drain(s) })
+	}
 }
 
-// drain sends what is in the peer's outbox until ctx ends.
-func (n *Node) drain(ctx context.Context, p peer.ID, box *outbox) {
-	var s network.Stream
-	var buf []byte
-	defer func() {
-		if s != nil {
-			_ = s.Reset()
-		}
-	}()
+// drain sends what is in a peer's outbox, until it is empty or the peer gone.
+func (n *Node) drain(s *sender) {
 	for {
-		msg := box.pop()
+		msg := s.pop()
 		if msg == nil {
-			select {
-			case <-ctx.Done():
+			s.buf = nil
+			s.draining.Store(false)
+			if s.empty() || !s.draining.CompareAndSwap(false, true) {
 				return
-			case <-box.wake:
 			}
 			continue
 		}
-		var err error
-		if s == nil {
-			if s, err = n.stream(ctx, p); err != nil {
-				n.lost.Add(1)
-				s = nil
-				select {
-				case <-ctx.Done():
-					return
-				case <-time.After(openAgain):
-				}
-				continue
+		if err := n.write(s, msg); err != nil {
+			n.lost.Add(1)
+			select {
+			case <-s.ctx.Done():
+				return
+			case <-time.After(openAgain):
 			}
 		}
-		buf = append(binary.BigEndian.AppendUint32(buf[:0], uint32(len(msg))), msg...)
-		_ = s.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if _, err = s.Write(buf); err != nil {
-			n.lost.Add(1)
-			_ = s.Reset()
-			s = nil
+	}
+}
+
+// write sends a message on the peer's stream, which it opens if need be.
+func (n *Node) write(s *sender, msg []byte) (err error) {
+	if s.stream == nil {
+		if s.stream, err = n.stream(s.ctx, s.peer); err != nil {
+			s.stream = nil
+			return err
 		}
 	}
+	s.buf = append(binary.BigEndian.AppendUint32(s.buf[:0], uint32(len(msg))), msg...)
+	_ = s.stream.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if _, err = s.stream.Write(s.buf); err != nil {
+		_ = s.stream.Reset()
+		s.stream = nil
+	}
+	return err
 }
 
 // stream opens a stream on a connection that is there.
