@@ -4,6 +4,7 @@
 #   make test      everything that CI runs
 #   make bench     frame path, beside bare veth, VXLAN and today's tunnels in the same run; TCP under loss
 #   make bench-nat how two agents meet, whatever NAT is in front of them, ROUNDS times each
+#   make bench-many  what AGENTS agents on this machine cost each when they are idle
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
 #   make install   the binary, the systemd unit, the example configuration
@@ -21,6 +22,7 @@ DESTDIR  ?=
 FUZZTIME ?= 60s
 SOAKTIME ?= 1h
 ROUNDS   ?= 5
+AGENTS   ?= 200
 CACHE    := $(CURDIR)/.cache
 BIN      := $(CURDIR)/bin/farlan
 
@@ -34,7 +36,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat fuzz soak install uninstall clean deps deps-build
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many fuzz soak install uninstall clean deps deps-build
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -102,6 +104,9 @@ bench: deps-bench build
 
 bench-nat: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_NAT_ROUNDS=$(ROUNDS) go test -count=1 -run '^TestNATMatrix$$' -timeout 5h -v ./agent/lab
+
+bench-many: deps-test build
+	FARLAN_NO_SKIP=1 FARLAN_MANY=$(AGENTS) go test -count=1 -run '^TestMany$$' -timeout 1h -v ./agent
 
 soak: deps-test build
 	FARLAN_SOAK=$(SOAKTIME) go test -count=1 -run '^TestSoak$$' -timeout 30h -v ./agent

@@ -16,7 +16,11 @@ type crowd struct {
 	ns     string
 	key    string
 	agents []*process
+	light  *process // nil: there are no light members
 }
+
+// perCrowdNet is how many addresses one network of the crowd's has.
+const perCrowdNet = 200
 
 func newCrowd(t *testing.T) *crowd {
 	t.Helper()
@@ -37,7 +41,9 @@ func (c *crowd) run(line ...string) {
 }
 
 // address is where an agent listens.
-func (c *crowd) address(i int) string { return fmt.Sprintf("10.99.%d.%d", i/200, 1+i%200) }
+func (c *crowd) address(i int) string {
+	return fmt.Sprintf("10.99.%d.%d", i/perCrowdNet, 1+i%perCrowdNet)
+}
 
 // add starts the next agent.
 func (c *crowd) add(more ...string) *process {

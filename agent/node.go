@@ -96,6 +96,7 @@ type node struct {
 	stale    overlay.Instant // since when the remembered peers differ from the disk's, 0 not
 	saved    overlay.Instant
 	aged     overlay.Instant // when the stations were last looked at
+	trimmed  overlay.Instant // when memory was given back
 	stepped  overlay.Instant // when step ran last
 	roaming  roaming
 	pipes    pipes
@@ -202,6 +203,7 @@ func (n *node) step(now overlay.Instant) {
 		n.watchClock()
 		n.watchMapping()
 		n.watchWays(now)
+		n.trim(now)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	lightMain()
 	testscript.Main(m, map[string]func(){
 		"farlan": func() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr)) },
 	})

@@ -211,20 +211,24 @@ func (n *node) dial(now overlay.Instant, id overlay.AgentID, addrs []netip.AddrP
 	c.dialing++
 	n.spawn("dial", func(ctx context.Context) error {
 		err := n.p2p.Dial(ctx, id, addrs)
-		n.mail.put(func(now overlay.Instant) { n.dialled(now, id, err) })
+		n.mail.put(func(now overlay.Instant) {
+			c.dialing--
+			c.dialled(now, id, err)
+			if err != nil {
+				n.log.Debug("dial failed", "id", id, "error", err)
+			}
+		})
 		return nil
 	})
 }
 
-func (n *node) dialled(now overlay.Instant, id overlay.AgentID, err error) {
-	c := &n.control
-	c.dialing--
+// dialled notes how a dial ended.
+func (c *control) dialled(now overlay.Instant, id overlay.AgentID, err error) {
 	d := c.dials[id]
 	d.running = false
 	if err == nil {
 		d.fails, d.up = 0, now
 	} else {
-		n.log.Debug("dial failed", "id", id, "error", err)
 		d.again = now.Add(min(dialRetry<<min(d.fails, 10), dialRetryMax))
 		d.fails++
 	}
