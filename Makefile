@@ -5,6 +5,7 @@
 #   make bench     frame path, beside bare veth, VXLAN and today's tunnels in the same run; TCP under loss
 #   make bench-nat how two agents meet, whatever NAT is in front of them, ROUNDS times each
 #   make bench-many  what AGENTS agents on this machine cost each when they are idle
+#   make bench-stranger  what somebody without the key gets, and costs, by PROBES datagrams
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
 #   make install   the binary, the systemd unit, the example configuration
@@ -23,6 +24,7 @@ FUZZTIME ?= 60s
 SOAKTIME ?= 1h
 ROUNDS   ?= 5
 AGENTS   ?= 200
+PROBES   ?= 1000000
 CACHE    := $(CURDIR)/.cache
 BIN      := $(CURDIR)/bin/farlan
 
@@ -36,7 +38,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many fuzz soak install uninstall clean deps deps-build
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many fuzz soak install uninstall clean deps deps-build bench-stranger
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -107,6 +109,9 @@ bench-nat: deps-test build
 
 bench-many: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_MANY=$(AGENTS) go test -count=1 -run '^TestMany$$' -timeout 1h -v ./agent
+
+bench-stranger: deps-test build
+	FARLAN_NO_SKIP=1 FARLAN_STRANGER=$(PROBES) go test -count=1 -run '^TestStranger$$' -timeout 2h -v ./agent
 
 soak: deps-test build
 	FARLAN_SOAK=$(SOAKTIME) go test -count=1 -run '^TestSoak$$' -timeout 30h -v ./agent

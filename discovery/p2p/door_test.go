@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -146,6 +147,41 @@ func TestDoorConn(t *testing.T) {
 	_ = b.Close()
 	if _, _, err := b.ReadFrom(buf); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// A plainUDP is a UDP socket that is a plainReader, as an agent's are.
+type plainUDP struct{ *net.UDPConn }
+
+func (c plainUDP) ReadFromAddrPort(p []byte) (int, netip.AddrPort, error) {
+	return c.ReadFromUDPAddrPort(p)
+}
+
+// What a stranger sends makes no garbage, however much it is.
+func TestStrangersMakeNoGarbage(t *testing.T) {
+	stranger := udp(t)
+	a, b := newDoorConn(udp(t), testDoor(1)), newDoorConn(plainUDP{udp(t)}, testDoor(1))
+	buf := make([]byte, 1452)
+	noise := bytes.Repeat([]byte{0xc2}, 600)
+	const each = 50
+	perRead := testing.AllocsPerRun(20, func() {
+		for range each {
+			if _, err := stranger.WriteTo(noise, b.LocalAddr()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := a.WriteTo([]byte("hello"), b.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+		if n, _, err := b.ReadFrom(buf); err != nil || n != 5 {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+	})
+	if got := b.door.strangers.Load(); got < 20*each {
+		t.Fatalf("%d datagrams of a stranger came", got)
+	}
+	if perRead > each/5 {
+		t.Errorf("%v allocations for %d datagrams of a stranger's", perRead, each)
 	}
 }
 

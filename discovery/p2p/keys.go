@@ -126,12 +126,10 @@ func (d *door) setKeys(keys []Key) error {
 }
 
 // note remembers by which key somebody was heard last, while there are several.
-func (d *door) note(from net.Addr, by *doorKey) {
-	a, ok := from.(*net.UDPAddr)
-	if !ok || len(*d.keys.Load()) == 1 {
+func (d *door) note(at netip.AddrPort, by *doorKey) {
+	if len(*d.keys.Load()) == 1 {
 		return
 	}
-	at := endpoint(a)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.heard == nil {

@@ -220,17 +220,19 @@ func TestHeardIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := (*d.keys.Load())[1].doorKey
-	at := func(i int) net.Addr { return &net.UDPAddr{IP: net.IPv4(10, 0, byte(i>>8), byte(i)), Port: 1 + i>>16} }
+	at := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1+uint16(i>>16))
+	}
 	for i := range maxHeard + 100 {
 		d.note(at(i), old)
 	}
 	if len(d.heard) != maxHeard {
 		t.Errorf("%d addresses", len(d.heard))
 	}
-	if k := d.keysTo(at(0)); len(k) != 1 || k[0].doorKey != old {
+	if k := d.keysTo(net.UDPAddrFromAddrPort(at(0))); len(k) != 1 || k[0].doorKey != old {
 		t.Errorf("%d keys to one that was heard", len(k))
 	}
-	if k := d.keysTo(at(maxHeard + 1)); len(k) != 2 {
+	if k := d.keysTo(net.UDPAddrFromAddrPort(at(maxHeard + 1))); len(k) != 2 {
 		t.Errorf("%d keys to one that was not", len(k))
 	}
 	if err := d.setKeys(both[:1]); err != nil || len(d.heard) != 0 {

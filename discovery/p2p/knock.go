@@ -67,11 +67,10 @@ func (n *Node) knockUDP(ctx context.Context, to netip.AddrPort, token Token) (se
 }
 
 // knocked takes a knock.
-func (c *doorConn) knocked(b []byte, from net.Addr) {
-	a, ok := from.(*net.UDPAddr)
+func (c *doorConn) knocked(b []byte, from netip.AddrPort) {
 	body, by := c.door.unseal(nil, doorKnock, b, &c.head)
-	if by != nil && ok && len(body) == len(Token{}) && c.door.knock != nil {
-		c.door.knock(endpoint(a), Token(body))
+	if by != nil && len(body) == len(Token{}) && c.door.knock != nil {
+		c.door.knock(from, Token(body))
 	}
 }
 

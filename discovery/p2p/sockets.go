@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 )
@@ -17,14 +18,23 @@ const sealBuffer = 2048
 // door.
 type doorConn struct {
 	net.PacketConn
-	door *door
-	in   [sealBuffer]byte // quic-go reads in one goroutine
-	head [sealHead]byte   // for door.open
-	out  sync.Pool        // of *[]byte, for writers
+	plain plainReader // of PacketConn; nil: it has none
+	door  *door
+	in    [sealBuffer]byte // quic-go reads in one goroutine
+	head  [sealHead]byte   // for door.open
+	out   sync.Pool        // of *[]byte, for writers
+}
+
+// A plainReader reads as net.PacketConn does, without making garbage: who floods a
+// socket with what doesn't open shall not keep the collector busy.
+type plainReader interface {
+	ReadFromAddrPort(p []byte) (int, netip.AddrPort, error)
 }
 
 func newDoorConn(c net.PacketConn, d *door) *doorConn {
+	plain, _ := c.(plainReader)
 	return &doorConn{
+		plain:      plain,
 		PacketConn: c,
 		door:       d,
 		out:        sync.Pool{New: func() any { b := make([]byte, 0, sealBuffer); return &b }},
@@ -34,9 +44,9 @@ func newDoorConn(c net.PacketConn, d *door) *doorConn {
 // ReadFrom reads the next datagram of a member into p. It is for one goroutine.
 func (c *doorConn) ReadFrom(p []byte) (int, net.Addr, error) {
 	for {
-		n, from, err := c.PacketConn.ReadFrom(c.in[:])
+		n, from, err := c.read()
 		if err != nil {
-			return 0, from, err
+			return 0, nil, err
 		}
 		if n > 0 && c.in[0] == doorKnock {
 			c.knocked(c.in[:n], from)
@@ -48,9 +58,21 @@ func (c *doorConn) ReadFrom(p []byte) (int, net.Addr, error) {
 		}
 		if b, by := c.door.unseal(p[:0], doorUDP, c.in[:n], &c.head); by != nil {
 			c.door.note(from, by)
-			return len(b), from, nil
+			return len(b), net.UDPAddrFromAddrPort(from), nil
 		}
 	}
+}
+
+// read reads the next datagram into in.
+func (c *doorConn) read() (int, netip.AddrPort, error) {
+	if c.plain != nil {
+		return c.plain.ReadFromAddrPort(c.in[:])
+	}
+	n, from, err := c.PacketConn.ReadFrom(c.in[:])
+	if a, ok := from.(*net.UDPAddr); ok {
+		return n, endpoint(a), err
+	}
+	return n, netip.AddrPort{}, err
 }
 
 // WriteTo seals and sends b, several times while it isn't known which key opens it
