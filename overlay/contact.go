@@ -13,8 +13,10 @@ type contact struct {
 	relays  []AgentID        // that may reach it, the best first
 	pending []*Initiation    // oldest first
 	begin   Instant          // when to send the next initiation; 0: no need
-	late    lateCopies       // of the newest
+	late    lateCopies       // of one of them
 	tries   int
+	soon    bool // tries follow each other sooner
+	met     bool // there was a session
 
 	current     *Session
 	older       []*Session // newest first
@@ -33,8 +35,8 @@ func (s *Sessions) contact(id AgentID) *contact {
 	return nil
 }
 
-// lateCopies are copies of an initiation that go by way of other agents if no
-// direct one was answered by then.
+// lateCopies are copies of an initiation that go by way of other agents if it wasn't
+// answered directly by then.
 type lateCopies struct {
 	at    Instant // 0: none
 	index uint32
@@ -133,7 +135,7 @@ func (s *Sessions) erase(sessions ...*Session) {
 // choose the one that the agent with the smaller id began. Either way the datagram
 // has shown a way that works, perhaps the only one.
 func (s *Sessions) promote(c *contact, session *Session, from Way) {
-	s.changed = true
+	s.changed, c.met = true, true
 	if c.current == nil || !c.way.IsDirect() || from.IsDirect() {
 		c.way = from
 	}

@@ -23,6 +23,9 @@ const (
 	maxOlder   = 2 * maxPending   // sessions beside the current one: what both sides began at once
 	retryFirst = time.Second      // above most round trips of the world
 	retryMax   = 15 * time.Second // for members that don't answer
+	// retrySoon is retryFirst for a member that was there before: it is the way to it
+	// that may lose the first ones, so soon after a move.
+	retrySoon = 250 * time.Millisecond
 	// relayPatience is how long direct answers are waited for before other agents
 	// are asked to relay: well above most round trips.
 	relayPatience = 300 * time.Millisecond
@@ -135,7 +138,7 @@ func (s *Sessions) Forget(id AgentID) {
 // session, if there is one, goes on meanwhile.
 func (s *Sessions) Renew(now Instant, id AgentID) {
 	if c := s.contact(id); c != nil {
-		c.begin, c.tries = now, 0
+		c.begin, c.tries, c.soon = now, 0, c.met
 	}
 }
 
@@ -180,7 +183,7 @@ func (s *Sessions) receiveInitiation(now Instant, from Way, d []byte) error {
 		return err
 	}
 	c := s.contact(session.Peer())
-	if n := len(c.unconfirmed); n > 0 && now.Sub(c.unconfirmed[n-1].Created()) < retryFirst/2 {
+	if n := len(c.unconfirmed); n > 0 && now.Sub(c.unconfirmed[n-1].Created()) < retrySoon/2 {
 		session.Erase() // members wait longer before they ask again: a replay, perhaps
 		return errBusy
 	}
@@ -219,7 +222,7 @@ func (s *Sessions) receiveResponse(now Instant, from Way, d []byte) error {
 	// too, and the member may hold those answers for the newest word.
 	s.abandon(c, i)
 	c.pending = slices.Delete(c.pending, 0, 1)
-	c.begin, c.tries = 0, 0
+	c.begin, c.tries, c.soon = 0, 0, false
 	s.promote(c, session, from)
 	return nil
 }
@@ -236,7 +239,7 @@ func (s *Sessions) Heard(now Instant, session *Session, from Way) {
 	if i := slices.Index(c.unconfirmed, session); i >= 0 {
 		s.erase(c.unconfirmed[:i]...)
 		c.unconfirmed = slices.Delete(c.unconfirmed, 0, i+1)
-		c.begin, c.tries = 0, 0
+		c.begin, c.tries, c.soon = 0, 0, false
 		s.promote(c, session, from)
 	} else if i := slices.Index(c.older, session); i >= 0 && c.current != nil && OtherChoice(now, session, c.current) {
 		c.current, c.older[i] = session, c.current
@@ -308,7 +311,11 @@ func (s *Sessions) Tick(now Instant) (next Instant) {
 // initiate sends an initiation every direct way to c, and keeps it for relays.
 // The member answers the copy that comes first.
 func (s *Sessions) initiate(now Instant, c *contact) {
-	wait := min(retryFirst<<min(c.tries, 10), retryMax)
+	wait := retryFirst
+	if c.soon {
+		wait = retrySoon
+	}
+	wait = min(wait<<min(c.tries, 10), retryMax)
 	c.tries++
 	c.begin = now.Add(wait)
 	index, err := s.newIndex()
@@ -327,7 +334,9 @@ func (s *Sessions) initiate(now Instant, c *contact) {
 	for _, w := range c.ways() {
 		s.out = append(s.out, outgoing{c.id, w, d})
 	}
-	c.late = lateCopies{at: now.Add(relayPatience), index: index, d: d}
+	if c.late.at == 0 || !now.Before(c.late.at) {
+		c.late = lateCopies{at: now.Add(relayPatience), index: index, d: d}
+	}
 }
 
 // tryRelays sends the newest initiation by way of other agents when it is time.

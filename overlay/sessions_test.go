@@ -341,3 +341,33 @@ func TestSessionsWithOneStartedAnew(t *testing.T) {
 		w.mustReach()
 	}
 }
+
+// After a move the first handshakes may be lost on the way: one of the next is answered
+// soon, and those with members that don't answer at all stay few.
+func TestRenewIsRepeatedSoon(t *testing.T) {
+	w := newWorld(t, 11, 2)
+	w.introduce()
+	w.run(2 * time.Second)
+	a, b := w.agents[0], w.agents[1]
+	before := a.current[b.id]
+	w.loss = 1
+	a.s.Renew(w.now, b.id)
+	w.run(700 * time.Millisecond) // two are lost
+	w.loss = 0
+	w.run(200 * time.Millisecond)
+	if a.current[b.id] == before {
+		t.Error("the third handshake wasn't begun after 750 ms")
+	}
+	w.mustReach()
+
+	w.loss = 1
+	a.s.Renew(w.now, b.id)
+	sent := 0
+	for end := w.now.Add(time.Minute); w.now.Before(end); w.now = w.now.Add(10 * time.Millisecond) {
+		a.s.Tick(w.now)
+		a.s.Flush(func(AgentID, Way, []byte) { sent++ })
+	}
+	if sent < 6 || sent > 10 {
+		t.Errorf("%d handshakes within a minute of silence", sent)
+	}
+}
