@@ -5,6 +5,7 @@
 #   make bench     frame path, beside bare veth, VXLAN and today's tunnels in the same run; TCP under loss
 #   make bench-nat how two agents meet, whatever NAT is in front of them, ROUNDS times each
 #   make bench-many  what AGENTS agents on this machine cost each when they are idle
+#   make bench-roam how soon traffic flows again after a move or a minute's suspension, ROUNDS times
 #   make bench-stranger  what somebody without the key gets, and costs, by PROBES datagrams
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
@@ -38,7 +39,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many fuzz soak install uninstall clean deps deps-build bench-stranger
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many fuzz soak install uninstall clean deps deps-build bench-stranger bench-roam
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -109,6 +110,9 @@ bench-nat: deps-test build
 
 bench-many: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_MANY=$(AGENTS) go test -count=1 -run '^TestMany$$' -timeout 1h -v ./agent
+
+bench-roam: deps-test build
+	FARLAN_NO_SKIP=1 FARLAN_SUSPEND=60s go test -count=$(ROUNDS) -run '^Test(AddressReplaced|ReachedElsewhere|OtherFamily|NATRebound|InterfaceDown|Resume)$$' -timeout 2h -v ./agent
 
 bench-stranger: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_STRANGER=$(PROBES) go test -count=1 -run '^TestStranger$$' -timeout 2h -v ./agent

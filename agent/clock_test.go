@@ -13,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"farlan/discovery"
 	"farlan/discovery/p2p"
+	"farlan/measure"
 	"farlan/overlay"
 )
 
@@ -90,6 +92,44 @@ func find(v statusView, check string) healthView {
 		}
 	}
 	return healthView{Check: "no check " + check}
+}
+
+// An agent whose machine was suspended, so that the clock of the world has run on and
+// its own hasn't, notices at its next turn: after a short time it holds nobody's silence
+// against them, after a long one it begins again with all, and looks where it is.
+func TestClockJump(t *testing.T) {
+	for jump, want := range map[time.Duration]struct{ probes, again bool }{
+		0:                      {false, false},
+		3 * time.Second:        {true, false},
+		measure.GoneAfter:      {true, true},
+		time.Minute:            {true, true},
+		30 * 24 * time.Hour:    {true, true},
+		900 * time.Millisecond: {false, false},
+	} {
+		c := newCourt(t, discovery.AllRights)
+		c.hear(t, 1, discovery.Member{Credential: c.issue(t, 1, discovery.AllRights).Bytes(), SessionKey: [32]byte{9}})
+		p, now := c.peers[c.id(1)], c.now()
+		p.heard(now.Add(-9 * time.Second)) // almost gone
+		p.state, p.probe = measure.Up, now.Add(time.Hour)
+		c.stepped = now.Add(-tick / 2)
+		c.asleep -= jump
+		c.mindTheGap(now)
+		probes, again := p.probe == now, p.state == measure.Gone
+		if probes != want.probes || again != want.again || (c.roaming.force != 0) != want.again {
+			t.Errorf("after %v: probes %v, begins again %v, looks where it is %v", jump, probes, again, c.roaming.force != 0)
+		}
+		if forgiven := p.path.State(now.Add(2*time.Second)) == measure.Up; forgiven != want.probes {
+			t.Errorf("after %v: the silence is forgiven: %v", jump, forgiven)
+		}
+		if want.again && c.handshakes() == 0 {
+			t.Errorf("after %v: no handshake begins", jump)
+		}
+		p.state, p.probe, c.roaming.force = measure.Up, now.Add(time.Hour), 0
+		c.mindTheGap(now.Add(tick / 2))
+		if p.state != measure.Up || p.probe != now.Add(time.Hour) || c.roaming.force != 0 {
+			t.Errorf("%v are noticed twice", jump)
+		}
+	}
 }
 
 func TestClockHealth(t *testing.T) {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"farlan/measure"
 	"farlan/overlay"
 )
@@ -26,23 +29,24 @@ const (
 	busySlack  = 3
 )
 
-// roamers are sites whose agents see each other and may move.
-func roamers(t *testing.T) *sites {
+// roamers are sites whose agents see each other and may move, and a talk between them.
+// It is the other site that asks: nothing but the agent tells it that a has moved.
+func roamers(t *testing.T) (*sites, *talk) {
 	t.Helper()
 	s := newSites(t)
 	s.join(t, "", "--listen", ":4747")
+	return s, s.settled(t)
+}
+
+// settled waits for what follows when agents meet, and returns a talk between them.
+func (s *sites) settled(t *testing.T) *talk {
+	t.Helper()
 	// Connections that close together could be two that dial each other at once: the
 	// first moves must come later than that.
 	s.host("sleep 2.5")
-	return s
-}
-
-// backAfter waits until frames pass again between both agents. It is the other site that
-// begins: nothing but the agent tells it that a has moved.
-func (s *sites) backAfter(t *testing.T, what string, goal time.Duration) {
-	t.Helper()
-	took := eventually(t, busySlack*goal, func() error { return s.try(s.b, "ping -c1 -W0.1 -q 10.78.0.1") })
-	t.Logf("%s: frames pass again after %v, the goal is %v", what, took, goal)
+	f := s.talk(t)
+	s.talksAgain(t, f, "at first", roamGoal)
+	return f
 }
 
 // moveTo gives site a another address in 10.77.subnet.0/24.
@@ -68,7 +72,7 @@ func (s *sites) reachedAt(t *testing.T, addr string) {
 			return err
 		}
 		for _, p := range v.Peers {
-			if p.Address != nil && strings.HasPrefix(*p.Address, addr+":") {
+			if p.Address != nil && (*p.Address == addr || strings.HasPrefix(*p.Address, addr+":")) {
 				return nil
 			}
 		}
@@ -96,7 +100,7 @@ func (d *process) remembersAt(name, addr string) error {
 // the new one is in the same network or not; and the others get to know the new one
 // for good: one that starts again finds it there.
 func TestAddressReplaced(t *testing.T) {
-	s := roamers(t)
+	s, f := roamers(t)
 	s.host("ip -n " + s.r + " addr add 10.77.3.254/24 dev ua")
 	for _, to := range []struct {
 		what         string
@@ -108,7 +112,7 @@ func TestAddressReplaced(t *testing.T) {
 		{"another network again", 3, 8},
 	} {
 		s.moveTo(to.subnet, to.host)
-		s.backAfter(t, to.what, roamGoal)
+		s.talksAgain(t, f, to.what, roamGoal)
 		s.reachedAt(t, fmt.Sprintf("10.77.%d.%d", to.subnet, to.host))
 	}
 	// b remembers where a is now, and asks nobody else. What a told on a connection
@@ -118,7 +122,7 @@ func TestAddressReplaced(t *testing.T) {
 	i := slices.Index(s.agents[1].args, "--bootstrap")
 	s.agents[1].args = slices.Delete(s.agents[1].args, i, i+2)
 	s.restart(1)
-	s.backAfter(t, "the other one is started again and knows only what it remembers", 5*time.Second)
+	s.talksAgain(t, f, "the other one is started again and knows only what it remembers", 5*time.Second)
 }
 
 // Where an agent comes to, the other one may be out of reach at the address that was
@@ -132,17 +136,68 @@ func TestReachedElsewhere(t *testing.T) {
 	}
 	s.in(s.r, "sysctl -qw net.ipv6.conf.all.forwarding=0")
 	s.join(t, "", "--listen", ":4747")
+	f := s.settled(t)
 	s.reachedAt(t, "10.77.1.1")
 	s.in(s.r, "sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv4.ip_forward=0")
 	s.moveTo(1, 9)
-	s.backAfter(t, "where only IPv6 passes", roamGoal)
+	s.talksAgain(t, f, "where only IPv6 passes", roamGoal)
 	s.reachedAt(t, "[fd77:1::1]")
+}
+
+// An agent that had IPv4 alone comes to where there is IPv6 alone, and back.
+func TestOtherFamily(t *testing.T) {
+	s := newSites(t)
+	s.in(s.r, "sysctl -qw net.ipv6.conf.all.forwarding=1")
+	s.host("ip -n " + s.r + " addr add fd77:1::fe/64 dev ua nodad")
+	s.host("ip -n " + s.r + " addr add fd77:2::fe/64 dev ub nodad")
+	s.host("ip -n " + s.b + " addr add fd77:2::1/64 dev u nodad")
+	s.host("ip -n " + s.b + " route add default via fd77:2::fe")
+	s.join(t, "", "--listen", ":4747")
+	f := s.settled(t)
+	s.reachedAt(t, "10.77.1.1")
+	s.shell(s.a, "ip -4 addr flush dev u; ip addr add fd77:1::1/64 dev u nodad; ip route add default via fd77:1::fe")
+	s.talksAgain(t, f, "from IPv4 to IPv6", roamGoal)
+	s.reachedAt(t, "[fd77:1::1]")
+	s.shell(s.a, "ip -6 addr del fd77:1::1/64 dev u; ip -6 route del default || true; ip addr add 10.77.1.1/24 dev u; ip route add default via 10.77.1.254")
+	s.talksAgain(t, f, "from IPv6 to IPv4", roamGoal)
+	s.reachedAt(t, "10.77.1.1")
+}
+
+// The NAT in front of an agent forgets its mapping and makes another one, with another
+// port or another address: the host sees nothing of it, and the old one leads nowhere.
+func TestNATRebound(t *testing.T) {
+	s := newSites(t)
+	s.host("ip -n " + s.r + " addr add 10.77.2.253/24 dev ub")
+	s.drop("inward", "iifname ub ct state new")
+	translate := func(to string) {
+		t.Helper()
+		_ = s.try(s.r, "nft delete table ip translate")
+		s.shell(s.r, "nft add table ip translate; nft add chain ip translate after '{ type nat hook postrouting priority 100 ; }'; "+
+			"nft add rule ip translate after oifname ub udp sport 4747 snat to "+to+"; nft add rule ip translate after oifname ub masquerade")
+		s.within(s.r, func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
+	}
+	translate("10.77.2.254:5001")
+	key := newKeyFile(t)
+	b := startAgentIn(t, s.b, key, "b", "--listen", ":4747", "--tap", "t")
+	a := startAgentIn(t, s.a, key, "a", "--listen", ":4747", "--tap", "t", "--bootstrap", b.bootstrap())
+	s.agents = [2]*process{a, b}
+	a.bootstrap()
+	s.address(0)
+	s.address(1)
+	eventually(t, 15*time.Second, func() error { return s.try(s.a, "ping -c1 -W1 -q 10.78.0.2") })
+	f := s.settled(t)
+	s.reachedAt(t, "10.77.2.254:5001")
+	for what, to := range map[string]string{"another port": "10.77.2.254:5002", "another address": "10.77.2.253:5003"} {
+		translate(to)
+		s.talksAgain(t, f, "the NAT gives "+what, roamGoal)
+		s.reachedAt(t, to)
+	}
 }
 
 // An agent whose cable is pulled for five seconds, or whose interface is down as long,
 // goes on within the goal.
 func TestInterfaceDown(t *testing.T) {
-	s := roamers(t)
+	s, f := roamers(t)
 	const outage = "5"
 	for what, lines := range map[string][]string{
 		"the cable was pulled":   {"ip -n " + s.r + " link set ua down", "ip -n " + s.r + " link set ua up"},
@@ -152,35 +207,38 @@ func TestInterfaceDown(t *testing.T) {
 		s.host("sleep " + outage) // what the test is of
 		s.host(lines[1])
 		_ = s.try(s.a, "ip route add default via 10.77.1.254") // goes with the interface
-		s.backAfter(t, what, roamGoal)
+		s.talksAgain(t, f, what, roamGoal)
 	}
 }
 
-// An agent that was suspended until the others gave it up goes on within the goal, also
-// if it wakes up somewhere else.
+// An agent that was suspended for FARLAN_SUSPEND, by default until the others gave it up,
+// goes on within the goal, also if it wakes up somewhere else.
 func TestResume(t *testing.T) {
-	s := roamers(t)
+	length, err := time.ParseDuration(cmp.Or(os.Getenv("FARLAN_SUSPEND"), "12s"))
+	if err != nil || length <= measure.GoneAfter {
+		t.Fatalf("FARLAN_SUSPEND: want more than %v: %v", measure.GoneAfter, err)
+	}
+	s, f := roamers(t)
 	s.host("ip -n " + s.r + " addr add 10.77.3.254/24 dev ua")
 	for _, what := range []string{"resumed", "resumed in another network"} {
 		a, b := s.agents[0], s.agents[1]
 		if err := a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 2*measure.GoneAfter, func() error {
+		s.host(fmt.Sprint("sleep ", length.Seconds())) // what the test is of
+		eventually(t, measure.GoneAfter, func() error {
 			if state := b.stateOf("a"); state != "gone" {
 				return errors.New("a is " + state)
 			}
 			return nil
 		})
-		// b has tried in vain some times by now.
-		s.host("sleep 4")
 		if strings.Contains(what, "another") {
 			s.moveTo(3, 7)
 		}
 		if err := a.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
-		s.backAfter(t, what, resumeGoal)
+		s.talksAgain(t, f, fmt.Sprintf("suspended for %v, %s", length, what), resumeGoal)
 	}
 }
 
