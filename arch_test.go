@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"agent/lab/nat":           {"overlay"},
 	"discovery":               {"measure", "overlay"},
 	"discovery/beacon":        {"discovery", "overlay"},
+	"discovery/portmap":       {},
 	"discovery/p2p":           {"discovery", "measure", "overlay"},
 	"reserve":                 {"measure", "overlay"},
 	"measure":                 {"overlay"},

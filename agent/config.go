@@ -42,7 +42,7 @@ type lanConfig struct{ Interface, Bridge string }
 type options struct {
 	configFile, keyFile, listen, uplink, name string
 	stateDir, socket, logLevel, logFormat     string
-	beacon                                    string
+	beacon, portMapping                       string
 	bootstrap, advertise, taps, lans          []string
 }
 
@@ -56,6 +56,7 @@ type config struct {
 	Uplink    reserve.Access
 	Advertise []netip.AddrPort
 	Beacon    bool // look for members on the local network
+	MapPort   bool // ask the router to hand the port on
 	Name      string
 	Named     bool // by a flag, the environment or the file
 	Taps      []tapConfig
@@ -77,6 +78,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.listen, "listen", defaultListen, "`[HOST]:PORT`, one port, UDP and TCP, for everything")
 	flags.StringVar(&o.uplink, "uplink", "", "`RATE[/RATE]`: this host's way out (and in), as 100Mbit or 20Mbit/250Mbit")
 	flags.StringArrayVar(&o.advertise, "advertise", nil, "`ADDR[:PORT]`: reachable address behind a static NAT (repeats)")
+	flags.StringVar(&o.portMapping, "port-mapping", "off", "`on|off`: ask the router to hand on the port, UDP and TCP, by NAT-PMP or UPnP")
 	flags.StringVar(&o.name, "name", "", "`NAME` that people call this agent by (default the host's name)")
 	flags.StringArrayVar(&o.taps, "tap", nil, "`NAME[,bridge=BR][,mtu=N][,queues=N][,offload=off]`: attach a TAP interface, made if missing (repeats)")
 	flags.StringArrayVar(&o.lans, "lan", nil, "`IFACE[,bridge=BR]`: home proxy: attach the physical LAN on IFACE (repeats)")
@@ -97,7 +99,8 @@ func (o *options) parse() (*config, error) {
 		}
 	}
 	try(c.parseListen(o.listen))
-	try(c.parseBeacon(o.beacon))
+	try(parseSwitch("--beacon", o.beacon, &c.Beacon))
+	try(parseSwitch("--port-mapping", o.portMapping, &c.MapPort))
 	try(c.parseName())
 	try(c.parseLog(o.logLevel, o.logFormat))
 	if c.StateDir == "" {
@@ -163,10 +166,10 @@ func (c *config) parseListen(s string) error {
 	return nil
 }
 
-func (c *config) parseBeacon(s string) error {
-	c.Beacon = s == "on"
+func parseSwitch(flag, s string, on *bool) error {
+	*on = s == "on"
 	if s != "on" && s != "off" {
-		return usagef("")("--beacon %q: want on or off", s)
+		return usagef("")("%s %q: want on or off", flag, s)
 	}
 	return nil
 }

@@ -74,6 +74,25 @@ func TestBeaconSwitch(t *testing.T) {
 	}
 }
 
+func TestPortMappingSwitch(t *testing.T) {
+	for _, c := range []struct {
+		environ map[string]string
+		file    string
+		args    []string
+		want    bool
+	}{
+		{nil, "", nil, false},
+		{nil, "port-mapping: on\n", nil, true},
+		{map[string]string{"FARLAN_PORT_MAPPING": "on"}, "", nil, true},
+		{map[string]string{"FARLAN_PORT_MAPPING": "on"}, "", []string{"--port-mapping=off"}, false},
+	} {
+		got, err := parseOptions(t, c.environ, c.file, c.args...)
+		if err != nil || got.MapPort != c.want {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
 func TestListenForms(t *testing.T) {
 	for in, want := range map[string]netip.AddrPort{
 		":4747":              netip.MustParseAddrPort("0.0.0.0:4747"),
@@ -106,6 +125,7 @@ func TestConfigErrors(t *testing.T) {
 		"twice":               {args: []string{"--tap", "a0", "--lan", "a0"}, want: []string{`"a0" is given twice`}},
 		"level":               {args: []string{"--log-level", "loud"}, want: []string{"--log-level"}},
 		"beacon":              {args: []string{"--beacon", "sometimes"}, want: []string{`--beacon "sometimes"`, "on or off"}},
+		"port mapping":        {args: []string{"--port-mapping", "maybe"}, want: []string{`--port-mapping "maybe"`, "on or off"}},
 		"mtu":                 {args: []string{"--tap", "a0,mtu=90000"}, want: []string{"mtu"}},
 		"advertise nowhere":   {args: []string{"--advertise", "0.0.0.0:4747"}, want: []string{"--advertise"}},
 		"advertise many":      {args: []string{"--advertise", "224.0.0.1"}, want: []string{"--advertise"}},
@@ -147,7 +167,7 @@ func TestExampleConfigIsUnderstood(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, file.String())
 	}
-	if len(c.Bootstrap) != 1 || len(c.Taps) != 1 || len(c.LANs) != 1 || c.Uplink.Up == 0 || c.Beacon {
+	if len(c.Bootstrap) != 1 || len(c.Taps) != 1 || len(c.LANs) != 1 || c.Uplink.Up == 0 || c.Beacon || !c.MapPort {
 		t.Errorf("got %+v", c)
 	}
 }

@@ -73,6 +73,7 @@ type node struct {
 	view     atomic.Pointer[view]
 	overlays atomic.Pointer[[]netip.Prefix]
 	seenAt   atomic.Pointer[[]netip.AddrPort] // what reflexive returned last
+	mapped   atomic.Pointer[netip.AddrPort]   // where the router takes what it hands on
 	drops    drops
 	reach    reach
 	byways   byways
@@ -99,6 +100,7 @@ type node struct {
 	trimmed  overlay.Instant // when memory was given back
 	stepped  overlay.Instant // when step ran last
 	roaming  roaming
+	router   routerPort
 	pipes    pipes
 	punches  punches
 	lonely   bool // said that nobody answers

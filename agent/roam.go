@@ -175,6 +175,7 @@ func (n *node) move(now overlay.Instant, lost bool) {
 	if n.lookout != nil {
 		n.lookout.Look()
 	}
+	n.lookAtRouter()
 }
 
 // renewSilent begins handshakes with the peers that were not heard from since this

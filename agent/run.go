@@ -141,6 +141,7 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 		n.lookout.SetKeys(n.keys.ring.Keys()...)
 		start(ctx, "beacon", n.runBeacon)
 	}
+	n.startPortMapping(start, ctx)
 	w := n.startWatcher(start, ctx)
 	looped := make(chan struct{})
 	start(ctx, "loop", func(ctx context.Context) error { defer close(looped); return n.loop(ctx) })

@@ -36,10 +36,14 @@ func advertised(own, seen []netip.AddrPort) []netip.AddrPort {
 }
 
 // addresses returns all addresses under which others may reach this agent now: those
-// that the operator advertises, then those of the host's interfaces that the agent
-// listens on, but for the overlay's own.
+// that the operator advertises, then the one that the router maps, then those of the
+// host's interfaces that the agent listens on, but for the overlay's own.
 func (n *node) addresses() []netip.AddrPort {
 	all := slices.Clone(n.cfg.Advertise)
+	if a, ok := n.mappedAddress(); ok && n.usable(a.Addr()) {
+		all = append(all, a)
+	}
+	first := len(all)
 	port := n.sockets[0].Delay.LocalAddr().Port()
 	if !n.cfg.Listen.Addr().IsUnspecified() {
 		all = append(all, netip.AddrPortFrom(n.cfg.Listen.Addr(), port))
@@ -55,7 +59,7 @@ func (n *node) addresses() []netip.AddrPort {
 			all[i] = netip.AddrPortFrom(all[i].Addr(), port)
 		}
 	}
-	slices.SortStableFunc(all[len(n.cfg.Advertise):], netip.AddrPort.Compare)
+	slices.SortStableFunc(all[first:], netip.AddrPort.Compare)
 	return slices.Compact(all)
 }
 

@@ -140,10 +140,13 @@ func (n *node) health(now overlay.Instant) []healthView {
 	if h, ok := n.checkBeacon(); ok {
 		checks = append(checks, h)
 	}
+	if h, ok := n.checkPortMapping(); ok {
+		checks = append(checks, h)
+	}
 	checks = append(checks, n.checkUDP())
 	if len(n.underlay()) == 0 {
 		checks = append(checks, healthView{
-			Check: "address", Detail: "this host has no address that others could reach it at",
+			Check: "address", Detail: "this host has no address that others could reach it at (those for one link alone, fe80:: and 169.254.0.0/16, are none)",
 			Hint: "give one with --advertise; if the host's only address is on the bridge of a --tap, use --lan IFACE,bridge=BR instead",
 		})
 	}
