@@ -132,7 +132,8 @@ func (n *node) serveDoctor(w http.ResponseWriter, r *http.Request) {
 // examine looks at what this agent knows: some of it takes seconds.
 func (n *node) examine(ctx context.Context) (all []findingView, err error) {
 	moves := newMoves()
-	var reach findingView
+	var front natFacts
+	var reached findingView
 	var ways []way
 	err = n.do(ctx, func(now overlay.Instant) {
 		for _, h := range n.health(now) {
@@ -143,8 +144,8 @@ func (n *node) examine(ctx context.Context) (all []findingView, err error) {
 			all = append(all, f)
 		}
 		all = append(all, n.offloads()...)
-		all = append(all, natFinding(n.mapping, len(n.seenByOthers()), n.port()))
-		ways = n.ways()
+		all = append(all, dhcpFinding(n.dhcpServers()))
+		front, ways = n.natFacts(), n.ways()
 		moves.note(n.sw.Stations.List())
 	})
 	if err != nil {
@@ -152,9 +153,9 @@ func (n *node) examine(ctx context.Context) (all []findingView, err error) {
 	}
 	all = append(all, n.nested(ways))
 	all = append(all, blackHoles(ways)...)
-	if reach, err = n.examineReach(ctx); err != nil {
+	if reached, err = n.examineReach(ctx, &front); err != nil {
 		return nil, err
 	}
 	twice, err := n.examineStations(ctx, moves)
-	return append(all, reach, twice), err
+	return append(all, natFinding(front), reached, twice), err
 }

@@ -50,21 +50,53 @@ func (n *node) offloads() (all []findingView) {
 	return all
 }
 
-// natFinding says what the NAT in front of this host does, as far as members tell.
-func natFinding(m discovery.Mapping, told int, port uint16) findingView {
+// natFacts is what is known of what stands in front of this host.
+type natFacts struct {
+	mapping discovery.Mapping
+	told    int            // members that tell where they see this host from
+	port    uint16         // this agent's
+	mapped  netip.AddrPort // by the router, if asked; not valid: none
+	cut     bool           // no UDP passes
+	tried   bool           // members have tried to reach it from ports that it never sent to
+	let     bool           // and something came, by UDP
+}
+
+func (n *node) natFacts() natFacts {
+	f := natFacts{mapping: n.mapping, told: len(n.seenByOthers()), port: n.port(), cut: n.throughTCP() > 0}
+	f.mapped, _ = n.mappedAddress()
+	return f
+}
+
+// natFinding says what the NAT or firewall in front of this host does (RFC 4787 § 4.1
+// and § 5), with the names that people use. Whether a cone takes something from hosts
+// that were never sent to can't be known: members were.
+func natFinding(f natFacts) findingView {
 	const check = "NAT"
-	switch m {
-	case discovery.MappingNone:
-		return fine(check, "none: members see this host at an address of its own")
-	case discovery.MappingSame:
-		return fine(check, "there is one, with the same mapping for all: members reach this host as soon as it calls them")
-	case discovery.MappingByDestination:
+	switch m := f.mapping; {
+	case f.cut:
 		return findingView{
-			check, levelWarn, "there is one, mapping by destination: members behind such NATs or strict firewalls reach this host only by way of others",
-			fmt.Sprintf("forward port %d, UDP and TCP, on the router and give its address with --advertise; or set its NAT to 'endpoint-independent' ('full cone')", port),
+			check, levelWarn, "not known: no UDP passes, datagrams go through TCP",
+			fmt.Sprintf("let UDP pass from port %d of this host to any, and the answers", f.port),
+		}
+	case m == discovery.MappingNone && f.mapped.IsValid():
+		return fine(check, "there is one, and its router hands on to this host what comes to %v", f.mapped)
+	case m == discovery.MappingNone && f.tried && !f.let:
+		return fine(check, "none: members see this host at an address of its own; but a firewall lets nothing in that it didn't ask for")
+	case m == discovery.MappingNone:
+		return fine(check, "none: members see this host at an address of its own")
+	case m == discovery.MappingSame && f.let:
+		return fine(check, "a full cone, or a restricted one: the same mapping for all, and open to other ports of hosts that were sent to")
+	case m == discovery.MappingSame && f.tried:
+		return fine(check, "a port-restricted cone: the same mapping for all, and open to those only that were sent to: members reach this host as soon as it calls them")
+	case m == discovery.MappingSame:
+		return fine(check, "a cone: the same mapping for all: members reach this host as soon as it calls them")
+	case m == discovery.MappingByDestination:
+		return findingView{
+			check, levelWarn, "symmetric: it maps by destination: members behind such NATs or strict firewalls reach this host only by way of others",
+			fmt.Sprintf("forward port %d, UDP and TCP, on the router and give its address with --advertise; or set its NAT to 'endpoint-independent' ('full cone')", f.port),
 		}
 	}
-	return fine(check, "unknown: %d members told where they see this host from, it takes two outside of its own networks", told)
+	return fine(check, "unknown: %d members told where they see this host from, it takes two outside of its own networks", f.told)
 }
 
 // A way is a path of the underlay to another agent.
@@ -176,14 +208,19 @@ func blackHoles(ways []way) (all []findingView) {
 	return all
 }
 
-// examineReach asks members to reach this agent.
-func (n *node) examineReach(ctx context.Context) (findingView, error) {
+// examineReach asks members to reach this agent, and notes for its NAT what came.
+func (n *node) examineReach(ctx context.Context, front *natFacts) (findingView, error) {
 	var names map[overlay.AgentID]string
 	var tokens []p2p.Token
 	if err := n.do(ctx, func(overlay.Instant) { names, tokens = n.names(), n.askReach() }); err != nil {
 		return findingView{}, err
 	}
-	return reachFinding(n.reached(ctx, tokens), names, n.port()), nil
+	states := n.reached(ctx, tokens)
+	for _, s := range states {
+		front.tried = front.tried || s.answered && s.sent
+		front.let = front.let || s.udp
+	}
+	return reachFinding(states, names, n.port()), nil
 }
 
 // reachFinding says what came of members' attempts to reach this agent.
@@ -206,7 +243,7 @@ func reachFinding(states []reachState, names map[overlay.AgentID]string, port ui
 	case len(udp) > 0 && len(tcp) > 0:
 		return fine(check, "port %d: TCP from %s, and UDP from a port that this host never sent to, from %s", port, named(tcp), named(udp))
 	case len(udp) > 0:
-		return findingView{check, levelWarn, fmt.Sprintf("UDP port %d takes what nobody asked for, from %s, but TCP doesn't: members whose UDP is blocked can't call this host", port, named(udp)), fix}
+		return findingView{check, levelWarn, fmt.Sprintf("UDP port %d takes what comes from other ports of hosts that were sent to (%s), but TCP doesn't: members whose UDP is blocked can't call this host", port, named(udp)), fix}
 	case len(tcp) > 0:
 		return findingView{check, levelWarn, fmt.Sprintf("TCP port %d can be called, from %s, but UDP only answers: members call this host while it calls them", port, named(tcp)), fix}
 	case len(tried) > 0:

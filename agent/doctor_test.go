@@ -1,12 +1,16 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,7 +107,7 @@ func TestDoctor(t *testing.T) {
 	for check, detail := range map[string]string{
 		"rights": "all that", tunDevice: "can be opened", "key file": "network", "clock": "within 2m0s", "members": "1 of 1",
 		"offload t": "64 KB", "NAT": "none", "nested tunnel": "no way", "path MTU": "1 members", "reachable": "TCP from b, and UDP from a port that this host never sent to, from b",
-		"duplicate MAC": "none of",
+		"duplicate MAC": "none of", "rogue DHCP": "no DHCP server",
 	} {
 		well.expect(t, check, levelOK, detail)
 	}
@@ -141,6 +145,17 @@ func TestDoctor(t *testing.T) {
 	})
 	s.in(s.b, "nft delete table ip wall")
 
+	// Machines at both ends hand out addresses.
+	for i, ns := range []string{s.a, s.b} {
+		s.within(ns, func() error { return sendLease(fmt.Sprintf("10.78.0.%d", i+1)) })
+	}
+	eventually(t, 20*time.Second, func() error {
+		if f := s.finding(t, 0, "rogue DHCP"); f.Level != levelFail || !strings.Contains(f.Detail, "10.78.0.1") || !strings.Contains(f.Detail, "10.78.0.2") || !strings.Contains(f.Detail, "behind b") {
+			return fmt.Errorf("%+v", f)
+		}
+		return nil
+	})
+
 	// Two machines have one address.
 	for i, ns := range []string{s.a, s.b} {
 		s.host("ip -n " + ns + " link set dev t address 02:00:00:00:00:77")
@@ -152,6 +167,17 @@ func TestDoctor(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// sendLease sends what a DHCP server answers, from an address.
+func sendLease(from string) error {
+	c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.ParseIP(from), Port: 67}, &net.UDPAddr{IP: net.IPv4(10, 78, 0, 255), Port: 68})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Write(append([]byte{2, 1, 6, 0}, make([]byte, 296)...))
+	return err
 }
 
 func TestDoctorFindsPlainPorts(t *testing.T) {
@@ -236,9 +262,93 @@ func TestReachFindings(t *testing.T) {
 			t.Errorf("%+v, want %s %q", f, c.level, c.want)
 		}
 	}
-	for m := range discovery.MappingByDestination + 1 {
-		if f := natFinding(m, 3, 4747); (f.Fix == "") != (f.Level == levelOK) || (f.Level == levelWarn) != (m == discovery.MappingByDestination) {
-			t.Errorf("%v: %+v", m, f)
+}
+
+func TestNATFindings(t *testing.T) {
+	const none, same, varied = discovery.MappingNone, discovery.MappingSame, discovery.MappingByDestination
+	outside := netip.MustParseAddrPort("30.99.0.1:4747")
+	for _, c := range []struct {
+		facts natFacts
+		level string
+		want  string
+	}{
+		{natFacts{}, levelOK, "unknown: 0 members"},
+		{natFacts{told: 1}, levelOK, "unknown: 1 members"},
+		{natFacts{mapping: none}, levelOK, "none: "},
+		{natFacts{mapping: none, tried: true, let: true}, levelOK, "at an address of its own"},
+		{natFacts{mapping: none, tried: true}, levelOK, "a firewall"},
+		{natFacts{mapping: none, tried: true, mapped: outside}, levelOK, "hands on to this host what comes to 30.99.0.1:4747"},
+		{natFacts{mapping: same}, levelOK, "a cone: "},
+		{natFacts{mapping: same, tried: true}, levelOK, "a port-restricted cone"},
+		{natFacts{mapping: same, tried: true, let: true}, levelOK, "a full cone, or a restricted one"},
+		{natFacts{mapping: varied, tried: true}, levelWarn, "symmetric"},
+		{natFacts{mapping: varied, cut: true}, levelWarn, "no UDP passes"},
+	} {
+		if f := natFinding(c.facts); f.Level != c.level || !strings.Contains(f.Detail, c.want) || (f.Fix == "") != (f.Level == levelOK) {
+			t.Errorf("%+v: %+v, want %s %q", c.facts, f, c.level, c.want)
+		}
+	}
+}
+
+func TestDHCPFindings(t *testing.T) {
+	server := func(n byte, behind string, home bool) dhcpServer {
+		ip := netip.AddrFrom4([4]byte{192, 168, n, 1})
+		return dhcpServer{overlay.Station{MAC: overlay.MAC{2, 5: n}, IPs: []netip.Addr{ip}}, behind, home}
+	}
+	router, second := server(1, "home's eth0", true), server(2, "home's eth0", true)
+	host, other := server(122, "vmhost", false), server(123, "attic", false)
+	for _, c := range []struct {
+		servers []dhcpServer
+		lan     bool
+		level   string
+		want    []string
+	}{
+		{nil, true, levelOK, []string{"no DHCP server"}},
+		{[]dhcpServer{router}, true, levelOK, []string{"only 192.168.1.1 (02:00:00:00:00:01) behind home's eth0"}},
+		{[]dhcpServer{router, second}, true, levelOK, []string{"192.168.1.1", "192.168.2.1"}}, // one stands in for the other
+		{[]dhcpServer{host}, false, levelOK, []string{"only 192.168.122.1"}},                  // a network of VMs alone
+		{[]dhcpServer{host}, true, levelWarn, []string{"192.168.122.1", "vmhost"}},
+		{[]dhcpServer{host, router}, true, levelFail, []string{"LAN's own, 192.168.1.1", "so does 192.168.122.1 (02:00:00:00:00:7a) behind vmhost"}},
+		{[]dhcpServer{host, other}, false, levelFail, []string{"192.168.122.1", "192.168.123.1"}},
+		{slices.Repeat([]dhcpServer{host}, 100), false, levelFail, nil},
+	} {
+		f := dhcpFinding(c.servers, c.lan)
+		if f.Level != c.level || (f.Fix == "") != (f.Level == levelOK) || len(f.Detail) > 600 {
+			t.Errorf("%v: %+v, want %s", c.servers, f, c.level)
+		}
+		for _, w := range c.want {
+			if !strings.Contains(f.Detail, w) {
+				t.Errorf("%q, want %q", f.Detail, w)
+			}
+		}
+	}
+}
+
+// What DHCP servers answer is told from all else, however short it is cut.
+func TestLeases(t *testing.T) {
+	reply := append([]byte{
+		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 0,
+		0x45, 0, 0, 60, 0, 0, 0, 0, 64, 17, 0, 0, 192, 168, 1, 1, 255, 255, 255, 255, 0, 67, 0, 68, 0, 40, 0, 0, 2, 1, 6, 0,
+	}, make([]byte, 40)...)
+	tagged := slices.Insert(slices.Clone(reply), 12, 0x81, 0, 0, 5)
+	for name, f := range map[string][]byte{"plain": reply, "tagged": tagged} {
+		at, ok := leases(f)
+		if !ok || !bytes.Equal(f[at:at+4], []byte{192, 168, 1, 1}) {
+			t.Errorf("%s: %v at %d", name, ok, at)
+		}
+		for n := range f {
+			leases(f[:n]) // doesn't panic
+		}
+		for i, to := range map[int]byte{12: 9, 14: 0x46, 23: 6, 35: 68, 37: 67, 42: 1} {
+			if name == "tagged" {
+				i += 4
+			}
+			if changed := slices.Clone(f); true {
+				changed[i] = to
+				if _, ok := leases(changed); ok {
+					t.Errorf("%s with %d at %d is taken for an answer", name, to, i)
+				}
+			}
 		}
 	}
 }

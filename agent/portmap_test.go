@@ -161,6 +161,7 @@ func (s *sites) takePort(port uint16) {
 func TestPortMapping(t *testing.T) {
 	for _, by := range []string{"NAT-PMP", "UPnP"} {
 		t.Run(by, func(t *testing.T) {
+			t.Parallel()
 			s := behindRouter(t)
 			run := func() *exec.Cmd {
 				if by == "UPnP" {
@@ -231,10 +232,12 @@ func TestPortMapping(t *testing.T) {
 			}
 		})
 	}
+	t.Run("hostile", testHostileRouter)
 }
 
 // A router that floods, lies, and lets wait costs an agent nothing but the mapping.
-func TestPortMappingHostile(t *testing.T) {
+func testHostileRouter(t *testing.T) {
+	t.Parallel()
 	s := behindRouter(t)
 	web := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write([]byte("<root>"))

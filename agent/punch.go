@@ -132,16 +132,21 @@ func (n *node) portMapping() portMapping {
 	return kind
 }
 
-// checkUDP says whether UDP passes, and what stands between this agent and the others.
-func (n *node) checkUDP() healthView {
-	h := healthView{Check: "udp", OK: true, Detail: "NAT: " + n.mapping.String()}
-	through := 0
+// throughTCP returns with how many members this agent has pipes through TCP because no
+// UDP passes.
+func (n *node) throughTCP() (through int) {
 	for _, p := range n.byIndex {
-		if p != nil && p.pipe.is != nil && p.pipe.is.opened {
+		if n.pipes.cut != 0 && p != nil && p.pipe.is != nil && p.pipe.is.opened {
 			through++
 		}
 	}
-	if n.pipes.cut != 0 && through > 0 {
+	return through
+}
+
+// checkUDP says whether UDP passes, and what stands between this agent and the others.
+func (n *node) checkUDP() healthView {
+	h := healthView{Check: "udp", OK: true, Detail: "NAT: " + n.mapping.String()}
+	if through := n.throughTCP(); through > 0 {
 		h.OK = false
 		h.Detail = fmt.Sprintf("no UDP passes: datagrams go through TCP to %d members", through)
 		h.Hint = "let UDP pass from this host's port to any, and the answers: it is faster"

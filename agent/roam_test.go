@@ -214,7 +214,7 @@ func TestInterfaceDown(t *testing.T) {
 // An agent that was suspended for FARLAN_SUSPEND, by default until the others gave it up,
 // goes on within the goal, also if it wakes up somewhere else.
 func TestResume(t *testing.T) {
-	length, err := time.ParseDuration(cmp.Or(os.Getenv("FARLAN_SUSPEND"), "12s"))
+	length, err := time.ParseDuration(cmp.Or(os.Getenv("FARLAN_SUSPEND"), "11s"))
 	if err != nil || length <= measure.GoneAfter {
 		t.Fatalf("FARLAN_SUSPEND: want more than %v: %v", measure.GoneAfter, err)
 	}

@@ -11,8 +11,8 @@ import (
 )
 
 // A snooper learns which IP addresses stations use from the frames in which
-// they say so: ARP, and IPv6 neighbour solicitations and advertisements. It is
-// used by one goroutine; it looks closer at those frames only.
+// they say so: ARP, and IPv6 neighbour solicitations and advertisements; and which
+// are DHCP servers. It is used by one goroutine; it looks closer at those frames only.
 type snooper struct {
 	ready  bool
 	eth    layers.Ethernet
@@ -27,6 +27,11 @@ type snooper struct {
 // frame looks at a frame that was forwarded.
 func (s *snooper) frame(stations *overlay.Stations, f []byte) {
 	if !tells(f) {
+		if at, ok := leases(f); ok {
+			from := overlay.MAC(f[6:12])
+			stations.SetLeases(from)
+			learnIP(stations, from, netip.AddrFrom4([4]byte(f[at:])))
+		}
 		return
 	}
 	if !s.ready {
@@ -75,4 +80,18 @@ func tells(f []byte) bool {
 		return len(f) > at+ip6 && f[at+2+6] == byte(layers.IPProtocolICMPv6) && (f[at+ip6] == 135 || f[at+ip6] == 136)
 	}
 	return false
+}
+
+// leases says whether f is what a DHCP server answers: BOOTREPLY from UDP port 67
+// (RFC 2131 § 2), behind one VLAN tag at most; and where its source address is.
+func leases(f []byte) (source int, ok bool) {
+	at := 14
+	if len(f) >= 18 && binary.BigEndian.Uint16(f[12:]) == uint16(layers.EthernetTypeDot1Q) {
+		at = 18
+	}
+	const protocol, from, ports, reply = 9, 12, 20, 28
+	if len(f) <= at+reply || f[at+protocol] != byte(layers.IPProtocolUDP) || f[at] != 4<<4|5 || binary.BigEndian.Uint16(f[at-2:]) != uint16(layers.EthernetTypeIPv4) {
+		return 0, false
+	}
+	return at + from, binary.BigEndian.Uint32(f[at+ports:]) == 67<<16|68 && f[at+reply] == 2
 }

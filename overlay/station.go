@@ -49,6 +49,7 @@ type Station struct {
 	IPs      []netip.Addr
 	Sequence uint64 // rises with every move (RFC 7432 § 15)
 	Seen     Instant
+	Leases   Instant // when it answered as a DHCP server last, 0 never
 }
 
 // station is a row of the table. MAC and shard never change; place, seq and
@@ -57,6 +58,7 @@ type station struct {
 	place atomic.Uint32
 	seq   atomic.Uint64
 	seen  atomic.Int64
+	lease atomic.Int64 // when it answered as a DHCP server last
 	ips   []netip.Addr // guarded by the shard's lock
 }
 
@@ -144,6 +146,17 @@ func (t *Stations) SetIP(m MAC, ip netip.Addr) {
 	e.ips = ips[:min(len(ips), maxStationIPs)]
 }
 
+// SetLeases notes that the station m, if it is known, has answered as a DHCP server in
+// the frame that it was heard by last.
+func (t *Stations) SetLeases(m MAC) {
+	s := &t.shards[t.shard(m)]
+	s.RLock()
+	defer s.RUnlock()
+	if e := s.at[m]; e != nil {
+		e.lease.Store(e.seen.Load())
+	}
+}
+
 // Forget removes the stations at place p: a port that was closed, an agent
 // that is gone.
 func (t *Stations) Forget(p Place) {
@@ -178,7 +191,7 @@ func (t *Stations) List() []Station {
 		for m, e := range s.at {
 			all = append(all, Station{
 				MAC: m, Place: Place(e.place.Load()), IPs: slices.Clone(e.ips),
-				Sequence: e.seq.Load(), Seen: Instant(e.seen.Load()),
+				Sequence: e.seq.Load(), Seen: Instant(e.seen.Load()), Leases: Instant(e.lease.Load()),
 			})
 		}
 		s.RUnlock()
