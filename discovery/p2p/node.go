@@ -37,6 +37,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
+	"github.com/quic-go/quic-go"
 
 	"farlan/overlay"
 )
@@ -306,11 +307,12 @@ func (n *Node) Disconnect(id overlay.AgentID) {
 }
 
 // Moved says that this host has lost an address. QUIC lets only who opened a
-// connection move with it, so those that others opened end, and whoever needs one dials
-// again; those that this agent opened follow with their next packet.
+// connection move with it, and TCP nobody, so those that others opened and those by TCP
+// end, and whoever needs one dials again; the others follow with their next packet.
 func (n *Node) Moved() {
 	for _, c := range n.host.Network().Conns() {
-		if c.Stat().Direction == network.DirInbound {
+		var q *quic.Conn
+		if c.Stat().Direction == network.DirInbound || !c.As(&q) {
 			n.spawn(func() { _ = c.Close() })
 		}
 	}

@@ -44,6 +44,11 @@ const (
 	// unsentBytes is how much of it the kernel takes ahead of what TCP may send
 	// (tcp(7), TCP_NOTSENT_LOWAT): what it holds can't be dropped.
 	unsentBytes = 64 << 10
+	// deafAfter is how long what was sent may go unacknowledged (TCP_USER_TIMEOUT):
+	// members that have moved away can't end a connection, as its address isn't theirs
+	// any more. Stores compare themselves every five seconds, so there is always
+	// something to acknowledge.
+	deafAfter = 10 * time.Second
 	// pipeWrite is how much is written at a time: libp2p's multiplexer queues 64
 	// writes.
 	pipeWrite = 4 << 10
@@ -287,12 +292,14 @@ func whole(r *bufio.Reader) bool {
 	return r.Buffered() >= pipeLengthLen+int(binary.BigEndian.Uint16(head))
 }
 
-// hurry keeps the kernel from taking more than TCP may soon send.
+// hurry keeps the kernel from taking more than TCP may soon send, and from sending for
+// longer than deafAfter to somebody who has moved away.
 func hurry(c net.Conn) {
 	if t, ok := c.(syscall.Conn); ok {
 		if raw, err := t.SyscallConn(); err == nil {
 			_ = raw.Control(func(fd uintptr) {
 				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentBytes)
+				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(deafAfter.Milliseconds()))
 			})
 		}
 	}

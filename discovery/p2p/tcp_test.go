@@ -19,6 +19,7 @@ import (
 	"time"
 
 	ma "github.com/multiformats/go-multiaddr"
+	"golang.org/x/sys/unix"
 
 	"farlan/discovery"
 	"farlan/overlay"
@@ -93,6 +94,37 @@ func TestMeetByTCP(t *testing.T) {
 	if s := a.Counters(); s.Strangers+s.Replays+s.Untimely != 0 {
 		t.Errorf("members are dropped: %+v", s)
 	}
+}
+
+// Who has moved ends its connections by TCP, whoever opened them: they can't follow. The
+// other side doesn't hear of it, perhaps, and gives up by itself.
+func TestTCPCannotMove(t *testing.T) {
+	for name, dials := range map[string]bool{"who dialled": true, "who was dialled": false} {
+		a := startTCP(t, testNetwork(1), 0, true)
+		b := startTCP(t, testNetwork(1), 1, true, a.seed)
+		eventually(t, 5*time.Second, "connected", func() bool { return a.Joined() && b.Joined() })
+		mover, other := a, b
+		if dials {
+			mover, other = b, a
+		}
+		mover.Moved()
+		eventually(t, 2*time.Second, name+" has ended it", func() bool { return mover.was("-" + other.self.Short()) })
+	}
+	c, err := net.DialTCP("tcp4", nil, func() *net.TCPAddr { _, l := port(t); return l.Addr().(*net.TCPAddr) }())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	hurry(c)
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if ms, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); err != nil || time.Duration(ms)*time.Millisecond != deafAfter {
+			t.Errorf("given up after %d ms, %v", ms, err)
+		}
+	})
 }
 
 // Where UDP passes, TCP isn't used.
