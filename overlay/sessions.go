@@ -75,6 +75,7 @@ type Sessions struct {
 	turn     int        // the contact to begin with when begins has tokens again
 	contacts []*contact // in the order of their ids
 	index    map[uint32]*contact
+	early    []early // oldest first
 	out      []outgoing
 	changed  bool
 }
@@ -118,6 +119,9 @@ func (s *Sessions) Know(now Instant, id AgentID, static [32]byte, addrs []netip.
 		c.begin = now
 		if s.self.Compare(id) > 0 {
 			c.begin = now.Add(yieldTime)
+		}
+		if s.answerEarly(now, id) {
+			c.begin = now.Add(retryFirst)
 		}
 	}
 	return nil
@@ -171,21 +175,39 @@ func (s *Sessions) receiveInitiation(now Instant, from Way, d []byte) error {
 	if s.seen.Seen(HandshakeMAC(d)) {
 		return errReplayed
 	}
+	stranger, err := s.respond(now, from, d)
+	if stranger != (AgentID{}) {
+		s.keep(now, stranger, from, d)
+	}
+	return err
+}
+
+// respond answers an initiation, or returns the id of the agent that made it if that is
+// no member, as far as this agent knows.
+func (s *Sessions) respond(now Instant, from Way, d []byte) (stranger AgentID, err error) {
 	if !s.answers.Allow(now) {
-		return errBusy
+		return stranger, errBusy
 	}
 	index, err := s.newIndex()
 	if err != nil {
-		return err
+		return stranger, err
 	}
-	session, answer, err := s.hs.Respond(now, d, s.member, index, s.rand)
+	known := func(id AgentID, static [32]byte) bool {
+		c := s.contact(id)
+		if c == nil || c.static != static {
+			stranger = id
+			return false
+		}
+		return true
+	}
+	session, answer, err := s.hs.Respond(now, d, known, index, s.rand)
 	if err != nil {
-		return err
+		return stranger, err
 	}
 	c := s.contact(session.Peer())
 	if n := len(c.unconfirmed); n > 0 && now.Sub(c.unconfirmed[n-1].Created()) < retrySoon/2 {
 		session.Erase() // members wait longer before they ask again: a replay, perhaps
-		return errBusy
+		return stranger, errBusy
 	}
 	if len(c.unconfirmed) == maxPending {
 		s.erase(c.unconfirmed[0])
@@ -195,13 +217,7 @@ func (s *Sessions) receiveInitiation(now Instant, from Way, d []byte) error {
 	s.index[index] = c
 	s.changed = true
 	s.out = append(s.out, outgoing{session.Peer(), from, answer})
-	return nil
-}
-
-// member says whether the agent with a static key is a member.
-func (s *Sessions) member(id AgentID, static [32]byte) bool {
-	c := s.contact(id)
-	return c != nil && c.static == static
+	return stranger, nil
 }
 
 func (s *Sessions) receiveResponse(now Instant, from Way, d []byte) error {

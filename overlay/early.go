@@ -1,0 +1,52 @@
+package overlay
+
+import (
+	"bytes"
+	"slices"
+)
+
+// Records of members spread, and of two that have just met the network one may know of
+// the other a little earlier, and begin: what comes from an agent that isn't known yet
+// is kept for a moment, and answered as soon as its record is there. Otherwise it would
+// be sent again after retryFirst.
+const (
+	// maxEarly bounds the initiations that are kept, one of an agent. Beyond, the
+	// oldest is forgotten, and that agent tries again.
+	maxEarly = 16
+	// earlyLife is how long one is kept: its sender tries again after half of that.
+	earlyLife = 2 * retryFirst
+)
+
+type early struct {
+	id   AgentID
+	at   Instant
+	from Way
+	d    []byte
+}
+
+// keep keeps an initiation of an agent that isn't known.
+func (s *Sessions) keep(now Instant, id AgentID, from Way, d []byte) {
+	s.forgetEarly(now, id)
+	if len(s.early) == maxEarly {
+		s.early = slices.Delete(s.early, 0, 1)
+	}
+	s.early = append(s.early, early{id, now, from, bytes.Clone(d)})
+}
+
+// answerEarly answers what an agent that has become known has sent before, and says
+// whether there was something.
+func (s *Sessions) answerEarly(now Instant, id AgentID) bool {
+	i := slices.IndexFunc(s.early, func(e early) bool { return e.id == id && now.Sub(e.at) < earlyLife })
+	if i < 0 {
+		return false
+	}
+	e := s.early[i]
+	s.forgetEarly(now, id)
+	_, err := s.respond(now, e.from, e.d)
+	return err == nil
+}
+
+// forgetEarly forgets what an agent has sent, and what is too old.
+func (s *Sessions) forgetEarly(now Instant, id AgentID) {
+	s.early = slices.DeleteFunc(s.early, func(e early) bool { return e.id == id || now.Sub(e.at) >= earlyLife })
+}
