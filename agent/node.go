@@ -101,6 +101,7 @@ type node struct {
 	stepped  overlay.Instant // when step ran last
 	roaming  roaming
 	router   routerPort
+	relaying relaying
 	pipes    pipes
 	punches  punches
 	lonely   bool // said that nobody answers
@@ -194,6 +195,7 @@ func (n *node) step(now overlay.Instant) {
 		}
 	}
 	n.steer(now)
+	n.lookForRelays(now)
 	n.mindPipes(now)
 	n.mindPunches(now)
 	n.store.Flush(n.p2p.Send)

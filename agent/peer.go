@@ -39,6 +39,7 @@ type peer struct {
 	asked    overlay.Instant // because it was silent
 	indirect overlay.Instant // since when it isn't reached directly, 0 it is
 	asks     int             // since it was silent
+	silent   overlay.Instant // since when it is asked, if it is
 	fathomed overlay.Instant // when the search for the path's MTU was last looked after
 	fathom   bool            // the search may go on
 	member   discovery.Member

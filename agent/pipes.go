@@ -93,7 +93,7 @@ func (n *node) mindPipes(now overlay.Instant) {
 	case others && n.pipes.cut == 0:
 		n.pipes.cut = now
 	}
-	if !some && others {
+	if others && (!some || n.deaf(now)) {
 		for _, p := range n.wantPipes(now) {
 			n.openPipe(now, p)
 		}
@@ -123,7 +123,10 @@ func (n *node) wantPipes(now overlay.Instant) (want []*peer) {
 	slices.SortFunc(rest, func(a, b *peer) int {
 		return cmp.Or(a.unfit()-b.unfit(), cmp.Compare(b.lastHeard(), a.lastHeard()), a.id.Compare(b.id))
 	})
-	since := now.Sub(n.pipes.cut)
+	since := time.Duration(0)
+	if n.pipes.cut != 0 {
+		since = now.Sub(n.pipes.cut)
+	}
 	cut := n.pipes.had && now.Sub(n.roaming.moved) >= roamFor // else it may soon be found again
 	if cut || since >= udpPatience {
 		ready = append(ready, rest...)
@@ -216,7 +219,7 @@ func (n *node) piped(now overlay.Instant, b *byway) {
 	switch out := p.out.Load(); {
 	case out == nil:
 		n.sessions.Renew(now, p.id)
-	case !b.opened || !p.answersUDP():
+	case !b.opened || !p.answersUDP() || n.deaf(now):
 		n.sessions.Divert(p.id, overlay.Direct(b.addr))
 	}
 }

@@ -27,10 +27,12 @@ const (
 	// directProbe is the number of probes that try an address: a reply that comes
 	// directly proves that datagrams pass both ways, and turns the way.
 	directProbe = 1<<32 - 1
-	// askRate is how many silent members are asked a second, after askBurst at once:
-	// many are silent at the same time when this agent, or its way out, is.
-	askRate  = 20
-	askBurst = 10
+	// metFor is how long members that were just met are looked after metEvery: then an
+	// agent that nobody can reach directly is waited for. There may be many, so only
+	// the metRelays nearest members are asked to relay.
+	metFor    = 5 * time.Second
+	metEvery  = 200 * time.Millisecond
+	metRelays = 16
 	// maxRunBytes is what one call sends at most: an IP packet's length.
 	maxRunBytes = 65507
 )
@@ -127,11 +129,26 @@ func (n *node) handshake(to overlay.AgentID, way overlay.Way, d []byte) {
 	}
 }
 
-// lookForRelays looks after the members that can't be reached directly.
+// relaying is when the loop looked for members that relay.
+type relaying struct {
+	looked overlay.Instant
+	all    overlay.Instant // for all members
+}
+
+// lookForRelays looks after the members that can't be reached directly; between two
+// looks at all of them, after those that were met a moment ago.
 func (n *node) lookForRelays(now overlay.Instant) {
+	if now.Sub(n.relaying.looked) < metEvery {
+		return
+	}
+	n.relaying.looked = now
+	met := now.Sub(n.relaying.all) < controlEvery
+	if !met {
+		n.relaying.all = now
+	}
 	var all []relayer // made when the first one needs it
 	for _, p := range n.byIndex {
-		if p == nil || p.barred {
+		if p == nil || p.barred || met && now.Sub(p.known) >= metFor {
 			continue
 		}
 		if p.direct() && p.state == measure.Up {
@@ -139,7 +156,9 @@ func (n *node) lookForRelays(now overlay.Instant) {
 			continue
 		}
 		if all == nil {
-			all = n.relayers(now)
+			if all = n.relayers(now); met {
+				all = all[:min(len(all), metRelays)]
+			}
 		}
 		relays := n.relaysTo(p, all)
 		n.sessions.Relays(p.id, relays)
@@ -163,40 +182,6 @@ func (n *node) divert(p *peer, relays []overlay.AgentID) {
 		}
 	}
 	if dead && len(relays) > 0 {
-		n.sessions.Divert(p.id, overlay.Relayed(relays[0]))
-	}
-}
-
-// mindSilence asks a member that is silent although something was sent to it, and
-// before long takes another way, if there is one: the way back is found as soon
-// as it answers directly.
-func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measure.Silence) {
-	if s == measure.Answering || out.relay != nil {
-		p.asks, p.cut = 0, false
-		return
-	}
-	if now.Sub(p.asked) < tick || !n.asks.Allow(now) {
-		return
-	}
-	p.asked = now
-	p.asks++
-	_ = n.probe(now, out, directProbe, 0)
-	pipe, patience := p.pipe.is, measure.Misses
-	piped := pipe != nil && out.way.Addr == pipe.addr
-	if piped {
-		patience *= 4 // TCP sends again what was lost
-	}
-	if s != measure.Cut || p.asks <= patience {
-		return
-	}
-	p.cut = true
-	if piped {
-		pipe.close() // TCP would notice later; the next one may get through
-		pipe = nil
-	}
-	if relays := n.relaysTo(p, n.relayers(now)); pipe != nil {
-		n.sessions.Divert(p.id, overlay.Direct(pipe.addr))
-	} else if len(relays) > 0 {
 		n.sessions.Divert(p.id, overlay.Relayed(relays[0]))
 	}
 }

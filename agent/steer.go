@@ -96,7 +96,6 @@ func (n *node) steer(now overlay.Instant) {
 	n.control.next = now.Add(controlEvery)
 	n.lookAtPorts()
 	n.tell(now)
-	n.lookForRelays(now)
 	live := n.liveMembers()
 	want := discovery.Neighbours(n.self, live, discovery.Near(n.self, n.store.Links), controlDegree)
 	settled := now.Sub(n.control.met) >= settleTime
