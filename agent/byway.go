@@ -141,6 +141,10 @@ func (in *inbound) seen(a netip.AddrPort) {
 	}
 	p.seen.Store(&a)
 	n.mail.offer(func(now overlay.Instant) {
+		if now.Sub(n.punches.mapped) >= tick { // of many at once the next look takes the others
+			n.punches.mapped = now
+			n.watchMapping()
+		}
 		if now.Sub(n.punches.hurried) >= controlEvery {
 			n.punches.hurried, n.control.next = now, 0
 		}

@@ -305,7 +305,7 @@ func (in *inbound) Probe(p overlay.Probe) {
 	if n, from, at := in.n, in.at.peer, in.from; p.Number == directProbe && in.hop == nil && !from.byPort() {
 		n.mail.offer(func(now overlay.Instant) { n.tried(now, from, at) })
 	} else if p.Number == punchNumber && in.hop != nil {
-		n.mail.offer(func(now overlay.Instant) { n.spray(now, from) })
+		n.mail.offer(func(now overlay.Instant) { n.invited(now, from) })
 	}
 	b := overlay.AppendProbe(in.reply[:overlay.HeaderLen], p, true)
 	d := in.at.session.Seal(overlay.KindProbe, 0, b)

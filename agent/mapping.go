@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -10,23 +11,44 @@ import (
 
 // findMapping says what the NAT in front of this agent does, by the addresses at which
 // others see it, which are all of one family. One that sees it at an address of its own
-// is on this side of the NAT, and tells nothing as soon as another one tells.
+// is on this side of the NAT, and tells nothing as soon as another one tells. Behind
+// several NATs those that are between two of them see it at another address than those
+// that are outside of all, who are the most.
 func findMapping(own, seen []netip.AddrPort) discovery.Mapping {
-	outside := slices.DeleteFunc(slices.Clone(seen), func(a netip.AddrPort) bool { return slices.Contains(own, a) })
+	ports := make(map[netip.Addr][]uint16)
+	most := 0
+	for _, a := range seen {
+		if !slices.Contains(own, a) {
+			ports[a.Addr()] = append(ports[a.Addr()], a.Port())
+			most = max(most, len(ports[a.Addr()]))
+		}
+	}
 	switch {
 	case len(seen) == 0:
 		return discovery.MappingUnknown
-	case len(outside) == 0:
+	case most == 0:
 		return discovery.MappingNone
-	case len(outside) == 1:
+	case most == 1: // each alone
 		return discovery.MappingUnknown
 	}
-	for _, a := range outside {
-		if a != outside[0] {
+	for _, at := range ports {
+		if len(at) == most && !mostAgree(at) {
 			return discovery.MappingByDestination
 		}
 	}
 	return discovery.MappingSame
+}
+
+// mostAgree says whether more than half of the ports are one: others may be from before
+// the NAT forgot.
+func mostAgree(ports []uint16) bool {
+	votes := make(map[uint16]int)
+	for _, p := range ports {
+		if votes[p]++; votes[p]*2 > len(ports) {
+			return true
+		}
+	}
+	return false
 }
 
 // seenByOthers returns where the members that this agent reaches from its port by IPv4
@@ -42,6 +64,28 @@ func (n *node) seenByOthers() []netip.AddrPort {
 		}
 	}
 	return all
+}
+
+// throughTCP returns with how many members this agent has pipes through TCP because no
+// UDP passes.
+func (n *node) throughTCP() (through int) {
+	for _, p := range n.byIndex {
+		if n.pipes.cut != 0 && p != nil && p.pipe.is != nil && p.pipe.is.opened {
+			through++
+		}
+	}
+	return through
+}
+
+// checkUDP says whether UDP passes, and what stands between this agent and the others.
+func (n *node) checkUDP() healthView {
+	h := healthView{Check: "udp", OK: true, Detail: "NAT: " + n.mapping.String()}
+	if through := n.throughTCP(); through > 0 {
+		h.OK = false
+		h.Detail = fmt.Sprintf("no UDP passes: datagrams go through TCP to %d members", through)
+		h.Hint = "let UDP pass from this host's port to any, and the answers: it is faster"
+	}
+	return h
 }
 
 // watchMapping looks what the NAT in front of this agent does, and tells the others

@@ -38,7 +38,8 @@ func (n *node) memberChanged(now overlay.Instant, id overlay.AgentID) {
 		return
 	}
 	p := n.peers[id]
-	if p == nil {
+	met := p == nil
+	if met {
 		p = n.meet(now, id)
 		n.log.Info("member found", "name", m.Name, "id", id)
 	}
@@ -56,8 +57,11 @@ func (n *node) memberChanged(now overlay.Instant, id overlay.AgentID) {
 		return
 	}
 	n.contact(now, p)
-	if moved {
+	switch {
+	case moved:
 		n.readdressed(now, p)
+	case met && n.hiddenFrom(m):
+		n.sessions.Renew(now, id)
 	}
 }
 

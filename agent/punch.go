@@ -2,15 +2,12 @@ package agent
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"time"
 
+	"farlan/discovery"
 	"farlan/measure"
 	"farlan/overlay"
 	"farlan/overlay/link"
@@ -28,31 +25,40 @@ import (
 // 2020, section "NAT notes for nerds".) Where ports are given in sequence, the first
 // tries find one, as they are next to the port that others have seen.
 //
+// What the NATs bear: 256 sockets are as many of the mappings that a symmetric NAT gives
+// one host; 1,024 tries are as many entries, for 30 s each, in the table of a NAT that
+// filters by port. A home router of 128 MB that runs Linux has 8,192 (its buckets are its
+// memory / 16384, as many are its entries: the kernel's nf_conntrack-sysctl).
+//
 // The socket that was found carries the frames to that member from then on: it is a
 // byway. The other agent uses its port as ever. Which of the two an agent is it knows
-// when two members see it; when one does that isn't its own port, it takes both parts.
+// when two members see it, and tells in its record; until then it takes both parts. Two
+// agents that are known to have such a NAT each don't try.
 const (
 	punchSockets = 256
 	punchTries   = 1024
-	// Tries go out in bursts, over four fifths of a second.
+	// Tries go out in bursts, over four fifths of a second: 1,280 a second, each of
+	// some 100 bytes, are 1 Mbit/s.
 	punchBurst = 64
 	punchPause = 50 * time.Millisecond
-	// punchFor is how long the sockets are open: the other agent needs a round trip
-	// to hear of them, and as long as its tries take.
-	punchFor = 2500 * time.Millisecond
+	// punchFor is how long the sockets are open at most: the other agent needs a round
+	// trip to hear of them, and as long as its tries take. punchLeast is how long they
+	// are when one is found: of several the other agent then chooses.
+	punchFor   = 2500 * time.Millisecond
+	punchLeast = 500 * time.Millisecond
 	// punchPatience is how long a member must have been reached by way of another:
-	// plain tries from both sides take a few round trips.
-	punchPatience = 400 * time.Millisecond
+	// plain tries from both sides, which begin at once, take a round trip or two.
+	punchPatience = 300 * time.Millisecond
 	// punchNumber is the number of probes that say, by way of the member that
 	// relays: I have opened sockets, try.
 	punchNumber = 1<<32 - 2
-	// sideIdle is how long nothing comes by a socket before it is closed.
-	sideIdle = time.Minute
-	// maxSides bounds the sockets that carry frames. Beyond, members stay relayed.
-	maxSides = 256
-	// sideBuffer is as long as what comes by such a socket may be: paths with larger
-	// packets are taken for ones with smaller.
-	sideBuffer = 2048
+	// punchesTo is how often in punchWindow this agent opens sockets to an address or
+	// tries its ports, maxPunches how often to all. The address is what a member says
+	// that it has: one that names a stranger's makes this agent send there 4,096
+	// datagrams of 100 bytes a minute at most, and not more for having many names.
+	punchesTo   = 4
+	maxPunches  = 16
+	punchWindow = time.Minute
 )
 
 // punchAgain is how long after a first, second … try to meet a member the next one
@@ -65,93 +71,47 @@ type peerPunch struct {
 	relayed overlay.Instant // since when it is reached by way of another, 0 it isn't
 	tries   int
 	next    overlay.Instant
-	sprayed overlay.Instant // when this agent tried its ports last
+	asked   overlay.Instant // when the member asked for that, 0 it is done
+	sprays  int             // how often this agent has tried its ports
+	respray overlay.Instant // not before it does again
 }
 
 // punches is what the loop knows of all of them.
 type punches struct {
 	looked   overlay.Instant
 	hurried  overlay.Instant // when the news of how others see this agent was told at once
-	opened   bool            // sockets for one member, for some time
-	spraying bool            // tries for one member, for some time
+	mapped   overlay.Instant // … and what the NAT does looked at
+	limit    punchLimit
+	opened   bool // sockets for one member, for some time
+	spraying bool // tries for one member, for some time
 	sides    []*side
 }
 
-// A side is a socket beside the port, for one member.
-type side struct {
-	byway
-	conn  *net.UDPConn
-	heard atomic.Int64 // when something came, 0 never
+// A punchLimit bounds what is sent to meet members: it remembers the last tries, at most
+// maxPunches. The zero value is ready.
+type punchLimit struct {
+	last []punchTry // oldest first
 }
 
-// A portMapping is what an agent knows at this moment of the ports at which others see
-// it, which is what meeting them takes. What it tells of its NAT is a discovery.Mapping.
-type portMapping uint8
-
-// The port mappings.
-const (
-	mapUnknown portMapping = iota // one member, or none, has said how it sees this agent
-	mapNone                       // as it is: there is no NAT
-	mapStable                     // from one port: a cone
-	mapVaried                     // from a port for every member: a symmetric NAT
-)
-
-// portMapping finds out what stands in front of this agent, by how the members see it.
-// Those behind the same NAT may see it otherwise than those outside.
-func (n *node) portMapping() portMapping {
-	own := n.addresses()
-	ports := make(map[netip.Addr][]uint16)
-	most := 0
-	for _, p := range n.byIndex {
-		if p == nil || p.state != measure.Up || !p.byPort() {
-			continue
-		}
-		a := p.seen.Load()
-		if a == nil || !a.IsValid() || !a.Addr().Is4() || a.Addr().IsPrivate() {
-			continue
-		}
-		if slices.Contains(own, *a) {
-			return mapNone
-		}
-		ports[a.Addr()] = append(ports[a.Addr()], a.Port())
-		most = max(most, len(ports[a.Addr()]))
-	}
-	kind := mapUnknown
-	for _, seen := range ports {
-		slices.Sort(seen)
-		switch tell := len(seen); {
-		case tell < most:
-		case tell == 1 && seen[0] == n.port():
-			kind = mapStable // a NAT that keeps a port most often does for all
-		case tell > 1 && len(slices.Compact(seen)) == tell:
-			return mapVaried
-		case tell > 1:
-			kind = mapStable
-		}
-	}
-	return kind
+type punchTry struct {
+	at overlay.Instant
+	to netip.Addr
 }
 
-// throughTCP returns with how many members this agent has pipes through TCP because no
-// UDP passes.
-func (n *node) throughTCP() (through int) {
-	for _, p := range n.byIndex {
-		if n.pipes.cut != 0 && p != nil && p.pipe.is != nil && p.pipe.is.opened {
-			through++
+// allow says whether there may be a try at an address now, and takes it for made.
+func (l *punchLimit) allow(now overlay.Instant, to netip.Addr) bool {
+	l.last = slices.DeleteFunc(l.last, func(t punchTry) bool { return now.Sub(t.at) >= punchWindow })
+	there := 0
+	for _, t := range l.last {
+		if t.to == to {
+			there++
 		}
 	}
-	return through
-}
-
-// checkUDP says whether UDP passes, and what stands between this agent and the others.
-func (n *node) checkUDP() healthView {
-	h := healthView{Check: "udp", OK: true, Detail: "NAT: " + n.mapping.String()}
-	if through := n.throughTCP(); through > 0 {
-		h.OK = false
-		h.Detail = fmt.Sprintf("no UDP passes: datagrams go through TCP to %d members", through)
-		h.Hint = "let UDP pass from this host's port to any, and the answers: it is faster"
+	if there >= punchesTo || len(l.last) >= maxPunches {
+		return false
 	}
-	return h
+	l.last = append(l.last, punchTry{now, to})
+	return true
 }
 
 // mindPunches begins to meet members that can be reached only by way of others, one
@@ -179,21 +139,26 @@ func (n *node) mindPunches(now overlay.Instant) {
 		case out == nil || p.barred || p.state != measure.Up || n.pipes.cut != 0:
 			q.relayed = 0
 		case out.relay == nil:
-			q.relayed, q.tries = 0, min(q.tries, 1)
+			q.relayed, q.tries, q.sprays = 0, min(q.tries, 1), min(q.sprays, 1)
 		case q.relayed == 0:
 			q.relayed = now
+			n.tryDirectly(now, p, directSoon)
 		case now.Sub(q.relayed) >= punchPatience && !now.Before(q.next) && !u.opened:
-			q.next = now.Add(punchAgain[min(q.tries, len(punchAgain)-1)])
-			q.tries++
-			n.punch(now, p, out)
+			if n.punch(now, p, out) {
+				q.next = now.Add(punchAgain[min(q.tries, len(punchAgain)-1)])
+				q.tries++
+			}
+		}
+		if q.asked != 0 && (n.spray(now, p) || now.Sub(q.asked) >= punchFor/2) {
+			q.asked = 0
 		}
 	}
 }
 
-// public returns those of a member's addresses that may be its NAT's.
-func (n *node) public(p *peer) (all []netip.AddrPort) {
+// outside returns those of a member's addresses that may be its NAT's: all of one host.
+func (n *node) outside(p *peer) (all []netip.AddrPort) {
 	for _, a := range n.reachable(p.member.Addrs) {
-		if a.Addr().Is4() && !a.Addr().IsPrivate() && len(all) < maxReflexive {
+		if a.Addr().Is4() && public(a) && len(all) < maxReflexive && (len(all) == 0 || a.Addr() == all[0].Addr()) {
 			all = append(all, a)
 		}
 	}
@@ -201,15 +166,18 @@ func (n *node) public(p *peer) (all []netip.AddrPort) {
 }
 
 // punch opens sockets to a member, if this agent's port may be another one for
-// everybody, and tells the member.
-func (n *node) punch(now overlay.Instant, p *peer, out *outbound) {
-	to := n.public(p)
-	if m := n.portMapping(); len(to) == 0 || m == mapNone || m == mapStable || len(n.punches.sides) >= maxSides {
-		return
+// everybody and the member's isn't known to be, and tells the member. It says whether it
+// does: where the member is may be told a moment later.
+func (n *node) punch(now overlay.Instant, p *peer, out *outbound) bool {
+	const varied = discovery.MappingByDestination
+	to := n.outside(p)
+	mayVary := n.mapping == varied || n.mapping == discovery.MappingUnknown
+	if len(to) == 0 || !mayVary || p.member.Mapping == varied || len(n.punches.sides) >= maxSides || !n.punches.limit.allow(now, to[0].Addr()) {
+		return false
 	}
 	d := n.sealProbe(now, out, directProbe)
 	if d == nil {
-		return
+		return false
 	}
 	n.punches.opened = true
 	n.log.Debug("meeting a member from many sockets", "name", p.member.Name)
@@ -220,28 +188,31 @@ func (n *node) punch(now overlay.Instant, p *peer, out *outbound) {
 				_ = n.probe(now, out, punchNumber, 0)
 			}
 		})
-		select {
-		case <-ctx.Done():
-		case <-time.After(punchFor):
+		wait(ctx, punchLeast)
+		for waited := punchLeast; waited < punchFor && !p.direct() && ctx.Err() == nil; waited += punchPause {
+			wait(ctx, punchPause)
 		}
-		var lucky []*side
-		for _, s := range sides {
-			if ctx.Err() == nil && s.heard.Load() != 0 {
-				lucky = append(lucky, s)
-			} else {
-				_ = s.conn.Close()
-			}
-		}
+		n.log.Debug("sockets for a member", "name", p.member.Name, "opened", len(sides), "found", p.direct())
+		lucky := keepSides(sides, p.out.Load(), ctx.Err() == nil)
 		if !n.mail.put(func(overlay.Instant) {
 			n.punches.opened = false
 			n.punches.sides = append(n.punches.sides, lucky...)
 		}) {
-			for _, s := range lucky {
-				_ = s.conn.Close()
-			}
+			keepSides(lucky, nil, false)
 		}
 		return nil
 	})
+	return true
+}
+
+// wait returns after d, or when ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
 }
 
 // sealProbe returns a probe as a datagram, nil if the session is over.
@@ -250,76 +221,30 @@ func (n *node) sealProbe(now overlay.Instant, out *outbound, number uint32) []by
 	return out.session.Seal(overlay.KindProbe, 0, b)
 }
 
-// openSides opens sockets and sends datagram d from each. Each is read until it is
-// closed, or ctx ends.
-func (n *node) openSides(ctx context.Context, id overlay.AgentID, to netip.AddrPort, d []byte) (sides []*side) {
-	at := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
-	if listen := n.cfg.Listen.Addr(); listen.Is4() {
-		at = net.UDPAddrFromAddrPort(netip.AddrPortFrom(listen, 0))
-	}
-	for range punchSockets {
-		c, err := net.ListenUDP("udp4", at)
-		if err != nil {
-			n.log.Debug("no more sockets", "error", err)
-			break
-		}
-		s := &side{conn: c, byway: byway{peer: id, remote: to}}
-		s.send = s.write
-		s.close = func() { _ = c.Close() }
-		n.byways.add(&s.byway, socketByway)
-		sides = append(sides, s)
-		_, _ = c.WriteToUDPAddrPort(d, to)
-		n.spawn("socket", func(context.Context) error {
-			stop := context.AfterFunc(ctx, s.close)
-			defer stop()
-			n.read(s)
-			return nil
-		})
-	}
-	return sides
-}
-
-// read takes what comes by a side until it is closed.
-func (n *node) read(s *side) {
-	defer n.byways.remove(&s.byway)
-	b := make([]byte, sideBuffer)
-	for {
-		size, from, err := s.conn.ReadFromUDPAddrPort(b)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err == nil && from == s.remote {
-			s.heard.Store(int64(n.now()))
-			n.byways.take(&s.byway, [][]byte{b[:size]})
-		}
+// invited takes it that a member has opened sockets for this agent.
+func (n *node) invited(now overlay.Instant, p *peer) {
+	p.punch.asked = now
+	if n.spray(now, p) {
+		p.punch.asked = 0
 	}
 }
 
-// write sends datagrams.
-func (s *side) write(_ netip.AddrPort, b []byte, segment int) (err error) {
-	if segment <= 0 {
-		segment = max(len(b), 1)
-	}
-	for len(b) > 0 && err == nil {
-		d := b[:min(segment, len(b))]
-		b = b[len(d):]
-		_, err = s.conn.WriteToUDPAddrPort(d, s.remote)
-	}
-	return err
-}
-
-// spray tries to find one of the sockets that a member has opened to this agent.
-func (n *node) spray(now overlay.Instant, p *peer) {
+// spray tries to find one of the sockets that a member has opened to this agent. It does
+// so as often as the member would open some, and not oftener if that asks for more. It
+// says whether it does.
+func (n *node) spray(now overlay.Instant, p *peer) bool {
 	out := p.out.Load()
-	if out == nil || out.byPort() || n.punches.spraying || n.portMapping() == mapVaried {
-		return
+	if out == nil || out.byPort() || n.punches.spraying || n.mapping == discovery.MappingByDestination {
+		return false
 	}
-	to := n.public(p)
-	if len(to) == 0 || now.Sub(p.punch.sprayed) < punchFor {
-		return
+	to := n.outside(p)
+	if len(to) == 0 || now.Before(p.punch.respray) || !n.punches.limit.allow(now, to[0].Addr()) {
+		return false
 	}
-	p.punch.sprayed = now
+	p.punch.respray = now.Add(punchAgain[min(p.punch.sprays, len(punchAgain)-1)] * 3 / 4)
+	p.punch.sprays++
 	n.punches.spraying = true
+	n.log.Debug("trying the ports of a member", "name", p.member.Name, "at", to[0])
 	n.spawn("spray", func(ctx context.Context) error {
 		send := n.sender(func(s *link.Port) *link.Writer { return s.Probe.Writer() })
 		for ports := range slices.Chunk(guesses(to), punchBurst) {
@@ -332,14 +257,12 @@ func (n *node) spray(now overlay.Instant, p *peer) {
 					_ = send(a, d, len(d))
 				}
 			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(punchPause):
-			}
+			wait(ctx, punchPause)
 		}
 		n.mail.put(func(overlay.Instant) { n.punches.spraying = false })
 		return nil
 	})
+	return true
 }
 
 // guesses returns punchTries endpoints where a NAT may have put the sockets of somebody

@@ -59,7 +59,10 @@ func TestFindMapping(t *testing.T) {
 		{[]netip.AddrPort{own, x}, discovery.MappingUnknown},
 		{[]netip.AddrPort{x, own, x}, discovery.MappingSame},
 		{[]netip.AddrPort{x, y}, discovery.MappingByDestination},
-		{[]netip.AddrPort{x, x, z, own}, discovery.MappingByDestination},
+		{[]netip.AddrPort{x, z}, discovery.MappingUnknown}, // inside and outside of another NAT
+		{[]netip.AddrPort{x, x, z, own}, discovery.MappingSame},
+		{[]netip.AddrPort{x, y, z}, discovery.MappingByDestination},
+		{[]netip.AddrPort{x, y, x}, discovery.MappingSame}, // one hasn't noticed that the NAT forgot
 	} {
 		if got := findMapping([]netip.AddrPort{own}, c.seen); got != c.want {
 			t.Errorf("%v: %v, want %v", c.seen, got, c.want)

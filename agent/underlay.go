@@ -105,6 +105,21 @@ func (n *node) reflexive(own []netip.AddrPort) []netip.AddrPort {
 	return all[:min(len(all), maxReflexive)]
 }
 
+// hiddenFrom says that a member can't begin with this agent, whichever of the two is to:
+// it has a public address, and this agent none of its own.
+func (n *node) hiddenFrom(m discovery.Member) bool {
+	return slices.ContainsFunc(m.Addrs, public) && !slices.ContainsFunc(n.addresses(), public)
+}
+
+// shared are the addresses between carriers' NATs and their customers' (RFC 6598).
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
+// public says whether an address is one that everybody can send to, as such.
+func public(a netip.AddrPort) bool {
+	ip := a.Addr()
+	return ip.IsGlobalUnicast() && !ip.IsPrivate() && !shared.Contains(ip)
+}
+
 // serves says whether a socket of the agent's receives at a's family.
 func (n *node) serves(a netip.Addr) bool {
 	return slices.ContainsFunc(n.sockets, func(s *link.Port) bool {

@@ -200,6 +200,21 @@ func TestPipeReplaced(t *testing.T) {
 	}
 }
 
+// An agent holds as many pipes as it may; one that replaces another is no more.
+func TestPipesAreBounded(t *testing.T) {
+	n := &Node{pipes: make(map[overlay.AgentID]*Pipe)}
+	n.cfg.PipeUp = func(*Pipe) {}
+	for i := range 2 * maxPipes {
+		_, ok := n.addPipe(&Pipe{Peer: overlay.AgentID{byte(i), byte(i >> 8)}})
+		if ok != (i < maxPipes) {
+			t.Fatalf("pipe %d is taken: %v", i, ok)
+		}
+	}
+	if old, ok := n.addPipe(&Pipe{Peer: overlay.AgentID{1}}); !ok || old == nil || len(n.pipes) != maxPipes {
+		t.Errorf("a new one of the same member is taken: %v; %d pipes", ok, len(n.pipes))
+	}
+}
+
 func FuzzReadPipe(f *testing.F) {
 	f.Add([]byte("\x00\x03one\x00\x03two\xff\xff"))
 	f.Add([]byte("\x00\x00"))
