@@ -3,10 +3,11 @@
 #   make demo      builds, then tells the product's story on this machine
 #   make test      everything that CI runs
 #   make bench     frame path, beside bare veth, VXLAN and today's tunnels in the same run; TCP under loss
-#   make bench-nat how two agents meet, whatever NAT is in front of them, ROUNDS times each
-#   make bench-many  what AGENTS agents on this machine cost each when they are idle
-#   make bench-roam how soon traffic flows again after a move or a minute's suspension, ROUNDS times
-#   make bench-stranger  what somebody without the key gets, and costs, by PROBES datagrams
+#   make bench-nat how two agents meet, whatever NAT is in front of them, ROUNDS times each;
+#                  ONLY="port-restricted × symmetric" tries those that have this in their names
+#   make bench-many     what AGENTS agents on this machine cost each when they are idle
+#   make bench-roam     how soon traffic flows again after a move or a minute's suspension, ROUNDS times
+#   make bench-stranger what somebody without the key gets, and costs, by PROBES datagrams
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
 #   make install   the binary, the systemd unit, the example configuration
@@ -39,7 +40,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many fuzz soak install uninstall clean deps deps-build bench-stranger bench-roam
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-roam bench-stranger fuzz soak install uninstall clean deps deps-build
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -106,7 +107,7 @@ bench: deps-bench build
 	go test -run '^$$' -bench '^Benchmark(Tunnels|Loss)$$' -benchtime 1x -timeout 180m -v ./agent/bench
 
 bench-nat: deps-test build
-	FARLAN_NO_SKIP=1 FARLAN_NAT_ROUNDS=$(ROUNDS) go test -count=1 -run '^TestNATMatrix$$' -timeout 5h -v ./agent/lab
+	FARLAN_NO_SKIP=1 FARLAN_NAT_ROUNDS=$(ROUNDS) FARLAN_NAT_ONLY="$(ONLY)" go test -count=1 -run '^TestNATMatrix$$' -timeout 2h -v ./agent/lab
 
 bench-many: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_MANY=$(AGENTS) go test -count=1 -run '^TestMany$$' -timeout 1h -v ./agent
