@@ -3,11 +3,11 @@ package p2p
 import (
 	"errors"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/control"
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -50,35 +50,49 @@ const (
 // nothing else: no relay, no autonat, no hole punching, no mDNS, no ping, no metrics.
 // libp2p.New isn't used: it links every transport that libp2p has, which makes an
 // agent's program a fifth larger and its memory by 6 MB.
-func (n *Node) newHost() (_ host.Host, err error) {
-	cfg, ds, key := n.cfg, n.doors, n.gate.key
-	self, err := peer.IDFromPrivateKey(key)
+func (n *Node) newHost() (host.Host, error) {
+	limits, err := newResourceManager(recordsOf(n.cfg.Network))
 	if err != nil {
 		return nil, err
 	}
-	limits, err := newResourceManager(recordsOf(cfg.Network))
+	bus := eventbus.NewBus()
+	sw, err := n.newSwarm(bus, limits)
+	if err != nil {
+		return nil, errors.Join(err, limits.Close())
+	}
+	basic, err := basichost.NewHost(sw, &basichost.HostOpts{
+		EventBus:        bus,
+		AddrsFactory:    func([]ma.Multiaddr) []ma.Multiaddr { return n.cfg.multiaddrs(n.cfg.Addrs()) },
+		ConnManager:     connmgr.NullConnMgr{}, // Node.sweep does it
+		UserAgent:       "farlan",
+		ProtocolVersion: n.cfg.Network.ProtocolPrefix(),
+	})
+	if err != nil {
+		return nil, errors.Join(err, sw.Close(), sw.Peerstore().Close(), limits.Close())
+	}
+	h := &closingHost{BasicHost: basic}
+	if err = n.listen(h, sw, limits); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	basic.Start()
+	return h, nil
+}
+
+// newSwarm makes libp2p's set of connections, which has no transports yet.
+func (n *Node) newSwarm(bus event.Bus, limits network.ResourceManager) (*swarm.Swarm, error) {
+	self, err := peer.IDFromPrivateKey(n.gate.key)
 	if err != nil {
 		return nil, err
 	}
-	undo := []func() error{limits.Close}
-	defer func() {
-		if err != nil {
-			for _, u := range slices.Backward(undo) {
-				_ = u()
-			}
-		}
-	}()
 	known, err := pstoremem.NewPeerstore()
 	if err != nil {
 		return nil, err
 	}
-	undo = append(undo, known.Close)
-	if err = errors.Join(known.AddPrivKey(self, key), known.AddPubKey(self, key.GetPublic())); err != nil {
-		return nil, err
+	if err = errors.Join(known.AddPrivKey(self, n.gate.key), known.AddPubKey(self, n.gate.key.GetPublic())); err != nil {
+		return nil, errors.Join(err, known.Close())
 	}
-	gater, bus := gater{cfg.usable}, eventbus.NewBus()
 	sw, err := swarm.NewSwarm(self, known, bus,
-		swarm.WithConnectionGater(gater),
+		swarm.WithConnectionGater(gater{n.cfg.usable}),
 		swarm.WithResourceManager(limits),
 		swarm.WithDialTimeout(dialTimeout),
 		swarm.WithDialRanker(rank),
@@ -88,56 +102,49 @@ func (n *Node) newHost() (_ host.Host, err error) {
 		swarm.WithIPv6BlackHoleSuccessCounter(nil),
 	)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, known.Close())
 	}
-	undo = append(undo, sw.Close)
-	reuse, closeReuse, err := newReuse(ds, n.gate, limits)
+	return sw, nil
+}
+
+// listen makes a host speak QUIC and TCP, and accept connections.
+func (n *Node) listen(h *closingHost, sw *swarm.Swarm, limits network.ResourceManager) (err error) {
+	gate := gater{n.cfg.usable}
+	if n.quic, h.then, err = newReuse(n.doors, n.gate, limits); err != nil {
+		return err
+	}
+	byQUIC, err := libp2pquic.NewTransport(n.gate.key, n.quic, nil, gate, limits)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	undo = append(undo, closeReuse)
-	quicly, err := libp2pquic.NewTransport(key, reuse, nil, gater, limits)
+	byTCP, err := newTCP(n.doors, n.gate, n.answer, sw.LocalPeer(), gate, limits)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	streams, err := newTCP(ds, n.gate, n.answer, self, gater, limits)
+	if err = errors.Join(sw.AddTransport(byQUIC), sw.AddTransport(byTCP)); err != nil {
+		return err
+	}
+	listen, err := n.doors.multiaddrs()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err = errors.Join(sw.AddTransport(quicly), sw.AddTransport(streams)); err != nil {
-		return nil, err
-	}
-	basic, err := basichost.NewHost(sw, &basichost.HostOpts{
-		EventBus:        bus,
-		AddrsFactory:    func([]ma.Multiaddr) []ma.Multiaddr { return cfg.multiaddrs(cfg.Addrs()) },
-		ConnManager:     connmgr.NullConnMgr{}, // Node.sweep does it
-		UserAgent:       "farlan",
-		ProtocolVersion: cfg.Network.ProtocolPrefix(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	listen, err := ds.multiaddrs()
-	if err == nil {
-		err = sw.Listen(listen...)
-	}
-	if err != nil {
-		undo = append(undo[:0], closeReuse, basic.Close) // that closes the others
-		return nil, err
-	}
-	basic.Start()
-	n.quic = reuse
-	return &closingHost{basic, closeReuse}, nil
+	return sw.Listen(listen...)
 }
 
 // A closingHost closes the QUIC transports of its connections after these.
 type closingHost struct {
 	*basichost.BasicHost
-	then func() error
+	then func() error // nil: there are none
 }
 
 // Close implements host.Host.
-func (h *closingHost) Close() error { return errors.Join(h.BasicHost.Close(), h.then()) }
+func (h *closingHost) Close() error {
+	err := h.BasicHost.Close()
+	if h.then != nil {
+		err = errors.Join(err, h.then())
+	}
+	return err
+}
 
 // multiaddrs returns where libp2p listens.
 func (ds doors) multiaddrs() ([]ma.Multiaddr, error) {
