@@ -91,7 +91,7 @@ func TestBywaysAreNotTold(t *testing.T) {
 func relayedPeers(m *mirror, at netip.AddrPort, count int) (all []*peer) {
 	session := m.peer.out.Load().session
 	for i := range count {
-		p := m.n.meet(m.n.now(), overlay.AgentID{2, byte(i), byte(at.Addr().As4()[3])})
+		p := m.n.meet(m.n.now(), overlay.AgentID{2, byte(i), at.Addr().As4()[3]})
 		p.member = discovery.Member{Name: "hostile", Addrs: []netip.AddrPort{at}}
 		p.out.Store(&outbound{session: session, way: overlay.Relayed(m.peer.id), relay: m.peer})
 		all = append(all, p)
