@@ -142,8 +142,8 @@ type Delivery struct {
 	prior bool        // and it is not from before a pause
 
 	flight *[flightSlices]slice // 14 kB, once something is sent
-	oldest int // of flight
-	slices int // of flight, how many are in use
+	oldest int                  // of flight
+	slices int                  // of flight, how many are in use
 
 	full, low rates // samples that aren't limited, and those that are
 
