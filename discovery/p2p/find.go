@@ -25,8 +25,9 @@ const (
 	// searchDelay lets connections that come together share one search.
 	searchDelay = 300 * time.Millisecond
 	// After a start, after having been alone, and after SetServer, searches
-	// follow each other after 1, 2, 4 and then each 8 seconds for half a minute:
-	// others come at the same time. Then the records tell who is here, and the DHT is
+	// follow each other after 1, 2, 4 and then each 8 seconds for half a minute, or
+	// until Keep says that this agent knows whom it wants: others come at the same
+	// time. Then the records tell who is here, and the DHT is
 	// only needed for newcomers and for a network that fell apart. A search takes about
 	// 6 kB for every server that isn't connected, and there may be hundreds whom the
 	// servers serve. So these search rarely, and the servers as often as it takes to
@@ -189,17 +190,18 @@ func (n *Node) seek() {
 		now := time.Now()
 		told := n.provide(now)
 		n.find(now)
-		next = time.Now().Add(searchGap(now.Sub(eager), gap, told, n.serves()))
+		server, settled := n.standing()
+		next = time.Now().Add(searchGap(now.Sub(eager), gap, told, settled, server))
 		gap = min(2*gap, searchMost)
 	}
 }
 
 // searchGap returns how long to wait between two searches: eager is for how long no
-// other agent was expected, gap what to wait if one is, and told whether the DHT
-// took where this agent is.
-func searchGap(eager, gap time.Duration, told, server bool) time.Duration {
+// other agent was expected, gap what to wait if one is, told whether the DHT took where
+// this agent is, and settled whether it knows the others.
+func searchGap(eager, gap time.Duration, told, settled, server bool) time.Duration {
 	switch {
-	case eager < searchEager || !told:
+	case eager < searchEager && !settled || !told:
 		return gap
 	case server:
 		return searchByServer

@@ -35,17 +35,19 @@ func TestHours(t *testing.T) {
 // rarely at those who don't serve; servers stay under the rendezvous where others look.
 func TestSearchGap(t *testing.T) {
 	for _, c := range []struct {
-		eager, gap   time.Duration
-		told, server bool
-		want         time.Duration
+		eager, gap            time.Duration
+		told, settled, server bool
+		want                  time.Duration
 	}{
-		{0, searchFirst, true, false, searchFirst},
-		{29 * time.Second, searchMost, true, true, searchMost},
-		{30 * time.Second, searchMost, true, true, searchByServer},
-		{30 * time.Second, searchMost, true, false, searchByClient},
-		{time.Hour, searchMost, false, true, searchMost},
+		{0, searchFirst, true, false, false, searchFirst},
+		{29 * time.Second, searchMost, true, false, true, searchMost},
+		{29 * time.Second, searchMost, true, true, true, searchByServer},
+		{30 * time.Second, searchMost, true, false, true, searchByServer},
+		{30 * time.Second, searchMost, true, true, false, searchByClient},
+		{time.Second, searchFirst, false, true, false, searchFirst},
+		{time.Hour, searchMost, false, true, true, searchMost},
 	} {
-		if got := searchGap(c.eager, c.gap, c.told, c.server); got != c.want {
+		if got := searchGap(c.eager, c.gap, c.told, c.settled, c.server); got != c.want {
 			t.Errorf("after %v: %v, want %v", c.eager, got, c.want)
 		}
 	}

@@ -353,10 +353,11 @@ func (n *Node) SetServer(on bool) {
 	n.searchSoon()
 }
 
-func (n *Node) serves() bool {
+// standing says whether this agent serves the DHT, and whether Keep was called.
+func (n *Node) standing() (server, settled bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.server
+	return n.server, n.keep != nil
 }
 
 // RemoteAddr returns from where an agent is connected. That of a TCP connection
