@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -77,8 +78,27 @@ func TestRelay(t *testing.T) {
 	eventually(t, 15*time.Second, func() error { return s.reached("direct") })
 	t.Logf("direct after %v", time.Since(open).Round(100*time.Millisecond))
 
+	// Pings every 20 ms tell how long nothing passes.
+	pings := exec.Command("ip", strings.Fields("netns exec "+s.a+" ping -c250 -i0.02 -W1 -q 10.78.0.2")...)
+	var says strings.Builder
+	pings.Stdout = &says
+	if err := pings.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second)
 	s.drop("sites", between)
 	shut := time.Now()
 	eventually(t, 15*time.Second, func() error { return s.reached("relayed") })
 	t.Logf("by way of c again after %v", time.Since(shut).Round(100*time.Millisecond))
+	_ = pings.Wait() // what was lost it says, too
+	sent, came := 0, 0
+	_, counts, _ := strings.Cut(says.String(), "---\n")
+	if _, err := fmt.Sscanf(counts, "%d packets transmitted, %d received", &sent, &came); err != nil || came == 0 {
+		t.Fatalf("%v: %s", err, says.String())
+	}
+	out := time.Duration(sent-came) * 20 * time.Millisecond
+	t.Logf("meanwhile nothing passed for about %v", out)
+	if out > 2*time.Second { // a second, and what a busy machine adds
+		t.Errorf("nothing passed for about %v", out)
+	}
 }
