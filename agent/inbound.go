@@ -22,7 +22,6 @@ const maxAcking = 256
 type inbound struct {
 	n      *node
 	lane   int
-	snoop  snooper
 	acking []*inboundSession // that are owed an acknowledgement
 
 	// The datagram at hand.
@@ -285,7 +284,7 @@ func (in *inbound) Frame(f *overlay.Frame) {
 		in.n.drops.verdict(v)
 		return
 	}
-	in.snoop.frame(&in.n.sw.Stations, f.Head)
+	snoop(&in.n.sw.Stations, f.Head)
 }
 
 func (in *inbound) write(port int, f *overlay.Frame) {
@@ -344,7 +343,9 @@ func (in *inbound) Ack(a overlay.Ack) {
 		return // of a session that has been replaced
 	}
 	p.mu.Lock()
-	p.delivery.Acked(in.now, a)
+	if p.delivery != nil {
+		p.delivery.Acked(in.now, a)
+	}
 	p.mu.Unlock()
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"syscall"
 
+	"farlan/measure"
 	"farlan/overlay"
 	"farlan/overlay/link"
 )
@@ -26,8 +27,7 @@ type outgoing struct {
 	n      *node
 	lane   int
 	floods []overlay.Source // of each port
-	snoop  snooper
-	runs   []*run // begun in this batch, oldest first
+	runs   []*run           // begun in this batch, oldest first
 	free   []*run
 	one    [1]overlay.Frame
 	now    overlay.Instant
@@ -140,6 +140,9 @@ func (o *outgoing) transmit(r *run, send sendFunc, b []byte, segment int) {
 		return // too little to measure anything by, or not one path
 	}
 	p.mu.Lock()
+	if p.delivery == nil {
+		p.delivery = new(measure.Delivery)
+	}
 	p.delivery.Sent(o.now, r.out.session.Sent())
 	p.mu.Unlock()
 	if p != o.last && len(o.recent) < cap(o.recent) {
@@ -193,7 +196,7 @@ func (o *outgoing) frame(view *view, f *overlay.Frame) {
 		o.n.drops.verdict(v)
 		return
 	}
-	o.snoop.frame(&o.n.sw.Stations, f.Head)
+	snoop(&o.n.sw.Stations, f.Head)
 }
 
 func (o *outgoing) unicast(view *view, to overlay.Place, f *overlay.Frame) {

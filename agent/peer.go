@@ -50,10 +50,10 @@ type peer struct {
 	pipe     peerPipe
 	punch    peerPunch
 
-	mu       sync.Mutex    // guards what follows
-	path     *measure.Path // nil: never heard from
-	mtu      *measure.MTU  // nil: no session yet
-	delivery measure.Delivery
+	mu       sync.Mutex        // guards what follows
+	path     *measure.Path     // nil: never heard from
+	mtu      *measure.MTU      // nil: no session yet
+	delivery *measure.Delivery // nil: it was sent no frames
 	waiters  map[uint32]chan<- time.Duration
 }
 
@@ -205,7 +205,9 @@ func (n *node) attach(now overlay.Instant, p *peer, l overlay.Live) {
 		p.mtu = measure.NewMTU(now, overlay.MaxDatagram+next.around)
 	}
 	if o == nil || o.session != l.Session {
-		p.delivery.Restart()
+		if p.delivery != nil {
+			p.delivery.Restart()
+		}
 	}
 	next.size = p.mtu.Size() - next.around
 	p.mu.Unlock()

@@ -4,54 +4,47 @@ import (
 	"encoding/binary"
 	"net/netip"
 
-	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
-
 	"farlan/overlay"
 )
 
-// A snooper learns which IP addresses stations use from the frames in which
-// they say so: ARP, and IPv6 neighbour solicitations and advertisements; and which
-// are DHCP servers. It is used by one goroutine; it looks closer at those frames only.
-type snooper struct {
-	ready  bool
-	eth    layers.Ethernet
-	tag    layers.Dot1Q
-	arp    layers.ARP
-	ip6    layers.IPv6
-	icmp   layers.ICMPv6
-	found  []gopacket.LayerType
-	parser *gopacket.DecodingLayerParser
-}
+// EtherTypes, and numbers of protocols in IP.
+const (
+	typeIPv4 = 0x0800
+	typeARP  = 0x0806
+	typeTag  = 0x8100
+	typeIPv6 = 0x86dd
 
-// frame looks at a frame that was forwarded.
-func (s *snooper) frame(stations *overlay.Stations, f []byte) {
-	if !tells(f) {
-		if at, ok := leases(f); ok {
-			from := overlay.MAC(f[6:12])
-			stations.SetLeases(from)
-			learnIP(stations, from, netip.AddrFrom4([4]byte(f[at:])))
-		}
+	protocolUDP    = 17
+	protocolICMPv6 = 58
+)
+
+// snoop learns which IP addresses stations use from a frame that was forwarded, if it
+// is one in which they say so: ARP, IPv6 neighbour solicitations and advertisements; and
+// which are DHCP servers. There may be one VLAN tag. It is called for every frame, most
+// of which it leaves after two looks, and is written by hand: gopacket's layers, which
+// its tests compare it with, hold 6 MB of tables.
+func snoop(stations *overlay.Stations, f []byte) {
+	at := 12
+	if len(f) >= 18 && binary.BigEndian.Uint16(f[at:]) == typeTag {
+		at = 16
+	}
+	if len(f) < at+2 {
 		return
 	}
-	if !s.ready {
-		s.parser = gopacket.NewDecodingLayerParser(layers.LayerTypeEthernet, &s.eth, &s.tag, &s.arp, &s.ip6, &s.icmp)
-		s.parser.IgnoreUnsupported = true
-		s.ready = true
-	}
-	if err := s.parser.DecodeLayers(f, &s.found); err != nil {
-		return // malformed: it tells nothing
-	}
-	for _, l := range s.found {
-		switch l {
-		case layers.LayerTypeARP:
-			if ip, ok := netip.AddrFromSlice(s.arp.SourceProtAddress); ok && len(s.arp.SourceHwAddress) == 6 {
-				learnIP(stations, overlay.MAC(s.arp.SourceHwAddress), ip)
-			}
-		case layers.LayerTypeICMPv6:
-			if ip, ok := netip.AddrFromSlice(s.ip6.SrcIP); ok {
-				learnIP(stations, overlay.MAC(f[6:12]), ip)
-			}
+	from, payload := overlay.MAC(f[6:12]), f[at+2:]
+	switch binary.BigEndian.Uint16(f[at:]) {
+	case typeARP:
+		if station, ip, ok := arpSender(payload); ok {
+			learnIP(stations, station, ip)
+		}
+	case typeIPv6:
+		if ip, ok := neighbour(payload); ok {
+			learnIP(stations, from, ip)
+		}
+	case typeIPv4:
+		if ip, ok := leases(payload); ok {
+			stations.SetLeases(from)
+			learnIP(stations, from, ip)
 		}
 	}
 }
@@ -62,36 +55,33 @@ func learnIP(stations *overlay.Stations, m overlay.MAC, ip netip.Addr) {
 	}
 }
 
-// tells says whether f may tell an address: ARP, or ICMPv6 of type 135 or 136
-// (RFC 4861), behind one VLAN tag at most.
-func tells(f []byte) bool {
-	at := 12
-	if len(f) >= 18 && binary.BigEndian.Uint16(f[at:]) == uint16(layers.EthernetTypeDot1Q) {
-		at = 16
+// arpSender returns the sender's addresses of an ARP packet for IPv4 on Ethernet
+// (RFC 826).
+func arpSender(b []byte) (m overlay.MAC, ip netip.Addr, ok bool) {
+	const ethernetIPv4 = 1<<48 | typeIPv4<<32 | 6<<24 | 4<<16 // types and lengths of the addresses
+	if len(b) < 28 || binary.BigEndian.Uint64(b)&^0xffff != ethernetIPv4 {
+		return m, ip, false
 	}
-	if len(f) < at+2 {
-		return false
-	}
-	switch layers.EthernetType(binary.BigEndian.Uint16(f[at:])) {
-	case layers.EthernetTypeARP:
-		return true
-	case layers.EthernetTypeIPv6:
-		const ip6 = 2 + 40 // type and IPv6 header
-		return len(f) > at+ip6 && f[at+2+6] == byte(layers.IPProtocolICMPv6) && (f[at+ip6] == 135 || f[at+ip6] == 136)
-	}
-	return false
+	return overlay.MAC(b[8:14]), netip.AddrFrom4([4]byte(b[14:18])), true
 }
 
-// leases says whether f is what a DHCP server answers: BOOTREPLY from UDP port 67
-// (RFC 2131 § 2), behind one VLAN tag at most; and where its source address is.
-func leases(f []byte) (source int, ok bool) {
-	at := 14
-	if len(f) >= 18 && binary.BigEndian.Uint16(f[12:]) == uint16(layers.EthernetTypeDot1Q) {
-		at = 18
+// neighbour returns the source of a neighbour solicitation or advertisement (ICMPv6
+// types 135 and 136, RFC 4861 § 4.3).
+func neighbour(b []byte) (ip netip.Addr, ok bool) {
+	const header = 40
+	if len(b) <= header || b[0]>>4 != 6 || b[6] != protocolICMPv6 || b[header] != 135 && b[header] != 136 {
+		return ip, false
 	}
-	const protocol, from, ports, reply = 9, 12, 20, 28
-	if len(f) <= at+reply || f[at+protocol] != byte(layers.IPProtocolUDP) || f[at] != 4<<4|5 || binary.BigEndian.Uint16(f[at-2:]) != uint16(layers.EthernetTypeIPv4) {
-		return 0, false
+	return netip.AddrFrom16([16]byte(b[8:24])), true
+}
+
+// leases returns the source of what a DHCP server answers: BOOTREPLY from UDP port 67
+// to 68 (RFC 2131 § 2), not in fragments.
+func leases(b []byte) (ip netip.Addr, ok bool) {
+	const header, udp = 20, 8
+	if len(b) <= header+udp || b[9] != protocolUDP || b[0] != 4<<4|header/4 ||
+		binary.BigEndian.Uint32(b[header:]) != 67<<16|68 || b[header+udp] != 2 {
+		return ip, false
 	}
-	return at + from, binary.BigEndian.Uint32(f[at+ports:]) == 67<<16|68 && f[at+reply] == 2
+	return netip.AddrFrom4([4]byte(b[12:16])), true
 }

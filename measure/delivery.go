@@ -141,9 +141,9 @@ type Delivery struct {
 	acked bool        // there is one in this session
 	prior bool        // and it is not from before a pause
 
-	flight *[flightSlices]slice // 14 kB, once something is sent
-	oldest int                  // of flight
-	slices int                  // of flight, how many are in use
+	flight [flightSlices]slice
+	oldest int // of flight
+	slices int // of flight, how many are in use
 
 	full, low rates // samples that aren't limited, and those that are
 
@@ -210,9 +210,6 @@ func (d *Delivery) Sent(now overlay.Instant, sent uint64) {
 			s.counter, s.sent = sent, now
 			return
 		}
-	}
-	if d.flight == nil {
-		d.flight = new([flightSlices]slice)
 	}
 	if d.slices == flightSlices {
 		d.oldest = (d.oldest + 1) % flightSlices

@@ -6,8 +6,9 @@ package overlay
 // passes and nothing is ever shifted (RFC 6479). The zero window has seen
 // nothing. It is not safe for concurrent use.
 type window struct {
-	top  uint64 // the highest accepted counter; meaningless until one was
-	ring [windowWords]uint64
+	top uint64 // the highest accepted counter; meaningless until one was
+	few [fewWords]uint64
+	all *[windowWords]uint64 // instead of few, once a counter is too high for that
 }
 
 const (
@@ -19,14 +20,26 @@ const (
 	// windowSize is how far a counter may lie behind the highest one: the word
 	// of the highest one is only partly in use.
 	windowSize = (windowWords - 1) * 64
+	// fewWords are enough for sessions that carry little but probes, as most do in
+	// a large network.
+	fewWords = 16
 )
+
+// word returns the word of a counter that is at most the highest accepted one, or that
+// has been made room for.
+func (w *window) word(counter uint64) *uint64 {
+	if w.all == nil {
+		return &w.few[counter/64%fewWords]
+	}
+	return &w.all[counter/64%windowWords]
+}
 
 // check says whether accept would accept counter.
 func (w *window) check(counter uint64) bool {
 	if counter > w.top {
 		return true
 	}
-	return w.top-counter < windowSize && w.ring[counter/64%windowWords]&(1<<(counter%64)) == 0
+	return w.top-counter < windowSize && *w.word(counter)&(1<<(counter%64)) == 0
 }
 
 // accept notes counter and says true if it is neither noted yet nor too old.
@@ -36,14 +49,17 @@ func (w *window) accept(counter uint64) bool {
 	if !w.check(counter) {
 		return false
 	}
+	if w.all == nil && counter >= fewWords*64 {
+		w.all = new([windowWords]uint64)
+		copy(w.all[:], w.few[:])
+	}
 	if counter > w.top {
-		from := w.top / 64
-		for i := range min(counter/64-from, windowWords) {
-			w.ring[(from+1+i)%windowWords] = 0
+		for i := range min(counter/64-w.top/64, windowWords) {
+			*w.word(w.top + (1+i)*64) = 0
 		}
 		w.top = counter
 	}
-	w.ring[counter/64%windowWords] |= 1 << (counter % 64)
+	*w.word(counter) |= 1 << (counter % 64)
 	return true
 }
 

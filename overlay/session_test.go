@@ -357,7 +357,7 @@ func BenchmarkOpen1400(b *testing.B) {
 		d, work := slices.Clone(from.Seal(KindData, 0, buf)), make([]byte, HeaderLen+1400+TagLen)
 		for b.Loop() {
 			copy(work, d) // some 20 ns
-			to.window.ring[0] = 0
+			to.window.few[0] = 0
 			if _, ok := to.Open(work); !ok {
 				b.Fatal("not opened")
 			}

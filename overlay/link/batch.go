@@ -5,6 +5,7 @@ package link
 import (
 	"encoding/binary"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -53,11 +54,19 @@ type message struct {
 
 // NewBatch returns an empty batch. Any message may be a full aggregate, so it
 // takes 4 MB of address space, but memory only where it has been written to:
-// 256 KB after reads of 64 single datagrams, 1.3 MB after full aggregates. (All
-// of it if the kernel makes huge pages unasked, or if the program has used and
-// freed as much before, since Go clears that.)
+// 256 KB after reads of 64 single datagrams, 1.3 MB after full aggregates. It is
+// not Go's memory, which would clear it if the program has used and freed as much
+// before, and let as much garbage pile up before it collects any.
 func NewBatch() *Batch {
-	b := &Batch{used: maxMessages, limit: fewMessages, buf: make([]byte, maxMessages*maxAggregate)}
+	b := &Batch{used: maxMessages, limit: fewMessages}
+	const size = maxMessages * maxAggregate
+	if mapped, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE); err == nil {
+		_ = unix.Madvise(mapped, unix.MADV_NOHUGEPAGE) // where there are none, there is no need
+		runtime.AddCleanup(b, func(mapped []byte) { _ = unix.Munmap(mapped) }, mapped)
+		b.buf = mapped
+	} else {
+		b.buf = make([]byte, size)
+	}
 	for i := range b.msgs {
 		b.iovs[i].Base = &b.buf[i*maxAggregate]
 		b.iovs[i].SetLen(maxAggregate)
