@@ -109,7 +109,7 @@ func (c *crowd) idle() {
 	for _, x := range costs {
 		slices.Sort(x.each)
 		most := x.each[len(x.each)-1]
-		c.t.Logf("%s: median %d, most %d, goal %d", x.name, x.each[len(x.each)/2], most, x.goal)
+		c.t.Logf("%s: median %d, 9 of 10 at most %d, most %d, goal %d", x.name, x.each[len(x.each)/2], x.each[len(x.each)*9/10], most, x.goal)
 		if x.goal > 0 && most > x.goal {
 			c.t.Errorf("%s: an agent has %d, more than %d", x.name, most, x.goal)
 		}
