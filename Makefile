@@ -87,13 +87,14 @@ lint: $(GOLANGCI)
 	go mod tidy -diff
 	$(GOLANGCI) run ./...
 
-# All tests, under the race detector: what only computes on all cores, the others one
-# package at a time, as some start dozens of agents. As root none may be skipped.
-PURE := farlan/discovery farlan/measure farlan/overlay farlan/reserve
+# All tests, under the race detector: those that don't mind others beside them on all
+# cores, then one package at a time, as some start dozens of agents. As root none may be
+# skipped.
+BESIDE := farlan farlan/discovery farlan/discovery/p2p farlan/measure farlan/overlay farlan/reserve
 
 race:
-	.ci/gotest -race -timeout 14m $(PURE)
-	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -p 1 -timeout 14m $$(go list ./... | grep -vxF "$$(printf '%s\n' $(PURE))")
+	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -timeout 14m $(BESIDE)
+	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -p 1 -timeout 14m $$(go list ./... | grep -vxF "$$(printf '%s\n' $(BESIDE))")
 	$(if $(ROOT),,@echo "NOT ROOT: the tests that need network namespaces were SKIPPED" >&2)
 
 unit:

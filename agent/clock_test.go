@@ -110,6 +110,7 @@ func TestClockJump(t *testing.T) {
 		c.hear(t, 1, discovery.Member{Credential: c.issue(t, 1, discovery.AllRights).Bytes(), SessionKey: [32]byte{9}})
 		p, now := c.peers[c.id(1)], c.now()
 		p.heard(now.Add(-9 * time.Second)) // almost gone
+		p.path.Probe(now.Add(-8900 * time.Millisecond))
 		p.state, p.probe = measure.Up, now.Add(time.Hour)
 		c.stepped = now.Add(-tick / 2)
 		c.asleep -= jump

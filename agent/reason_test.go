@@ -158,7 +158,7 @@ func TestReasonIsNAT(t *testing.T) {
 	s.outside(t, "masquerade fully-random")
 	s.becauseOf(t, "relayed: both NATs map by destination")
 	f := s.finding(t, 0, "NAT")
-	if f.Level != levelWarn || !strings.Contains(f.Detail, "mapping by destination") || !strings.Contains(f.Fix, "4747") {
+	if f.Level != levelWarn || !strings.Contains(f.Detail, "symmetric: it maps by destination") || !strings.Contains(f.Fix, "4747") {
 		t.Errorf("doctor: %+v", f)
 	}
 	f = s.finding(t, 0, "reachable")

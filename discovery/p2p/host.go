@@ -95,7 +95,7 @@ func (n *Node) newSwarm(bus event.Bus, limits network.ResourceManager) (*swarm.S
 		swarm.WithConnectionGater(gater{n.cfg.usable}),
 		swarm.WithResourceManager(limits),
 		swarm.WithDialTimeout(dialTimeout),
-		swarm.WithDialRanker(rank),
+		swarm.WithDialRanker(n.rank),
 		// These would take a hundred dead addresses as proof that no UDP
 		// passes, and then dial TCP only.
 		swarm.WithUDPBlackHoleSuccessCounter(nil),

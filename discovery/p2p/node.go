@@ -62,6 +62,7 @@ type Node struct {
 	alone   chan struct{}  // tells that the last peer is gone
 	lost    atomic.Uint64  // messages that were not sent
 	unpiped atomic.Uint64  // datagrams that a pipe didn't take
+	piping  atomic.Int32   // pipes that are being opened
 	born    time.Time
 
 	quic       *quicreuse.ConnManager

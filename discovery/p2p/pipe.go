@@ -114,6 +114,8 @@ func (n *Node) openPipe(ctx context.Context, id overlay.AgentID, addrs []netip.A
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if n.byTCP(p) == nil {
+		n.piping.Add(1)
+		defer n.piping.Add(-1)
 		for _, c := range n.host.Network().ConnsToPeer(p) {
 			_ = c.Close()
 		}
@@ -123,7 +125,6 @@ func (n *Node) openPipe(ctx context.Context, id overlay.AgentID, addrs []netip.A
 				all = append(all, m)
 			}
 		}
-		n.host.Peerstore().ClearAddrs(p) // QUIC's would have a head start
 		if err = n.host.Connect(ctx, peer.AddrInfo{ID: p, Addrs: all}); err != nil {
 			return err
 		}

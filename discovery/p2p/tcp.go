@@ -92,9 +92,18 @@ func (d proofDialer) DialContext(ctx context.Context, network, address string) (
 	return c, nil
 }
 
-// rank says when to dial an agent's addresses: QUIC as libp2p would, and TCP
-// after a head start, or as soon as all that QUIC tried has failed.
-func rank(addrs []ma.Multiaddr) []network.AddrDelay {
+// rank says when to dial an agent's addresses. Where no UDP passes there is no time to
+// lose.
+func (n *Node) rank(addrs []ma.Multiaddr) []network.AddrDelay {
+	if n.piping.Load() > 0 {
+		return rank(addrs, 0)
+	}
+	return rank(addrs, headStart)
+}
+
+// rank ranks QUIC as libp2p would, and TCP after a head start, or as soon as all that
+// QUIC tried has failed.
+func rank(addrs []ma.Multiaddr, headStart time.Duration) []network.AddrDelay {
 	var quic, stream []ma.Multiaddr
 	for _, m := range addrs {
 		if _, by, _ := addrPort(m); by == TCP {

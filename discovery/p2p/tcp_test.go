@@ -150,7 +150,7 @@ func TestRank(t *testing.T) {
 		addrs = append(addrs, at(fmt.Sprintf("/ip4/11.0.0.%d/tcp/1", i)), at(fmt.Sprintf("/ip4/11.0.0.%d/udp/1/quic-v1", i)))
 	}
 	early := 0
-	for _, d := range rank(addrs) {
+	for _, d := range rank(addrs, headStart) {
 		_, by, _ := addrPort(d.Addr)
 		if by == TCP && d.Delay < headStart {
 			t.Errorf("%v is dialled after %v", d.Addr, d.Delay)
@@ -162,7 +162,7 @@ func TestRank(t *testing.T) {
 	if early != quicFirst {
 		t.Errorf("%d are dialled by QUIC first, want %d", early, quicFirst)
 	}
-	if only := rank([]ma.Multiaddr{at("/ip4/11.0.0.1/tcp/1")}); len(only) != 1 || only[0].Delay != 0 {
+	if only := rank([]ma.Multiaddr{at("/ip4/11.0.0.1/tcp/1")}, headStart); len(only) != 1 || only[0].Delay != 0 {
 		t.Errorf("TCP alone waits: %v", only)
 	}
 }
