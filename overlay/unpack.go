@@ -21,7 +21,7 @@ type Items interface {
 // reassemblySlots frames. The zero value is ready; it is not safe for concurrent
 // use.
 type Unpacker struct {
-	slots [reassemblySlots]partial
+	slots *[reassemblySlots]partial // made when the first piece comes
 	super rebuilder
 	udp   coalescer
 	frame Frame
@@ -137,6 +137,9 @@ func (u *Unpacker) piece(c []byte) ([]byte, Offload) {
 	if total < MinFrame || total > MaxFrame || at+len(data) > total {
 		u.Malformed++
 		return nil, Offload{}
+	}
+	if u.slots == nil {
+		u.slots = new([reassemblySlots]partial)
 	}
 	s := &u.slots[number%reassemblySlots]
 	if s.frame == nil || s.number != number || len(s.frame) != total {
