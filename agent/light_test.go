@@ -216,17 +216,19 @@ func (l *light) steer(now overlay.Instant) {
 		live = append(live, id)
 	}
 	want := discovery.Neighbours(l.self, live, discovery.Near(l.self, l.store.Links), controlDegree)
-	settled := now.Sub(l.control.met) >= settleTime
+	settled, crowded := l.control.settled(now)
 	if !settled && now.Sub(l.began) < serverEvery {
 		return
 	}
 	for _, id := range want {
 		l.dial(now, id)
 	}
+	if settled || crowded {
+		l.node.Keep(want)
+	}
 	if !settled {
 		return
 	}
-	l.node.Keep(want)
 	if server := slices.Contains(discovery.Servers(append(live, l.self), dhtServers), l.self); now.Sub(l.began) >= serverAfter && server != l.control.server {
 		l.control.server = server
 		l.node.SetServer(server)

@@ -23,7 +23,11 @@ const (
 	foundPatience = 3 * time.Second // with those that beacons name
 	// settleTime is how long no new member must have turned up before an agent
 	// decides by how many there are.
-	settleTime   = 2 * time.Second
+	settleTime = 2 * time.Second
+	// crowdTime is how long an agent waits for that before it closes connections all the
+	// same: one by which 200 agents joined at once held 120 of them open, and the memory
+	// that they took didn't come back.
+	crowdTime    = 4 * time.Second
 	dialRetry    = 2 * time.Second
 	dialRetryMax = 2 * time.Minute
 	maxDials     = 16 // at once
@@ -42,6 +46,7 @@ type control struct {
 	finding   int                      // dials of these
 	nearby    map[overlay.AgentID]hint // by a beacon
 	met       overlay.Instant          // when a member was last met
+	unsettled overlay.Instant          // since when one comes after the other, 0 none does
 	server    bool                     // what the DHT was told
 	chosen    overlay.Instant          // when that was decided, 0 not yet
 }
@@ -53,6 +58,19 @@ type dial struct {
 	fails, short int
 	up           overlay.Instant // since when, 0 it isn't
 	again        overlay.Instant
+}
+
+// settled says whether no new member turned up of late, and crowded that they have kept
+// coming for long.
+func (c *control) settled(now overlay.Instant) (settled, crowded bool) {
+	switch {
+	case now.Sub(c.met) >= settleTime:
+		c.unsettled = 0
+		return true, false
+	case c.unsettled == 0:
+		c.unsettled = now
+	}
+	return false, now.Sub(c.unsettled) >= crowdTime
 }
 
 func newControl(seed uint64) control {
@@ -98,7 +116,7 @@ func (n *node) steer(now overlay.Instant) {
 	n.tell(now)
 	live := n.liveMembers()
 	want := discovery.Neighbours(n.self, live, discovery.Near(n.self, n.store.Links), controlDegree)
-	settled := now.Sub(n.control.met) >= settleTime
+	settled, crowded := n.control.settled(now)
 	switch {
 	case len(n.control.connected) == 0:
 		want = n.likeliest(n.members()) // gone ones, too: perhaps it was us who were away
@@ -110,8 +128,10 @@ func (n *node) steer(now overlay.Instant) {
 	}
 	n.approach(now)
 	n.seekFinds(now)
-	if settled {
+	if settled || crowded {
 		n.p2p.Keep(want)
+	}
+	if settled {
 		n.chooseServer(now, live)
 	}
 	n.complain(now)

@@ -26,14 +26,14 @@ const (
 	// seedsAtOnce is how many are dialled side by side.
 	seedsAtOnce = 8
 
-	sweepEvery = 5 * time.Second
+	sweepEvery = 2 * time.Second
 	// idleAge is how old a connection must be that Keep doesn't name. The DHT
 	// uses one for some seconds; a newcomer's record takes less to spread.
 	idleAge = 20 * time.Second
 	// maxIdleConns is how many such connections there may be, as a server of the DHT may
-	// have them with everybody. Beyond, the oldest are closed at a quarter of that age,
+	// have them with everybody. Beyond, the oldest are closed at an eighth of that age,
 	// which is enough for a query.
-	maxIdleConns = 24
+	maxIdleConns = 12
 	// spareAge is how old a second connection to a peer must be: younger ones
 	// may be about to replace a first that is dead.
 	spareAge = 40 * time.Second
@@ -227,7 +227,7 @@ func (n *Node) closeIdle(now time.Time, idle []network.Conn) {
 	for i, c := range idle {
 		most := idleAge
 		if len(idle)-i > maxIdleConns {
-			most /= 4
+			most /= 8
 		}
 		if now.Sub(c.Stat().Opened) > most {
 			n.cfg.Log.Debug("connection not needed", "at", c.RemoteMultiaddr())
