@@ -32,5 +32,11 @@ func (n *node) trim(now overlay.Instant) {
 		return
 	}
 	n.trimmed = now
-	n.spawn("trim", func(context.Context) error { debug.FreeOSMemory(); return nil })
+	n.spawn("trim", func(context.Context) error {
+		debug.FreeOSMemory()
+		if err := dropProgram(); err != nil {
+			n.log.Debug("memory not given back", "error", err)
+		}
+		return nil
+	})
 }
