@@ -143,9 +143,9 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	}
 	n.startPortMapping(start, ctx)
 	w := n.startWatcher(start, ctx)
+	n.announce()
 	looped := make(chan struct{})
 	start(ctx, "loop", func(ctx context.Context) error { defer close(looped); return n.loop(ctx) })
-	n.announce()
 
 	<-looped
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
