@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -10,7 +11,7 @@ import (
 
 // Receive takes a message of a neighbour; msg is not kept. An error means that
 // the neighbour misbehaves (a message that can't be read, a record with a wrong
-// signature): what came before it in the message is taken. Records that are
+// signature). Other records in the message are taken all the same. Records that are
 // merely not wanted are counted.
 func (s *Store) Receive(now overlay.Instant, from overlay.AgentID, msg []byte) error {
 	i, ok := s.neighbourAt(from)
@@ -39,6 +40,7 @@ func (s *Store) receive(now overlay.Instant, n *neighbour, msg []byte) error {
 		s.counters.Unknown++
 		return nil
 	}
+	var refused error // the first one
 	for rest := msg[1:]; len(rest) > 0; {
 		var typ byte
 		var body []byte
@@ -56,7 +58,9 @@ func (s *Store) receive(now overlay.Instant, n *neighbour, msg []byte) error {
 		case sectionRequest:
 			err = s.receiveRequest(n, body)
 		case sectionRecord:
-			err = s.receiveRecord(now, n, body)
+			// What follows is taken all the same: who has the new one of two keys only
+			// can't know by whom a record is that goes by the old one.
+			refused = cmp.Or(refused, s.receiveRecord(now, n, body))
 		case sectionClaim:
 			err = s.receiveClaim(now, n, body)
 		case sectionNews:
@@ -73,7 +77,7 @@ func (s *Store) receive(now overlay.Instant, n *neighbour, msg []byte) error {
 			return err
 		}
 	}
-	return nil
+	return refused
 }
 
 // receiveHash answers another hash than ours by a digest, which is much longer,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -432,4 +433,19 @@ func FuzzReceive(f *testing.F) {
 			t.Fatal("grew")
 		}
 	})
+}
+
+// A record that can't be verified doesn't void those behind it in its message.
+func TestStoreTakesTheRest(t *testing.T) {
+	s := NewStore(agentID(2), testKey(7), 1, Limits{})
+	s.Connected(at(0), agentID(1))
+	forged := bytes.Clone(member(5, 0).Bytes())
+	forged[len(forged)-1] ^= 1
+	err := s.Receive(at(1), agentID(1), append(message(sectionRecord, forged), records(member(6, 1))[1:]...))
+	if _, ok := s.Member(agentID(6)); !errors.Is(err, ErrSignature) || !ok {
+		t.Errorf("%v, and the good record is taken: %v", err, ok)
+	}
+	if _, ok := s.Member(agentID(5)); ok || s.Counters().Signature != 1 {
+		t.Errorf("the other one too, %+v", s.Counters())
+	}
 }
