@@ -70,6 +70,7 @@ func (n *Node) newHost() (host.Host, error) {
 	if err != nil {
 		return nil, errors.Join(err, sw.Close(), sw.Peerstore().Close(), limits.Close())
 	}
+	n.identify = basic.IDService()
 	h := &closingHost{BasicHost: basic}
 	if err = n.listen(h, sw, limits); err != nil {
 		return nil, errors.Join(err, h.Close())

@@ -24,7 +24,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +35,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	"github.com/quic-go/quic-go"
 
@@ -45,15 +45,16 @@ import (
 // A Node is this agent's part in the control plane. Its methods are safe for
 // concurrent use.
 type Node struct {
-	cfg     Config
-	self    overlay.AgentID
-	doors   doors
-	gate    *gate
-	host    host.Host
-	tables  atomic.Pointer[[]table]       // the DHTs, one a key
-	records atomic.Pointer[[]protocol.ID] // the records protocol's names, one a key
-	events  event.Subscription
-	reach   event.Emitter
+	cfg      Config
+	self     overlay.AgentID
+	doors    doors
+	gate     *gate
+	host     host.Host
+	identify identify.IDService            // the host's
+	tables   atomic.Pointer[[]table]       // the DHTs, one a key
+	records  atomic.Pointer[[]protocol.ID] // the records protocol's names, one a key
+	events   event.Subscription
+	reach    event.Emitter
 
 	ctx     context.Context // ends when Run does
 	cancel  context.CancelFunc
@@ -282,19 +283,22 @@ func (n *Node) Dial(ctx context.Context, id overlay.AgentID, addrs []netip.AddrP
 }
 
 // taken says whether an agent that was connected a moment ago stays so: it may say no
-// after the handshake of TLS 1.3 has succeeded here, and then tells nothing of itself.
+// after the handshake of TLS 1.3 has succeeded here, and then tells nothing of itself on
+// that connection, though it may have on one before. A connection that is closed says so
+// a moment after its streams do.
 func (n *Node) taken(ctx context.Context, p peer.ID) bool {
-	const look = 5 * time.Millisecond
-	for ctx.Err() == nil {
-		open := func(c network.Conn) bool { return !c.IsClosed() }
-		if !slices.ContainsFunc(n.host.Network().ConnsToPeer(p), open) {
+	const moment = 5 * time.Millisecond
+	for _, c := range n.host.Network().ConnsToPeer(p) {
+		select {
+		case <-n.identify.IdentifyWait(c):
+		case <-ctx.Done():
 			return false
 		}
-		if known, err := n.host.Peerstore().GetProtocols(p); err == nil && len(known) > 0 {
+		if known, err := n.host.Peerstore().GetProtocols(p); err != nil || len(known) == 0 {
+			continue
+		}
+		if n.sleep(moment) && !c.IsClosed() {
 			return true
-		}
-		if !n.sleep(look) {
-			return false
 		}
 	}
 	return false
