@@ -1,8 +1,10 @@
 package p2p
 
 import (
+	"context"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -130,4 +132,26 @@ func nudge(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+// taken says whether an agent that was connected a moment ago stays so: it may say no
+// after the handshake of TLS 1.3 has succeeded here, and then tells nothing of itself on
+// that connection, though it may have on one before. A connection that is closed says so
+// a moment after its streams do.
+func (n *Node) taken(ctx context.Context, p peer.ID) bool {
+	const moment = 5 * time.Millisecond
+	for _, c := range n.host.Network().ConnsToPeer(p) {
+		select {
+		case <-n.identify.IdentifyWait(c):
+		case <-ctx.Done():
+			return false
+		}
+		if known, err := n.host.Peerstore().GetProtocols(p); err != nil || len(known) == 0 {
+			continue
+		}
+		if n.sleep(moment) && !c.IsClosed() {
+			return true
+		}
+	}
+	return false
 }
