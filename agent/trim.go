@@ -15,8 +15,8 @@ const (
 	collectAt = 50
 	// trimFirst is how long after its start an agent gives back what only the start
 	// needed, and trimEvery how often it does so again with what nothing uses any
-	// more, which takes 10 ms of a processor. Go would keep some of it, for speed; that
-	// isn't asked of an agent that sent frames in trimQuiet.
+	// more. Go would keep some of it, for speed; that isn't asked of an agent that
+	// sent frames in trimQuiet.
 	trimFirst = 20 * time.Second
 	trimEvery = 30 * time.Second
 	trimQuiet = 10 * time.Second
