@@ -33,13 +33,6 @@ const (
 	controlEvery = time.Second
 	// goneShown is how long a peer that is gone stays listed.
 	goneShown = 10 * time.Minute
-	// linksEvery is how often an agent tells of other links at most, rttEvery of
-	// other round trips. With 50 agents, every second that is less costs each of
-	// them 10 records to take and to pass on. So round trips are told the more rarely
-	// the more agents tell of theirs: everybody hears one each rttShare.
-	linksEvery = 5 * time.Second
-	rttEvery   = time.Minute
-	rttShare   = 15 * time.Second
 	// linksTold is how many links an agent tells at most. What it tells is sent to
 	// everybody, so with all links of all a network of 200 would have 1.5 MB to tell
 	// each newcomer, and each newcomer's coming would cost everybody as much.
@@ -65,6 +58,7 @@ type node struct {
 	lanes   int             // that carry frames
 	flowKey overlay.FlowKey // keeps from strangers which flows share a queue
 	ports   []*port
+	tops    []*laneTop // of each lane: what it sends most
 	mail    *mailbox
 
 	// Shared with the frame path.
@@ -93,6 +87,8 @@ type node struct {
 	relayed  []byte   // scratch
 	control  control
 	own      ownRecords
+	flows    flows
+	predict  predictor // nil: nothing is predicted
 	keys     keys
 	stale    overlay.Instant // since when the remembered peers differ from the disk's, 0 not
 	saved    overlay.Instant
@@ -207,6 +203,7 @@ func (n *node) step(now overlay.Instant) {
 		n.watchClock()
 		n.watchMapping()
 		n.watchWays(now)
+		n.flows.collect(now, n.tops)
 		n.trim(now)
 	}
 }

@@ -39,6 +39,7 @@ type outgoing struct {
 	fronts []byte  // scratch: a run with paths in front
 	recent []*peer // that were sent to since the lane was idle
 	last   *peer   // of them
+	top    *laneTop
 }
 
 // A run packs frames of one class for one peer.
@@ -50,7 +51,7 @@ type run struct {
 }
 
 func newOutgoing(n *node, lane int) *outgoing {
-	o := &outgoing{n: n, lane: lane, runs: make([]*run, 0, maxRuns), free: make([]*run, 0, maxRuns), recent: make([]*peer, 0, maxRecent)}
+	o := &outgoing{n: n, lane: lane, runs: make([]*run, 0, maxRuns), free: make([]*run, 0, maxRuns), recent: make([]*peer, 0, maxRecent), top: n.laneTop(lane)}
 	for i := range n.ports {
 		o.floods = append(o.floods, overlay.NewSource(n.sw.LAN[i]))
 	}
@@ -172,9 +173,11 @@ func packetOverhead(to netip.AddrPort) int {
 // carry takes a batch of a port's frames.
 func (o *outgoing) carry(now overlay.Instant, view *view, port int, frames []overlay.Frame) {
 	o.now, o.port = now, port
+	o.top.mu.Lock()
 	for i := range frames {
 		o.frame(view, &frames[i])
 	}
+	o.top.mu.Unlock()
 	o.flush()
 }
 
@@ -205,6 +208,7 @@ func (o *outgoing) unicast(view *view, to overlay.Place, f *overlay.Frame) {
 		return
 	}
 	if p := view.peer(to); p != nil {
+		o.top.count(to, f)
 		o.queue(p, f)
 	} else {
 		o.n.drops.add(dropNoSession)

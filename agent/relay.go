@@ -253,7 +253,7 @@ func (n *node) relaysTo(p *peer, all []relayer) []overlay.AgentID {
 			l, ok = linkTo(own, r.id)
 		}
 		if ok && r.id != p.id {
-			best = append(best, linked{r.id, r.rtt + time.Duration(l.RTTMicros)*time.Microsecond})
+			best = append(best, linked{r.id, r.rtt + l.RTT})
 		}
 	}
 	slices.SortStableFunc(best, func(a, b linked) int { return cmp.Compare(a.rtt, b.rtt) })

@@ -65,7 +65,9 @@ func (n *node) changeKey(now overlay.Instant, ring discovery.Keyring) {
 	n.sessions.Refresh(now)
 	// What this agent says of itself is signed for the new key from now on, as soon
 	// as the order is on its way to those who shall believe it.
-	n.own.member, n.own.links, n.own.told = 0, 0, nil
+	n.own.member = 0
+	n.own.rows.Again()
+	n.own.flows.Again()
 	n.control.next = now.Add(controlEvery)
 	n.stale, n.saved = now, 0
 }

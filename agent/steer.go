@@ -84,10 +84,14 @@ func newControl(seed uint64) control {
 
 // ownRecords is what this agent tells of itself.
 type ownRecords struct {
-	member, links               overlay.Instant // when told last, 0 to tell at once
+	member                      overlay.Instant // when told last, 0 to tell at once
 	memberVersion, linksVersion uint64          // and as what
 	addrs                       []netip.AddrPort
-	told                        []discovery.Link
+	rows                        discovery.Telling
+	chosen                      []overlay.AgentID // whose rows are told, if there are too many
+	chose                       overlay.Instant
+	flows                       discovery.TrafficTelling
+	flowsVersion                uint64
 	left                        bool
 }
 
@@ -101,7 +105,11 @@ func (o *ownRecords) due(kind discovery.Kind, version uint64) {
 		}
 	case discovery.KindLinks:
 		if o.linksVersion < version {
-			o.links, o.told = 0, nil
+			o.rows.Again()
+		}
+	case discovery.KindTraffic:
+		if o.flowsVersion < version {
+			o.flows.Again()
 		}
 	}
 }
@@ -291,33 +299,7 @@ func (n *node) tell(now overlay.Instant) {
 		}
 	}
 	n.tellLinks(now)
-}
-
-// tellLinks publishes which links this agent has, if that is news.
-func (n *node) tellLinks(now overlay.Instant) {
-	since := now.Sub(n.own.links)
-	if since < linksEvery {
-		return
-	}
-	seldom := max(rttEvery, time.Duration(len(n.peers))*rttShare)
-	all, told := n.ownLinks(now), n.own.told
-	if since >= seldom {
-		told = nil // choose anew
-	}
-	links := discovery.Tellable(n.self, all, told, linksTold)
-	switch {
-	case n.own.told == nil || !slices.EqualFunc(links, n.own.told, samePeer): // at once
-	case moreRTT(n.own.told, links) && since >= rttEvery:
-	case otherRTT(n.own.told, links) && since >= seldom:
-	case since >= renewEvery:
-	default:
-		return
-	}
-	if body, err := discovery.AppendLinks(nil, links); err != nil {
-		n.log.Error("can't tell of this agent's links", "error", err)
-	} else if v, ok := n.sign(discovery.KindLinks, body); ok {
-		n.own.links, n.own.linksVersion, n.own.told = now, v, links
-	}
+	n.tellFlows(now)
 }
 
 // sign publishes a record of this agent and returns its version.
@@ -333,43 +315,4 @@ func (n *node) sign(kind discovery.Kind, body []byte) (version uint64, ok bool) 
 	}
 	n.store.Publish(now, r)
 	return r.Version, true
-}
-
-// ownLinks returns the agents that this one has a link to, ascending.
-func (n *node) ownLinks(now overlay.Instant) []discovery.Link {
-	links := []discovery.Link{}
-	for _, p := range n.view.Load().linked {
-		if p.state != measure.Up || !p.direct() {
-			continue
-		}
-		p.mu.Lock()
-		rtt, _ := p.path.RTT(now)
-		p.mu.Unlock()
-		links = append(links, discovery.Link{Peer: p.id, RTTMicros: uint32(min(rtt.Microseconds(), 1<<31))})
-	}
-	return links
-}
-
-func samePeer(a, b discovery.Link) bool { return a.Peer == b.Peer }
-
-// moreRTT says whether a round trip became known. Both lists are of the same links.
-func moreRTT(old, new []discovery.Link) bool {
-	for i := range old {
-		if old[i].RTTMicros == 0 && new[i].RTTMicros != 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// otherRTT says whether a round trip changed by 10 % and 2 ms, or isn't known any more.
-// Both lists are of the same links.
-func otherRTT(old, new []discovery.Link) bool {
-	for i := range old {
-		a, b := int64(old[i].RTTMicros), int64(new[i].RTTMicros)
-		if change := max(a-b, b-a); (a != 0) && (b == 0 || change >= 2000 && change*10 >= a) {
-			return true
-		}
-	}
-	return false
 }

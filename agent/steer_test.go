@@ -70,7 +70,7 @@ func TestTellsFewLinks(t *testing.T) {
 	now := n.epoch
 	tell := func(linked []*peer) []discovery.Link {
 		n.view.Store(&view{linked: linked})
-		now = now.Add(linksEvery)
+		now = now.Add(neighboursEvery / 4)
 		n.tellLinks(now)
 		links, _ := n.store.Links(n.self)
 		return links

@@ -275,8 +275,8 @@ func (n *node) linksView(now overlay.Instant, own bool) linksView {
 				by, _ := n.transportTo(out)
 				link.Transport = &by
 			}
-			if l.RTTMicros > 0 {
-				link.RTTms = millis(time.Duration(l.RTTMicros) * time.Microsecond)
+			if l.RTT > 0 {
+				link.RTTms = millis(l.RTT)
 			}
 			v.Links = append(v.Links, link)
 		}

@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"unicode"
 	"unicode/utf8"
-
-	"farlan/overlay"
 )
 
 // Limits of what bodies hold.
@@ -20,8 +17,6 @@ const (
 	// MaxAddrs is how many addresses a member tells: a few interfaces in both
 	// families and what others see of it.
 	MaxAddrs = 16
-	// MaxLinks is how many links an agent tells.
-	MaxLinks = 1024
 )
 
 // A Member is the body of a KindMember record: who an agent is and where it can
@@ -190,61 +185,4 @@ func cutAddr(b []byte) (netip.AddrPort, []byte, error) {
 func tellable(a netip.AddrPort) bool {
 	ip := a.Addr()
 	return ip.IsValid() && !ip.Is4In6() && ip.Zone() == "" && !ip.IsUnspecified() && !ip.IsMulticast() && a.Port() != 0
-}
-
-// A Link is an agent that the origin of a KindLinks record exchanges datagrams
-// with directly. The body of such a record is, numbers big endian:
-//
-//	0–1   number of links
-//	2–    links by ascending peer: peer, 32 bytes; RTT, 4 bytes
-//	      anything further is ignored: later versions append fields here, in
-//	      the same order if they are about links
-type Link struct {
-	Peer      overlay.AgentID
-	RTTMicros uint32 // minimum round trip of late, in microseconds; 0 if not measured
-}
-
-const linkLen = 36
-
-// AppendLinks appends the encoding of links, in any order, to b. Errors: too
-// many, or a peer twice.
-func AppendLinks(b []byte, links []Link) ([]byte, error) {
-	if len(links) > MaxLinks {
-		return nil, fmt.Errorf("%d links, at most %d can be told", len(links), MaxLinks)
-	}
-	links = slices.SortedFunc(slices.Values(links), func(a, b Link) int { return a.Peer.Compare(b.Peer) })
-	b = binary.BigEndian.AppendUint16(b, uint16(len(links)))
-	for i, l := range links {
-		if i > 0 && links[i-1].Peer == l.Peer {
-			return nil, fmt.Errorf("two links to %s", l.Peer.Short())
-		}
-		b = append(b, l.Peer[:]...)
-		b = binary.BigEndian.AppendUint32(b, l.RTTMicros)
-	}
-	return b, nil
-}
-
-// ParseLinks reads the encoding of links; they are sorted by peer.
-func ParseLinks(b []byte) ([]Link, error) {
-	if len(b) < 2 {
-		return nil, errShort
-	}
-	n := int(binary.BigEndian.Uint16(b))
-	b = b[2:]
-	if n > MaxLinks {
-		return nil, fmt.Errorf("%d links, at most %d are taken", n, MaxLinks)
-	}
-	if len(b) < n*linkLen {
-		return nil, errShort
-	}
-	links := make([]Link, n)
-	for i := range links {
-		l := Link{Peer: overlay.AgentID(b[:32]), RTTMicros: binary.BigEndian.Uint32(b[32:])}
-		if i > 0 && links[i-1].Peer.Compare(l.Peer) >= 0 {
-			return nil, errors.New("links are not in ascending order")
-		}
-		links[i] = l
-		b = b[linkLen:]
-	}
-	return links, nil
 }

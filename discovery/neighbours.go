@@ -84,7 +84,7 @@ func Near(self overlay.AgentID, links func(overlay.AgentID) ([]Link, bool)) []ov
 // nearest returns the nearEach agents to whom self has told the shortest round trips.
 func nearest(self overlay.AgentID, links func(overlay.AgentID) ([]Link, bool)) []overlay.AgentID {
 	told, _ := links(self)
-	known := slices.DeleteFunc(slices.Clone(told), func(l Link) bool { return l.RTTMicros == 0 })
+	known := slices.DeleteFunc(slices.Clone(told), func(l Link) bool { return l.RTT == 0 })
 	out := make([]overlay.AgentID, 0, nearEach)
 	for _, l := range byDistance(self, known)[:min(len(known), nearEach)] {
 		out = append(out, l.Peer)
@@ -130,8 +130,8 @@ func byDistance(self overlay.AgentID, links []Link) []Link {
 	}
 	all := make([]candidate, len(links))
 	for i, l := range links {
-		all[i] = candidate{l, bits.Len32(l.RTTMicros / 1000), pairHash(self, l.Peer)}
-		if l.RTTMicros == 0 {
+		all[i] = candidate{l, bits.Len32(uint32(l.RTT.Milliseconds())), pairHash(self, l.Peer)}
+		if l.RTT == 0 {
 			all[i].distance = math.MaxInt
 		}
 	}

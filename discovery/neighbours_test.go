@@ -5,7 +5,9 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
+	"farlan/measure"
 	"farlan/overlay"
 )
 
@@ -84,6 +86,10 @@ func TestNeighbourGraph(t *testing.T) {
 	}
 }
 
+func linkTo(id overlay.AgentID, micros int) Link {
+	return Link{Peer: id, Pair: measure.Pair{RTT: time.Duration(micros) * time.Microsecond}}
+}
+
 // tellLinks makes up the links that agents on a plane tell, everybody to everybody.
 func tellLinks(members []overlay.AgentID, seed uint64) func(overlay.AgentID) ([]Link, bool) {
 	r := rand.New(rand.NewPCG(seed, 3))
@@ -95,7 +101,7 @@ func tellLinks(members []overlay.AgentID, seed uint64) func(overlay.AgentID) ([]
 		var links []Link
 		for _, b := range members {
 			if a != b {
-				links = append(links, Link{b, 500 + uint32(100_000*math.Hypot(at[a][0]-at[b][0], at[a][1]-at[b][1]))})
+				links = append(links, linkTo(b, 500+int(100_000*math.Hypot(at[a][0]-at[b][0], at[a][1]-at[b][1]))))
 			}
 		}
 		return links, true
@@ -107,10 +113,10 @@ func tellLinks(members []overlay.AgentID, seed uint64) func(overlay.AgentID) ([]
 func TestNear(t *testing.T) {
 	id := func(n byte) overlay.AgentID { return overlay.AgentID{n} }
 	told := map[overlay.AgentID][]Link{
-		id(1): {{id(2), 9_000}, {id(3), 40_000}, {id(4), 200_000}, {id(5), 0}},
-		id(2): {{id(1), 9_500}, {id(3), 30_000}, {id(4), 150_000}},
-		id(3): {{id(2), 30_000}, {id(4), 20_000}, {id(1), 90_000}},
-		id(4): {{id(3), 20_000}, {id(6), 10_000}, {id(1), 200_000}},
+		id(1): {linkTo(id(2), 9_000), linkTo(id(3), 40_000), linkTo(id(4), 200_000), linkTo(id(5), 0)},
+		id(2): {linkTo(id(1), 9_500), linkTo(id(3), 30_000), linkTo(id(4), 150_000)},
+		id(3): {linkTo(id(2), 30_000), linkTo(id(4), 20_000), linkTo(id(1), 90_000)},
+		id(4): {linkTo(id(3), 20_000), linkTo(id(6), 10_000), linkTo(id(1), 200_000)},
 		// 5 is one who has told nothing
 	}
 	links := func(a overlay.AgentID) ([]Link, bool) { l, ok := told[a]; return l, ok }
@@ -171,9 +177,9 @@ func TestTellable(t *testing.T) {
 	id := func(n int) overlay.AgentID { return overlay.AgentID{byte(n)} }
 	var links []Link
 	for i := 1; i <= 9; i++ {
-		links = append(links, Link{id(i), uint32(i * i * 10_000)})
+		links = append(links, linkTo(id(i), i*i*10_000))
 	}
-	links[0].RTTMicros = 0 // isn't measured
+	links[0].RTT = 0 // isn't measured
 	peers := func(links []Link) (out []int) {
 		for _, l := range links {
 			out = append(out, int(l.Peer[0]))
@@ -188,7 +194,7 @@ func TestTellable(t *testing.T) {
 	}{
 		{"few", nil, 9, []int{1, 2, 3, 4, 5, 6, 7, 8, 9}},
 		{"the nearest", nil, 2, []int{2, 3}},
-		{"those of before", []Link{{id(1), 0}, {id(9), 1}, {id(77), 1}}, 4, []int{1, 2, 3, 9}},
+		{"those of before", []Link{linkTo(id(1), 0), linkTo(id(9), 1), linkTo(id(77), 1)}, 4, []int{1, 2, 3, 9}},
 		{"too many of before", links, 2, []int{2, 3}},
 	} {
 		if got := peers(Tellable(id(100), links, c.told, c.most)); !slices.Equal(got, c.want) {

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"farlan/overlay"
@@ -24,6 +26,8 @@ const (
 	MaxAdminBody = 48 << 10
 	// MaxRotationBody is the longest body of a KindRotation record, in bytes.
 	MaxRotationBody = 1 << 10
+	// MaxTrafficBody is the longest body of a KindTraffic record, in bytes.
+	MaxTrafficBody = 8 << 10
 	// MaxRecord is the longest encoded record, in bytes.
 	MaxRecord = recordHeaderLen + MaxLinksBody + ed25519.SignatureSize
 )
@@ -38,6 +42,7 @@ const (
 	KindLinks         // whom it exchanges datagrams with: Links
 	KindAdmin         // what the admin of a signed network says: Statement
 	KindRotation      // that the network changes its key: Rotation
+	KindTraffic       // what its stations send: Traffic
 )
 
 // maxBody returns the bound of the kind's body, 0 for an unknown kind.
@@ -51,6 +56,8 @@ func (k Kind) maxBody() int {
 		return MaxAdminBody
 	case KindRotation:
 		return MaxRotationBody
+	case KindTraffic:
+		return MaxTrafficBody
 	}
 	return 0
 }
@@ -69,6 +76,8 @@ func (k Kind) String() string {
 		return "admin"
 	case KindRotation:
 		return "rotation"
+	case KindTraffic:
+		return "traffic"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -197,17 +206,35 @@ func (r *Record) verify(context [32]byte) error {
 	case KindMember:
 		_, err = ParseMember(r.Body)
 	case KindLinks:
-		_, err = ParseLinks(r.Body)
+		err = r.verifyLinks()
 	case KindAdmin:
 		_, err = ParseStatement(r.Body)
 	case KindRotation:
 		_, err = ParseRotation(r.Body)
+	case KindTraffic:
+		var t Traffic
+		if t, err = ParseTraffic(r.Body); err == nil && t.names(BriefOf(r.Origin)) {
+			err = errors.New("traffic to itself")
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("%s of %s: %w", r.Kind, r.Origin.Short(), err)
 	}
 	return nil
 }
+
+// verifyLinks checks that the rows are of pairs from the origin to others.
+func (r *Record) verifyLinks() error {
+	l, err := ParseLinks(r.Body, r.made())
+	own := func(x Row) bool { return x.Peer == BriefOf(r.Origin) }
+	if err == nil && slices.ContainsFunc(l.Rows, own) {
+		err = errors.New("a link to itself")
+	}
+	return err
+}
+
+// made returns when the record was made, by the clock of its origin.
+func (r *Record) made() overlay.Instant { return overlay.Instant(min(r.Version, math.MaxInt64)) }
 
 func signedBytes(context [32]byte, b []byte) []byte {
 	m := make([]byte, 0, len(recordLabel)+len(context)+len(b))

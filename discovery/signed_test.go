@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"farlan/measure"
 	"farlan/overlay"
 )
 
@@ -44,7 +45,7 @@ func linksOf(n, after int, peers ...int) Record {
 	for _, p := range peers {
 		links = append(links, Link{Peer: agentID(p)})
 	}
-	body, err := AppendLinks(nil, links)
+	body, err := AppendLinks(nil, 0, measure.Access{}, links)
 	if err != nil {
 		panic(err)
 	}

@@ -279,16 +279,6 @@ func (s *Store) Member(id overlay.AgentID) (Member, bool) {
 	return e.member, true
 }
 
-// Links returns the links that an agent tells, ascending by peer.
-func (s *Store) Links(id overlay.AgentID) ([]Link, bool) {
-	e := s.entries[key{id, KindLinks}]
-	if e == nil {
-		return nil, false
-	}
-	links, err := ParseLinks(e.record.Body)
-	return links, err == nil
-}
-
 // Origins returns the agents of whom there is any record, self included if so,
 // in ascending order. The admin of a signed network is none.
 func (s *Store) Origins() []overlay.AgentID {

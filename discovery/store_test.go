@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"farlan/measure"
 	"farlan/overlay"
 )
 
@@ -330,7 +331,7 @@ func TestLimits(t *testing.T) {
 // for each record once.
 func TestNewcomer(t *testing.T) {
 	old := NewStore(agentID(1), testKey(7), 1, Limits{})
-	links, err := AppendLinks(nil, make([]Link, 1))
+	links, err := AppendLinks(nil, 0, measure.Access{}, make([]Link, 1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +397,7 @@ func TestTick(t *testing.T) {
 		t.Errorf("a store with a neighbour wants to be called at %v", next.Time())
 	}
 	// Many records go out in portions.
-	links, _ := AppendLinks(nil, nil)
+	links := noLinks
 	for n := range keys {
 		s.Load(at(3), [][]byte{signed(n, KindLinks, 1, start+10, slices.Concat(links, make([]byte, 40<<10))).Bytes()})
 		_ = s.Receive(at(3), agentID(0), message(sectionRequest, key{agentID(n), KindLinks}.append(nil)))

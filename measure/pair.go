@@ -11,16 +11,17 @@ type Source uint8
 
 // The sources.
 const (
-	Unknown   Source = iota
-	Measured         // a time: by probes and by frames
-	Passive          // a rate: by the frames that were sent anyway
-	Train            // a rate: by a train of packets that was sent to find out
-	Predicted        // by what others measured of other pairs
+	Unknown    Source = iota
+	Measured          // a time: by probes and by frames
+	Passive           // a rate: by the frames that were sent anyway
+	Train             // a rate: by a train of packets that was sent to find out
+	Predicted         // by what others measured of other pairs
+	Configured        // an agent's own rate: its owner says so
 )
 
 // String returns the source's name in the command line's output.
 func (s Source) String() string {
-	return [...]string{"none", "measured", "passive", "train", "predicted"}[s]
+	return [...]string{"none", "measured", "passive", "train", "predicted", "configured"}[s]
 }
 
 // A Pair is what is known of the path from one agent to another, as the peer map

@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"slices"
+
+	"farlan/discovery"
+	"farlan/measure"
+	"farlan/overlay"
+)
+
+// tellLinks publishes this agent's rows of the map, if they are news.
+func (n *node) tellLinks(now overlay.Instant) {
+	own := &n.own
+	links, access, agents := n.rowsToTell(now), n.access(now), len(n.peers)+1
+	if !own.rows.Due(now, links, access, agents) {
+		return
+	}
+	// Instants of the rows are this agent's, those of the record the wall clock's.
+	if body, err := discovery.AppendLinks(nil, now, access, links); err != nil {
+		n.log.Error("can't tell of this agent's links", "error", err)
+	} else if v, ok := n.sign(discovery.KindLinks, body); ok {
+		own.linksVersion = v
+		own.rows.Told(now, links, access, agents)
+	}
+}
+
+// access returns what this agent's own way to all others carries.
+func (n *node) access(overlay.Instant) (a measure.Access) {
+	if up := n.cfg.Uplink; up.Up != 0 {
+		a.Up, a.UpSource = up.Up.BitsPerSecond(), measure.Configured
+		a.Down, a.DownSource = up.Down.BitsPerSecond(), measure.Configured
+	}
+	return a
+}
+
+// ownLinks returns the agents that this one has a link to, ascending.
+func (n *node) ownLinks(now overlay.Instant) []discovery.Link {
+	links := []discovery.Link{}
+	for _, p := range n.view.Load().linked {
+		if p.state == measure.Up && p.direct() {
+			links = append(links, discovery.Link{Peer: p.id, Pair: p.pair(now)})
+		}
+	}
+	return links
+}
+
+// rowsToTell returns which links this agent tells of, ascending: all, or when they are
+// too many those that it told of before, then those that it would measure, then the
+// nearest.
+func (n *node) rowsToTell(now overlay.Instant) []discovery.Link {
+	all, own := n.ownLinks(now), &n.own
+	if len(all) <= linksTold {
+		return all
+	}
+	told := own.rows.Links
+	if own.chosen == nil || now.Sub(own.chose) >= neighboursEvery {
+		own.chosen, own.chose = n.neighbours(now, all, linksTold), now
+		told = slices.DeleteFunc(slices.Clone(told), func(l discovery.Link) bool { return !slices.Contains(own.chosen, l.Peer) })
+	}
+	for _, id := range own.chosen {
+		if at, ok := slices.BinarySearchFunc(told, id, comparePeer); !ok && len(told) < linksTold {
+			told = slices.Insert(slices.Clone(told), at, discovery.Link{Peer: id})
+		}
+	}
+	return discovery.Tellable(n.self, all, told, linksTold)
+}
+
+func comparePeer(l discovery.Link, id overlay.AgentID) int { return l.Peer.Compare(id) }
+
+// neighboursEvery is how often an agent chooses anew whom it measures: an epoch.
+const neighboursEvery = measure.NeighbourEpoch
+
+// neighbours returns whom of its links this agent measures, ascending.
+func (n *node) neighbours(now overlay.Instant, links []discovery.Link, k int) []overlay.AgentID {
+	all := make([]measure.Candidate, 0, len(links))
+	for _, l := range links {
+		c := measure.Candidate{ID: l.Peer, RTT: l.RTT}
+		if c.RTT == 0 && n.predict != nil {
+			c.RTT, _, _ = n.predict.RTT(n.self, l.Peer)
+		}
+		c.Traffic = n.sentTo(l.Peer)
+		all = append(all, c)
+	}
+	return measure.Neighbours(n.self, all, measure.EpochOf(now), k)
+}

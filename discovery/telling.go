@@ -1,0 +1,159 @@
+package discovery
+
+import (
+	"time"
+
+	"farlan/measure"
+	"farlan/overlay"
+)
+
+// How often an agent tells its rows anew. What it tells is sent once by each agent on
+// average, so with everybody telling once each tellShare for every agent there is, an
+// agent sends a record each tellShare: under 0.6 kB/s with 32 rows, 0.3 kB/s with 9. What
+// is urgent goes out at once, up to tellBurst times; it is paid for by waiting longer then.
+const (
+	tellShare = 2 * time.Second
+	tellLeast = 5 * time.Second // between two records that aren't urgent
+	tellBurst = 6
+	// Urgent ones are tellGap apart for every agent there is, so that those are told
+	// together which come together: when an agent starts, or is cut off.
+	tellGap      = 100 * time.Millisecond
+	tellGapLeast = time.Second
+	tellGapMost  = 5 * time.Second
+	// tellRenew is when rows are told anew though nothing has changed, so that they
+	// aren't taken for old.
+	tellRenew = 10 * time.Minute
+)
+
+// What a reader may be wrong by before he is told better. The map promises 5 % or 1 ms
+// of round trips.
+const (
+	awayRTT      = 25                     // 1 of it
+	leastRTT     = 800 * time.Microsecond // and not less
+	stepRTT      = 5                      // 1 of it is urgent
+	leastStep    = 5 * time.Millisecond
+	leastJitter  = 2 * time.Millisecond // and a factor of two
+	awayLoss     = 0.005                // beyond the interval that was told
+	stepLoss     = 0.05
+	awayCapacity = 20 // 1 of it
+	awayAvail    = 5
+	stepCapacity = 3
+)
+
+// News says how much differs from what was told.
+type News uint8
+
+// How soon something must be told.
+const (
+	NoNews   News = iota
+	SlowNews      // when there is room
+	Urgent        // at once, if that wasn't said too often of late
+)
+
+// A Telling decides when an agent tells its rows anew. The zero Telling has told
+// nothing. Not safe for concurrent use.
+type Telling struct {
+	Links  []Link // as told last, ascending by peer
+	Access measure.Access
+	At     overlay.Instant // then; 0: never, or it must be told again
+	paid   pace
+}
+
+// Due says whether to tell now: links, ascending by peer, and the agent's own rates. agents is
+// how many tell, this one included.
+func (t *Telling) Due(now overlay.Instant, links []Link, access measure.Access, agents int) bool {
+	since := now.Sub(t.At)
+	share := max(time.Duration(agents)*tellShare, tellLeast)
+	gap := min(max(time.Duration(agents)*tellGap, tellGapLeast), tellGapMost)
+	if t.At == 0 || since < 0 {
+		return true
+	}
+	if since < gap {
+		return false
+	}
+	if since >= max(tellRenew, time.Duration(agents)*tellShare*5) {
+		return true
+	}
+	switch t.news(links, access) {
+	case Urgent:
+		return t.paid.allow(now, share, tellBurst)
+	case SlowNews:
+		return t.paid.allow(now, share, 1)
+	}
+	return false
+}
+
+// Told notes what is told now.
+func (t *Telling) Told(now overlay.Instant, links []Link, access measure.Access, agents int) {
+	t.Links, t.Access, t.At = links, access, now
+	t.paid.pay(now, max(time.Duration(agents)*tellShare, tellLeast), tellBurst)
+}
+
+// Again says that what was told must be told again.
+func (t *Telling) Again() { t.At = 0 }
+
+// news compares with what was told.
+func (t *Telling) news(links []Link, access measure.Access) (n News) {
+	if access.UpSource != t.Access.UpSource || access.DownSource != t.Access.DownSource ||
+		apart(access.Up, t.Access.Up, awayCapacity) || apart(access.Down, t.Access.Down, awayCapacity) {
+		n = SlowNews
+	}
+	if len(links) != len(t.Links) {
+		return Urgent
+	}
+	for i, l := range links {
+		if l.Peer != t.Links[i].Peer {
+			return Urgent
+		}
+		n = max(n, NewsOf(t.Links[i].Pair, l.Pair))
+	}
+	return n
+}
+
+// NewsOf says how much a pair differs from what was told of it.
+func NewsOf(told, is measure.Pair) News {
+	return max(newsOfTimes(told, is), newsOfLoss(told, is), newsOfRates(told, is))
+}
+
+func newsOfTimes(told, is measure.Pair) News {
+	off := (is.RTT - told.RTT).Abs()
+	jitter := max(is.Jitter, told.Jitter) > 2*min(is.Jitter, told.Jitter) && (is.Jitter-told.Jitter).Abs() > leastJitter
+	queue := max(is.Queue, told.Queue) > 2*min(is.Queue, told.Queue) && (is.Queue-told.Queue).Abs() > leastStep
+	switch {
+	case told.RTTSource == measure.Unknown && is.RTTSource != measure.Unknown:
+		return Urgent
+	case told.RTTSource != is.RTTSource, off > leastStep && off*stepRTT > told.RTT && is.RTTSource == measure.Measured:
+		return Urgent
+	case off > leastRTT && off*awayRTT > told.RTT, jitter, queue, told.MTU != is.MTU:
+		return SlowNews
+	}
+	return NoNews
+}
+
+func newsOfLoss(told, is measure.Pair) News {
+	above, below := is.Loss-max(told.LossHigh, told.Loss), min(told.LossLow, told.Loss)-is.Loss
+	switch {
+	case !is.LossKnown && !told.LossKnown:
+		return NoNews
+	case told.LossKnown && is.LossKnown && above > stepLoss && is.LossLow >= told.LossHigh:
+		return Urgent
+	case told.LossKnown != is.LossKnown, above > awayLoss, below > awayLoss:
+		return SlowNews
+	}
+	return NoNews
+}
+
+func newsOfRates(told, is measure.Pair) News {
+	bothKnown := told.CapacitySource != measure.Unknown && is.CapacitySource != measure.Unknown
+	switch {
+	case bothKnown && !is.CapacityBound && !told.CapacityBound && apart(told.Capacity, is.Capacity, stepCapacity):
+		return Urgent
+	case told.CapacitySource != is.CapacitySource, told.CapacityBound != is.CapacityBound,
+		apart(told.Capacity, is.Capacity, awayCapacity), apart(told.Available, is.Available, awayAvail):
+		return SlowNews
+	}
+	return NoNews
+}
+
+// apart says whether two rates differ by more than one share of the larger.
+func apart(a, b int64, share int64) bool { return max(a-b, b-a) > max(a, b)/share }

@@ -1,0 +1,51 @@
+package discovery
+
+import (
+	"cmp"
+	"slices"
+
+	"farlan/overlay"
+)
+
+// Links returns the links that an agent tells, ascending by peer. Those to agents of
+// whom there is no record are left out.
+func (s *Store) Links(id overlay.AgentID) ([]Link, bool) {
+	told, _, ok := s.Told(id)
+	if !ok {
+		return nil, false
+	}
+	links := make([]Link, 0, len(told.Rows))
+	for _, r := range told.Rows {
+		if peer, known := s.Find(r.Peer); known {
+			links = append(links, Link{peer, r.Pair})
+		}
+	}
+	return links, true
+}
+
+// Told returns what an agent tells of the map, and when by its clock it did.
+func (s *Store) Told(id overlay.AgentID) (l Links, at overlay.Instant, ok bool) {
+	e := s.entries[key{id, KindLinks}]
+	if e == nil {
+		return Links{}, 0, false
+	}
+	at = e.record.made()
+	l, err := ParseLinks(e.record.Body, at)
+	return l, at, err == nil
+}
+
+// Find returns the agent with a brief name of whom there is a record. When there are
+// several, which nobody can bring about, there is none.
+func (s *Store) Find(b Brief) (id overlay.AgentID, ok bool) {
+	i, _ := slices.BinarySearchFunc(s.order, b, func(k key, b Brief) int { return cmp.Compare(BriefOf(k.origin), b) })
+	if i == len(s.order) || BriefOf(s.order[i].origin) != b {
+		return id, false
+	}
+	id = s.order[i].origin
+	for ; i < len(s.order) && BriefOf(s.order[i].origin) == b; i++ {
+		if s.order[i].origin != id {
+			return overlay.AgentID{}, false
+		}
+	}
+	return id, true
+}
