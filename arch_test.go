@@ -20,6 +20,7 @@ var mayImport = map[string][]string{
 	".":                       {"agent"},
 	"agent":                   {"agent/...", "discovery/...", "reserve", "measure", "overlay/..."},
 	"agent/bench":             {},
+	"agent/chart":             {},
 	"agent/lab":               {"agent/lab/nat", "reserve", "measure", "overlay"},
 	"agent/lab/nat":           {"overlay"},
 	"discovery":               {"measure", "overlay"},
@@ -40,7 +41,7 @@ var mayImport = map[string][]string{
 
 // pure are the packages that decide: no clock, no global randomness, no I/O, no
 // goroutines.
-var pure = []string{"agent/lab/nat", "discovery", "reserve", "measure", "overlay"}
+var pure = []string{"agent/chart", "agent/lab/nat", "discovery", "reserve", "measure", "overlay"}
 
 // impure is what pure packages must not use.
 var impure = map[string][]string{

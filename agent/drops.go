@@ -32,6 +32,7 @@ const (
 	dropReplay                       // a control datagram that came before
 	dropUntimely                     // one by a clock that is far off, or recorded
 	dropPipe                         // it waited too long for a way through TCP
+	dropRecord                       // a member's record that makes no sense, or isn't its own
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 16
 )
@@ -44,7 +45,7 @@ var dropNames = [dropSwitch]string{
 	dropRead: "port unreadable", dropStray: "stray", dropNoRelay: "not relayed", dropBeacon: "beacon of a stranger", dropLateBeacon: "beacon by another clock",
 	dropOutsider: "agent without a good credential",
 	dropReplay:   "control datagram again", dropUntimely: "control datagram by another clock",
-	dropPipe: "way through TCP full",
+	dropPipe: "way through TCP full", dropRecord: "record refused",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

@@ -75,6 +75,8 @@ func (n *node) server(l net.Listener) *server {
 	mux.HandleFunc("GET /links", n.answer(func(now overlay.Instant, r *http.Request) any {
 		return n.linksView(now, r.FormValue("own") != "")
 	}))
+	mux.HandleFunc("GET /map", n.serveMap)
+	mux.HandleFunc("GET /traffic", n.answer(func(overlay.Instant, *http.Request) any { return n.trafficView() }))
 	mux.HandleFunc("GET /stations", n.answer(func(now overlay.Instant, _ *http.Request) any { return n.stationsView(now) }))
 	mux.HandleFunc("POST /ping", n.servePing)
 	mux.HandleFunc("GET /members", n.answer(func(overlay.Instant, *http.Request) any { return n.membersView() }))

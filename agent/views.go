@@ -71,6 +71,8 @@ func (n *node) collectDrops() {
 	n.drops[dropReplay].Store(control.Replays)
 	n.drops[dropUntimely].Store(control.Untimely)
 	n.drops[dropPipe].Store(control.Unpiped)
+	records := n.store.Counters()
+	n.drops[dropRecord].Store(records.Malformed + records.Signature)
 	if n.lookout != nil {
 		s := n.lookout.State()
 		n.drops[dropBeacon].Store(s.Strangers)

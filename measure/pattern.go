@@ -90,10 +90,12 @@ func busiest(rates [][]float64) [][]float64 {
 const (
 	leastShare  = 0.03 // of the largest rate: less is noise
 	surelyShare = 0.4  // so much isn't
+	leastGap    = 3.0  // a factor: rates that differ by less aren't of two kinds
 )
 
 // threshold returns from which rate on a flow belongs to the pattern: at the widest gap
-// between the rates, on a logarithmic scale, where that may be.
+// between the rates, on a logarithmic scale, where that may be; where there is none, what
+// is more than noise belongs to it.
 func threshold(rates [][]float64) float64 {
 	var all []float64
 	for i, row := range rates {
@@ -108,7 +110,7 @@ func threshold(rates [][]float64) float64 {
 	}
 	slices.SortFunc(all, func(a, b float64) int { return cmp.Compare(b, a) })
 	top := all[0]
-	cut, widest := top*leastShare, 1.0
+	cut, widest := top*leastShare, leastGap
 	for i, r := range all {
 		next := top * leastShare
 		if i+1 < len(all) {
