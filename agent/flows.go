@@ -27,7 +27,7 @@ func (n *node) laneTop(lane int) *laneTop {
 
 // count notes a frame for a station at another agent.
 func (t *laneTop) count(to overlay.Place, f *overlay.Frame) {
-	t.top.Count(overlay.MAC(f.Head[6:12]), overlay.MAC(f.Head[:6]), to, onWire(f))
+	t.top.Count((*measure.StationPair)(f.Head), to, onWire(f))
 }
 
 // onWire returns how many bytes a frame is once it is cut into its segments, each with

@@ -211,7 +211,7 @@ func residentOf(t *testing.T, pid int, names ...string) (out []int) {
 }
 
 // A traffic is what an address sent and received.
-type traffic struct{ datagrams, bytes int }
+type traffic struct{ datagrams, bytes, sent int }
 
 // listen counts for a while what is control traffic in the crowd's network: TCP, and the
 // datagrams of UDP whose first byte is QUIC's.
@@ -235,11 +235,14 @@ func (c *crowd) listen(d time.Duration) map[netip.Addr]traffic {
 		if !ok || n < 20 || at.Pkttype == unix.PACKET_OUTGOING { // it comes in, too
 			continue
 		}
-		for _, a := range [][]byte{b[12:16], b[16:20]} {
+		for i, a := range [][]byte{b[12:16], b[16:20]} {
 			addr, _ := netip.AddrFromSlice(a)
 			x := out[addr]
 			x.datagrams++
 			x.bytes += int(binary.BigEndian.Uint16(b[2:]))
+			if i == 0 {
+				x.sent += int(binary.BigEndian.Uint16(b[2:]))
+			}
 			out[addr] = x
 		}
 	}

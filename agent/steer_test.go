@@ -68,12 +68,12 @@ func TestTellsFewLinks(t *testing.T) {
 		up = append(up, p)
 	}
 	now := n.epoch
-	tell := func(linked []*peer) []discovery.Link {
+	tell := func(linked []*peer) []discovery.Row {
 		n.view.Store(&view{linked: linked})
 		now = now.Add(neighboursEvery / 4)
 		n.tellLinks(now)
-		links, _ := n.store.Links(n.self)
-		return links
+		told, _, _ := n.store.Told(n.self)
+		return told.Rows
 	}
 	few := tell(up[:4])
 	all := tell(up)
@@ -87,9 +87,9 @@ func TestTellsFewLinks(t *testing.T) {
 		}
 	}
 	version := n.own.linksVersion
-	gone := slices.DeleteFunc(slices.Clone(up), func(p *peer) bool { return p.id == all[0].Peer })
+	gone := slices.DeleteFunc(slices.Clone(up), func(p *peer) bool { return discovery.BriefOf(p.id) == all[0].Peer })
 	rest := tell(gone)
-	if len(rest) != linksTold || slices.ContainsFunc(rest, func(l discovery.Link) bool { return l.Peer == all[0].Peer }) || n.own.linksVersion <= version {
+	if len(rest) != linksTold || slices.ContainsFunc(rest, func(r discovery.Row) bool { return r.Peer == all[0].Peer }) || n.own.linksVersion <= version {
 		t.Error("a link that is gone is still told, or no other one instead")
 	}
 }

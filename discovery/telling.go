@@ -14,7 +14,7 @@ import (
 const (
 	tellShare = 2 * time.Second
 	tellLeast = 5 * time.Second // between two records that aren't urgent
-	tellBurst = 6
+	tellBurst = 8
 	// Urgent ones are tellGap apart for every agent there is, so that those are told
 	// together which come together: when an agent starts, or is cut off.
 	tellGap      = 100 * time.Millisecond

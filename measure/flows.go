@@ -51,10 +51,10 @@ func (f *Flows) Add(now overlay.Instant, sent []Flow) {
 		r.Rate *= 1 - share
 	}
 	for _, s := range sent {
-		k := flowPair{s.From, s.To}
+		k := flowPair{s.From(), s.To()}
 		r := f.rates[k]
 		if r == nil {
-			r = &FlowRate{From: s.From, To: s.To}
+			r = &FlowRate{From: k.from, To: k.to}
 			f.rates[k] = r
 		}
 		r.Place = s.Place

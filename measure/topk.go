@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"encoding/binary"
 	"math/bits"
 
 	"farlan/overlay"
@@ -10,11 +11,21 @@ import (
 // all bytes is always among them.
 const MaxFlows = 256
 
+// A StationPair names a flow: the addresses of its frames as they begin, the receiver's
+// and then the sender's.
+type StationPair [12]byte
+
+// From returns the station that sends.
+func (p *StationPair) From() overlay.MAC { return overlay.MAC(p[6:]) }
+
+// To returns the station that receives.
+func (p *StationPair) To() overlay.MAC { return overlay.MAC(p[:6]) }
+
 // A Flow is what one station has sent to another.
 type Flow struct {
-	From, To overlay.MAC
-	Place    overlay.Place // where To is
-	Bytes    uint64        // of Ethernet frames
+	StationPair
+	Place overlay.Place // where the receiver is
+	Bytes uint64        // of Ethernet frames
 	// Over is by how much Bytes may be too large: what the flow's place in the table
 	// had counted for others before.
 	Over uint64
@@ -30,7 +41,7 @@ type Flow struct {
 type Top struct {
 	flows [MaxFlows]Flow
 	used  int
-	last  int16           // the flow that was counted last
+	last  uint8           // the flow that was counted last
 	slots [topSlots]int16 // where a flow is, by its hash: index + 1; linear probing
 
 	heap [MaxFlows]int16  // indices of flows, the one of least key first
@@ -40,22 +51,22 @@ type Top struct {
 const topSlots = 4 * MaxFlows
 
 // Count adds bytes to the flow between two stations.
-func (t *Top) Count(from, to overlay.MAC, place overlay.Place, bytes int) {
+func (t *Top) Count(pair *StationPair, place overlay.Place, bytes int) {
 	f := &t.flows[t.last]
-	if f.To != to || f.From != from || t.used == 0 {
-		f = t.find(from, to)
+	if f.StationPair != *pair || t.used == 0 {
+		f = t.find(pair)
 	}
 	f.Bytes += uint64(bytes)
 	f.Place = place
 }
 
 // find returns the place of a flow in the table, made if it must be.
-func (t *Top) find(from, to overlay.MAC) *Flow {
-	slot := flowSlot(from, to)
+func (t *Top) find(pair *StationPair) *Flow {
+	slot := pair.slot()
 	for ; t.slots[slot] != 0; slot = (slot + 1) % topSlots {
 		i := t.slots[slot] - 1
-		if f := &t.flows[i]; f.To == to && f.From == from {
-			t.last = i
+		if f := &t.flows[i]; f.StationPair == *pair {
+			t.last = uint8(i)
 			return f
 		}
 	}
@@ -63,19 +74,19 @@ func (t *Top) find(from, to overlay.MAC) *Flow {
 	if t.used < MaxFlows {
 		i = int16(t.used)
 		t.used++
-		t.flows[i] = Flow{From: from, To: to}
+		t.flows[i] = Flow{StationPair: *pair}
 		t.heap[i], t.key[i] = i, 0
 		t.up(int(i))
 	} else {
 		i = t.least()
 		t.forget(i)
 		f := &t.flows[i]
-		*f = Flow{From: from, To: to, Bytes: f.Bytes, Over: f.Bytes}
-		for slot = flowSlot(from, to); t.slots[slot] != 0; slot = (slot + 1) % topSlots { //nolint:revive // finds a free one
+		*f = Flow{StationPair: *pair, Bytes: f.Bytes, Over: f.Bytes}
+		for slot = pair.slot(); t.slots[slot] != 0; slot = (slot + 1) % topSlots { //nolint:revive // finds a free one
 		}
 	}
 	t.slots[slot] = i + 1
-	t.last = i
+	t.last = uint8(i)
 	return &t.flows[i]
 }
 
@@ -122,14 +133,14 @@ func (t *Top) down() {
 // forget takes a flow out of the slots, and moves those behind it up (Knuth, The Art of
 // Computer Programming, 6.4, algorithm R).
 func (t *Top) forget(i int16) {
-	slot := flowSlot(t.flows[i].From, t.flows[i].To)
+	slot := t.flows[i].slot()
 	for t.slots[slot] != i+1 {
 		slot = (slot + 1) % topSlots
 	}
 	t.slots[slot] = 0
 	for next := (slot + 1) % topSlots; t.slots[next] != 0; next = (next + 1) % topSlots {
 		f := &t.flows[t.slots[next]-1]
-		if home := flowSlot(f.From, f.To); (next-home)%topSlots >= (next-slot)%topSlots {
+		if home := f.slot(); (next-home)%topSlots >= (next-slot)%topSlots {
 			t.slots[slot], t.slots[next] = t.slots[next], 0
 			slot = next
 		}
@@ -146,10 +157,9 @@ func (t *Top) Take(into []Flow) []Flow {
 	return into
 }
 
-// flowSlot returns where a flow's search begins: a multiplicative hash.
-func flowSlot(from, to overlay.MAC) uint {
-	a := uint64(from[0]) | uint64(from[1])<<8 | uint64(from[2])<<16 | uint64(from[3])<<24 | uint64(from[4])<<32 | uint64(from[5])<<40
-	b := uint64(to[0]) | uint64(to[1])<<8 | uint64(to[2])<<16 | uint64(to[3])<<24 | uint64(to[4])<<32 | uint64(to[5])<<40
+// slot returns where a pair's search begins: a multiplicative hash.
+func (p *StationPair) slot() uint {
+	a, b := binary.LittleEndian.Uint64(p[:8]), uint64(binary.LittleEndian.Uint32(p[8:]))
 	high, low := bits.Mul64(a^0x9e3779b97f4a7c15, b^0xd1b54a32d192ed03)
 	return uint((high^low)*0x9e3779b97f4a7c15>>32) % topSlots
 }

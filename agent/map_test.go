@@ -1,0 +1,246 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"farlan/discovery"
+	"farlan/measure"
+	"farlan/overlay"
+)
+
+// A mapWorld is a node that runs no network: it knows what others are said to have told.
+type mapWorld struct {
+	t       *testing.T
+	n       *node
+	network discovery.NetworkKey
+	keys    map[string]ed25519.PrivateKey
+}
+
+func newMapWorld(t *testing.T, others ...string) *mapWorld {
+	t.Helper()
+	w := &mapWorld{t: t, keys: make(map[string]ed25519.PrivateKey)}
+	copy(w.network[:], "a network's key of thirty-two byt")
+	for i, name := range append([]string{"self"}, others...) {
+		seed := bytes.Repeat([]byte{byte(i + 1), byte(i >> 8)}, ed25519.SeedSize/2)
+		w.keys[name] = ed25519.NewKeyFromSeed(seed)
+	}
+	own := identity{key: w.keys["self"]}
+	w.n = newNode(&config{Name: "self"}, slog.New(slog.DiscardHandler), discovery.NewKeyring(discovery.NewNetwork(w.network, discovery.AdminPublic{})), own, discovery.Credential{})
+	for _, name := range others {
+		p := w.n.meet(w.n.now(), w.id(name))
+		p.member.Name, p.state = name, measure.Up
+		w.publish(name, discovery.KindMember, must(discovery.Member{Name: name, SessionKey: [32]byte{1}}.Append(nil)))
+	}
+	return w
+}
+
+func must(b []byte, err error) []byte {
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func (w *mapWorld) id(name string) overlay.AgentID {
+	return overlay.AgentID(w.keys[name].Public().(ed25519.PublicKey))
+}
+
+// publish has an agent tell something.
+func (w *mapWorld) publish(name string, kind discovery.Kind, body []byte) {
+	w.t.Helper()
+	now := w.n.wall()
+	r, err := discovery.SignRecord(w.keys[name], w.network, discovery.Record{Kind: kind, Version: uint64(now), Expires: now.Add(time.Hour).Time().Unix(), Body: body})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if bad := w.n.store.Load(now, [][]byte{r.Bytes()}); bad != 0 {
+		w.t.Fatalf("%s of %s wasn't taken", kind, name)
+	}
+}
+
+// tell has an agent tell its round trips, in milliseconds.
+func (w *mapWorld) tell(name string, rtts map[overlay.AgentID]float64) {
+	w.t.Helper()
+	var links []discovery.Link
+	for id, ms := range rtts {
+		links = append(links, discovery.Link{Peer: id, Pair: measure.Pair{
+			RTT: time.Duration(ms * 1e6), RTTSource: measure.Measured, RTTAt: w.n.wall().Add(-7 * time.Second),
+		}})
+	}
+	w.publish(name, discovery.KindLinks, must(discovery.AppendLinks(nil, w.n.wall(), measure.Access{Up: 1e6, UpSource: measure.Configured}, links)))
+}
+
+func (w *mapWorld) pair(from, to string) mapPairView {
+	w.t.Helper()
+	v := w.n.peerMap(w.n.now(), nil).view()
+	for _, p := range v.Pairs {
+		if p.From == from && p.To == to {
+			return p
+		}
+	}
+	w.t.Fatalf("no pair from %s to %s in %+v", from, to, v)
+	return mapPairView{}
+}
+
+// Each pair is told by the agent that it begins at, and by nobody else: a liar spoils
+// its own rows. Who is gone isn't shown, nor what he or others said of him.
+func TestMapByWhom(t *testing.T) {
+	w := newMapWorld(t, "a", "b", "liar")
+	a, b, liar := w.id("a"), w.id("b"), w.id("liar")
+	w.tell("a", map[overlay.AgentID]float64{b: 50, liar: 70, w.n.self: 20})
+	w.tell("b", map[overlay.AgentID]float64{a: 52})
+	w.tell("liar", map[overlay.AgentID]float64{a: 0.1, b: 0.1, w.n.self: 0.1, {9, 9}: 0.1})
+	for pair, want := range map[[2]string]float64{
+		{"a", "b"}: 50, {"b", "a"}: 52, {"a", "liar"}: 70, {"liar", "a"}: 0.1, {"liar", "b"}: 0.1, {"a", "self"}: 20, {"liar", "self"}: 0.1,
+		{"b", "liar"}: 0, {"b", "self"}: 0, {"self", "a"}: 0, {"self", "liar"}: 0,
+	} {
+		p := w.pair(pair[0], pair[1])
+		switch {
+		case want == 0:
+			if p.RTTms != nil || p.RTTSource != nil || p.RTTAgeS != nil || p.Loss != nil || p.CapacityMbit != nil || p.MTU != nil {
+				t.Errorf("%v: %+v, want nothing", pair, p)
+			}
+		case p.RTTms == nil || *p.RTTms < want*0.999 || *p.RTTms > want*1.001 || *p.RTTSource != "measured" || *p.RTTAgeS < 6 || *p.RTTAgeS > 60:
+			t.Errorf("%v: %+v, want %v ms", pair, p, want)
+		}
+	}
+	v := w.n.peerMap(w.n.now(), nil).view()
+	if len(v.Agents) != 4 || len(v.Pairs) != 12 || v.Agents[0].Name != "a" || *v.Agents[0].UpMbit < 0.999 || v.Agents[0].DownMbit != nil {
+		t.Errorf("%+v", v)
+	}
+	w.n.peers[liar].state = measure.Gone
+	if v := w.n.peerMap(w.n.now(), nil).view(); len(v.Agents) != 3 || len(v.Pairs) != 6 {
+		t.Errorf("with one gone: %+v", v)
+	}
+}
+
+// hunches predict the same of every pair.
+type hunches struct{}
+
+func (hunches) RTT(overlay.AgentID, overlay.AgentID) (time.Duration, float64, bool) {
+	return 80 * time.Millisecond, 0.12, true
+}
+
+func (hunches) Capacity(overlay.AgentID, overlay.AgentID) (int64, float64, bool) {
+	return 3e8, 0.3, true
+}
+
+// What is predicted is said to be, and never stands in for what was measured.
+func TestMapPredicted(t *testing.T) {
+	w := newMapWorld(t, "a", "b")
+	w.tell("a", map[overlay.AgentID]float64{w.id("b"): 50})
+	w.n.predict = hunches{}
+	if p := w.pair("a", "b"); *p.RTTms > 51 || *p.RTTSource != "measured" || p.CapacitySource != "predicted" || *p.CapacityLowMbit != 210 {
+		t.Errorf("%+v", p)
+	}
+	p := w.pair("b", "a")
+	if *p.RTTms != 80 || *p.RTTSource != "predicted" || p.RTTAgeS != nil || *p.RTTError != 0.12 || p.JitterMs != nil {
+		t.Errorf("%+v", p)
+	}
+	if p.rttText() != "~80.0" || p.rttKnown() != "predicted ±12%" || p.capacityText() != "~300" {
+		t.Errorf("%s, %s, %s", p.rttText(), p.rttKnown(), p.capacityText())
+	}
+}
+
+// serve answers one request as the agent's control socket does.
+func (w *mapWorld) serve(url string) (int, string) {
+	w.t.Helper()
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		for {
+			select {
+			case <-w.n.mail.ready:
+				for _, e := range w.n.mail.take() {
+					e(w.n.now())
+				}
+			case <-stop:
+				return
+			}
+		}
+	}()
+	r := httptest.NewRecorder()
+	w.n.serveMap(r, httptest.NewRequestWithContext(context.Background(), http.MethodGet, url, nil))
+	return r.Code, r.Body.String()
+}
+
+// Of many agents a part of the map is to be asked for.
+func TestMapOfMany(t *testing.T) {
+	var names []string
+	for i := range maxMap {
+		names = append(names, fmt.Sprintf("agent-%03d", i))
+	}
+	w := newMapWorld(t, names...)
+	if code, body := w.serve("/map"); code == http.StatusOK || !strings.Contains(body, "--own, --from AGENT or --to AGENT") {
+		t.Errorf("%d: %.200s", code, body)
+	}
+	for url, want := range map[string]int{"/map?own=1": maxMap, "/map?to=agent-007": maxMap, "/map?from=agent-001&to=self": 1} {
+		code, body := w.serve(url)
+		var v mapView
+		if err := json.Unmarshal([]byte(body), &v); err != nil || code != http.StatusOK || len(v.Pairs) != want {
+			t.Errorf("%s: %d, %d pairs, %v", url, code, len(v.Pairs), err)
+		}
+	}
+	if code, body := w.serve("/map?from=nobody"); code != http.StatusNotFound || !strings.Contains(body, `"code":5`) {
+		t.Errorf("%d: %s", code, body)
+	}
+}
+
+// A matrix fits a screen: of 16 agents as a whole, of 100 by parts.
+func TestMatrixFits(t *testing.T) {
+	for _, count := range []int{3, 16, 100} {
+		var v mapView
+		for i := range count {
+			v.Agents = append(v.Agents, mapAgentView{Name: fmt.Sprintf("long-name-%03d", i)})
+			for j := range count {
+				if i != j {
+					p := mapPairView{From: v.Agents[i].Name, To: fmt.Sprintf("long-name-%03d", j), CapacitySource: "none"}
+					if (i+j)%5 != 0 {
+						p.RTTms, p.RTTSource = new(float64(i*j)/7), new("measured")
+					}
+					v.Pairs = append(v.Pairs, p)
+				}
+			}
+		}
+		for metric := range metrics {
+			var b bytes.Buffer
+			showMatrix(&b, v, metric)
+			lines, widest := strings.Split(strings.TrimSpace(b.String()), "\n"), 0
+			for _, l := range lines {
+				widest = max(widest, utf8.RuneCountInString(l))
+			}
+			blocks := (count + blockColumns - 1) / blockColumns
+			if want := blocks*(count+2) - 1; len(lines) != want || widest > 200 || strings.Contains(b.String(), "%!") {
+				t.Errorf("%s of %d agents: %d lines, want %d, the widest has %d characters", metric, count, len(lines), want, widest)
+			}
+		}
+	}
+}
+
+// What a super-frame is on the wire: its payload, and headers for each segment.
+func TestOnWire(t *testing.T) {
+	plain := overlay.Frame{Head: make([]byte, 100), Body: [][]byte{make([]byte, 400)}}
+	if n := onWire(&plain); n != 500 {
+		t.Errorf("%d", n)
+	}
+	super := overlay.Frame{Head: make([]byte, 66), Body: [][]byte{make([]byte, 3000)}, Offload: overlay.Offload{Super: overlay.SuperTCP4, Segment: 1000, Start: 34, Offset: 16}}
+	super.Head[46] = 8 << 4
+	if n := onWire(&super); n != 3000+3*66 {
+		t.Errorf("3 segments take %d bytes", n)
+	}
+	super.Super, super.Head = overlay.SuperUDP, super.Head[:42]
+	if n := onWire(&super); n != 3000+3*42 {
+		t.Errorf("3 segments take %d bytes", n)
+	}
+}
