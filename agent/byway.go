@@ -103,7 +103,7 @@ func (w *byways) take(b *byway, ds [][]byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	in := w.in
-	in.now, in.view, in.from = in.n.now(), in.n.view.Load(), b.addr
+	in.now, in.view, in.from, in.stamp = in.n.now(), in.n.view.Load(), b.addr, 0
 	for _, d := range ds {
 		in.data = d
 		in.datagram(d, 0)

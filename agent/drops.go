@@ -33,6 +33,7 @@ const (
 	dropUntimely                     // one by a clock that is far off, or recorded
 	dropPipe                         // it waited too long for a way through TCP
 	dropRecord                       // a member's record that makes no sense, or isn't its own
+	dropProbe                        // a member's probe, reply or acknowledgement that is out of order, or can't be
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 16
 )
@@ -45,7 +46,7 @@ var dropNames = [dropSwitch]string{
 	dropRead: "port unreadable", dropStray: "stray", dropNoRelay: "not relayed", dropBeacon: "beacon of a stranger", dropLateBeacon: "beacon by another clock",
 	dropOutsider: "agent without a good credential",
 	dropReplay:   "control datagram again", dropUntimely: "control datagram by another clock",
-	dropPipe: "way through TCP full", dropRecord: "record refused",
+	dropPipe: "way through TCP full", dropRecord: "record refused", dropProbe: "probe or acknowledgement out of place",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

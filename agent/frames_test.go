@@ -178,12 +178,7 @@ func TestAcknowledgementForNobody(t *testing.T) {
 
 func TestProbeIsAnswered(t *testing.T) {
 	m := newMirror(t)
-	m.peer.mu.Lock()
-	number := m.peer.path.Probe(m.n.now())
-	m.peer.mu.Unlock()
-	if err := m.n.probe(m.n.now(), m.peer.out.Load(), number, 0); err != nil {
-		t.Fatal(err)
-	}
+	m.n.askPeer(m.peer, m.peer.out.Load(), nil)
 	// The probe comes in by the far session, whose answer the near one would open.
 	m.probes(t)
 	near := m.peer.out.Load().session

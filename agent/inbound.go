@@ -34,6 +34,7 @@ type inbound struct {
 	sender overlay.Label   // then: who sent it
 	data   []byte          // what it was read with
 	size   int
+	stamp  overlay.Instant // the kernel's, when it came; 0 unknown
 	at     *inboundSession
 	open   *peer // whose unpacker may hold something back
 
@@ -53,7 +54,7 @@ type inbound struct {
 
 func newInbound(n *node, lane int) *inbound {
 	return &inbound{
-		n: n, lane: lane, reply: make([]byte, overlay.HeaderLen, 128),
+		n: n, lane: lane, reply: make([]byte, overlay.HeaderLen, probeSpace),
 		acking: make([]*inboundSession, 0, maxAcking),
 	}
 }
@@ -62,7 +63,7 @@ func newInbound(n *node, lane int) *inbound {
 func (in *inbound) receive(now overlay.Instant, view *view, replies *link.Writer, b *link.Batch) {
 	in.now, in.view, in.writer = now, view, replies
 	for i := range b.Len() {
-		in.from, in.data = b.From(i), b.Data(i)
+		in.from, in.data, in.stamp = b.From(i), b.Data(i), b.Stamp(i)
 		segment := b.Segment(i)
 		for at := 0; at < len(in.data); {
 			end := min(at+segment, len(in.data))
@@ -294,20 +295,44 @@ func (in *inbound) write(port int, f *overlay.Frame) {
 	}
 }
 
-// Probe answers a probe at once, to where it came from; overlay.Items.
-func (in *inbound) Probe(p overlay.Probe) {
-	p.HoldMicros = uint32(max(in.n.now().Sub(in.now).Microseconds(), 0))
-	p.Size = uint16(in.size)
-	if in.hop == nil {
-		p.Seen = in.from
+// arrived returns when the datagram at hand came, by the kernel's stamp: that is the wall
+// clock's, so it tells only how long ago that was.
+func (in *inbound) arrived() overlay.Instant {
+	const atMost = time.Minute // or the clock was set meanwhile
+	age := in.n.wall().Sub(in.stamp)
+	if in.stamp == 0 || age < 0 || age > atMost {
+		return in.now
 	}
-	if n, from, at := in.n, in.at.peer, in.from; p.Number == directProbe && in.hop == nil && !from.byPort() {
-		n.mail.offer(func(now overlay.Instant) { n.tried(now, from, at) })
-	} else if p.Number == punchNumber && in.hop != nil {
+	return in.n.now().Add(-age)
+}
+
+// Probe answers a probe at once, to where it came from; overlay.Items.
+func (in *inbound) Probe(q overlay.Probe) {
+	at, s := in.arrived(), in.at
+	from := s.peer
+	if n, addr := in.n, in.from; q.Number == directProbe && in.hop == nil && !from.byPort() {
+		n.mail.offer(func(now overlay.Instant) { n.tried(now, from, addr) })
+	} else if q.Number == punchNumber && in.hop != nil {
 		n.mail.offer(func(now overlay.Instant) { n.invited(now, from) })
 	}
-	b := overlay.AppendProbe(in.reply[:overlay.HeaderLen], p, true)
-	d := in.at.session.Seal(overlay.KindProbe, 0, b)
+	r := overlay.Probe{Echo: q.Number}
+	if q.Number < overlay.ProbeSpecial {
+		if !from.echo(at, q, false, s.session) {
+			in.n.drops.add(dropProbe)
+		}
+		from.mu.Lock()
+		if from.path != nil {
+			r = from.path.Answer(in.n.now(), q.Number, at)
+		}
+		from.mu.Unlock()
+		s.tell(&r)
+	}
+	r.Size = uint16(in.size)
+	if in.hop == nil {
+		r.Seen = in.from
+	}
+	b := overlay.AppendProbe(in.reply[:overlay.HeaderLen], r, true)
+	d := s.session.Seal(overlay.KindProbe, 0, b)
 	if d == nil {
 		return
 	}
@@ -322,12 +347,14 @@ func (in *inbound) Probe(p overlay.Probe) {
 }
 
 // ProbeReply takes the reply to a probe of ours; overlay.Items.
-func (in *inbound) ProbeReply(p overlay.Probe) {
+func (in *inbound) ProbeReply(r overlay.Probe) {
 	if in.hop == nil && !in.byway {
-		in.seen(p.Seen)
+		in.seen(r.Seen)
 	}
-	if p.Number != directProbe {
-		in.at.peer.reply(in.now, p)
+	if r.Echo != directProbe {
+		if !in.at.peer.echo(in.arrived(), r, true, in.at.session) {
+			in.n.drops.add(dropProbe)
+		}
 	} else if in.hop == nil && (!in.byway || !in.at.peer.byPort()) {
 		n, s, from := in.n, in.at.session, in.way()
 		n.mail.offer(func(now overlay.Instant) { n.sessions.Heard(now, s, from) })
@@ -345,6 +372,9 @@ func (in *inbound) Ack(a overlay.Ack) {
 	p.mu.Lock()
 	if p.delivery != nil {
 		p.delivery.Acked(in.now, a)
+	}
+	if p.path != nil && !p.path.Told(in.now, a.Highest, a.Count, o.session.Sent()) {
+		in.n.drops.add(dropProbe)
 	}
 	p.mu.Unlock()
 }

@@ -302,8 +302,8 @@ func (l *light) isMember(id overlay.AgentID, static [32]byte) bool {
 }
 
 func (s *lightSession) Probe(p overlay.Probe) {
-	p.Size, p.Seen = uint16(s.size), s.l.from
-	b := overlay.AppendProbe(make([]byte, overlay.HeaderLen, 128), p, true)
+	r := overlay.Probe{Echo: p.Number, Size: uint16(s.size), Seen: s.l.from}
+	b := overlay.AppendProbe(make([]byte, overlay.HeaderLen, probeSpace), r, true)
 	if d := s.sealed.Seal(overlay.KindProbe, 0, b); d != nil {
 		_, _ = s.l.conn.WriteToUDPAddrPort(d, s.l.from)
 	}

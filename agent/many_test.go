@@ -217,12 +217,31 @@ type traffic struct{ datagrams, bytes, sent int }
 // datagrams of UDP whose first byte is QUIC's.
 func (c *crowd) listen(d time.Duration) map[netip.Addr]traffic {
 	c.t.Helper()
-	fd, err := c.tap()
+	out := make(map[netip.Addr]traffic)
+	c.hear(d, controlOnly, func(packet []byte) {
+		for i, a := range [][]byte{packet[12:16], packet[16:20]} {
+			addr, _ := netip.AddrFromSlice(a)
+			x := out[addr]
+			x.datagrams++
+			x.bytes += int(binary.BigEndian.Uint16(packet[2:]))
+			if i == 0 {
+				x.sent += int(binary.BigEndian.Uint16(packet[2:]))
+			}
+			out[addr] = x
+		}
+	})
+	return out
+}
+
+// hear calls each with the beginning of every IP packet in the crowd's network that a
+// filter lets pass, for a while.
+func (c *crowd) hear(d time.Duration, pass []bpf.Instruction, each func(packet []byte)) {
+	c.t.Helper()
+	fd, err := c.tap(pass)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	out := make(map[netip.Addr]traffic)
 	b := make([]byte, 128)
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		n, from, err := unix.Recvfrom(fd, b, 0)
@@ -235,26 +254,28 @@ func (c *crowd) listen(d time.Duration) map[netip.Addr]traffic {
 		if !ok || n < 20 || at.Pkttype == unix.PACKET_OUTGOING { // it comes in, too
 			continue
 		}
-		for i, a := range [][]byte{b[12:16], b[16:20]} {
-			addr, _ := netip.AddrFromSlice(a)
-			x := out[addr]
-			x.datagrams++
-			x.bytes += int(binary.BigEndian.Uint16(b[2:]))
-			if i == 0 {
-				x.sent += int(binary.BigEndian.Uint16(b[2:]))
-			}
-			out[addr] = x
-		}
+		each(b[:n])
 	}
 	stats, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil || stats.Drops > 0 {
 		c.t.Errorf("%+v packets, %v: the count is too small", stats, err)
 	}
-	return out
 }
 
-// tap opens a packet socket in the crowd's network that hears control traffic.
-func (c *crowd) tap() (fd int, err error) {
+// controlOnly lets pass what is control traffic.
+var controlOnly = []bpf.Instruction{
+	bpf.LoadAbsolute{Off: 9, Size: 1}, // protocol
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_TCP, SkipTrue: 4},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_UDP, SkipTrue: 4},
+	bpf.LoadMemShift{Off: 0},
+	bpf.LoadIndirect{Off: 8, Size: 1}, // the first byte behind UDP's header
+	bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: 0xc0, SkipTrue: 1},
+	bpf.RetConstant{Val: 128},
+	bpf.RetConstant{Val: 0},
+}
+
+// tap opens a packet socket in the crowd's network that hears what a filter lets pass.
+func (c *crowd) tap(pass []bpf.Instruction) (fd int, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	own, err := netns.Get()
@@ -275,16 +296,7 @@ func (c *crowd) tap() (fd int, err error) {
 	if err = cmp.Or(err, netns.Set(own)); err != nil {
 		return fd, err
 	}
-	program, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: 9, Size: 1}, // protocol
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_TCP, SkipTrue: 4},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_UDP, SkipTrue: 4},
-		bpf.LoadMemShift{Off: 0},
-		bpf.LoadIndirect{Off: 8, Size: 1}, // the first byte behind UDP's header
-		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: 0xc0, SkipTrue: 1},
-		bpf.RetConstant{Val: 128},
-		bpf.RetConstant{Val: 0},
-	})
+	program, err := bpf.Assemble(pass)
 	if err != nil {
 		return fd, err
 	}

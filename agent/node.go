@@ -223,18 +223,13 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 	if at := overlay.Instant(p.heardAt.Swap(0)); at != 0 {
 		p.path.Heard(at)
 	}
-	p.path.Tick(now)
 	state := p.path.State(now)
 	silence := p.path.Silent(now, overlay.Instant(p.sentAt.Load()))
-	var number uint32
-	probe := !now.Before(p.probe) || p.path.Overdue(now)
-	if probe {
-		number = p.path.Probe(now)
-	}
+	due := p.path.Due(now, n.probeEvery(now, p), n.self.Compare(p.id) < 0)
 	p.mu.Unlock()
-	if probe {
-		_ = n.probe(now, out, number, 0)
-		p.probe = now.Add(n.probeEvery(now))
+	if due || p.probe != 0 && !now.Before(p.probe) {
+		p.probe = 0
+		n.askPeer(p, out, nil)
 	}
 	n.mindSilence(now, p, out, silence)
 	if state == measure.Up && now.Sub(p.fathomed) >= fathomEvery {

@@ -24,15 +24,12 @@ func (p *peer) times(now overlay.Instant, v *measure.Pair) {
 		return
 	}
 	if rtt, ok := p.path.RTT(now); ok {
-		v.RTT, v.RTTAt, v.RTTSource = rtt, p.path.LastHeard(), measure.Measured
+		v.RTT, v.RTTAt, v.RTTSource = rtt, p.path.Sampled(), measure.Measured
 	}
+	v.Floor, _ = p.path.Floor(now)
 	v.Smoothed, v.Jitter, _ = p.path.Smoothed()
-	if p.delivery != nil {
-		if v.Loss, v.LossLow, v.LossHigh, v.LossKnown = p.delivery.Loss(now); v.LossKnown {
-			return
-		}
-	}
-	v.Loss, v.LossKnown = p.path.Loss()
+	v.Queue, v.QueueBack = p.path.Queues()
+	v.Loss, v.LossLow, v.LossHigh, v.LossKnown = p.path.Loss(now)
 }
 
 // rates fills in what the path carries. p.mu is held.

@@ -34,7 +34,8 @@ type peer struct {
 	known    overlay.Instant // since when
 	since    overlay.Instant // since when it is in its state
 	state    measure.State
-	probe    overlay.Instant // when to send the next one
+	probe    overlay.Instant // when to send one in any case, 0 never
+	watched  bool            // see watchful
 	tried    overlay.Instant // directly, while another agent relays
 	asked    overlay.Instant // because it was silent
 	indirect overlay.Instant // since when it isn't reached directly, 0 it is
@@ -127,25 +128,29 @@ func (p *peer) heard(now overlay.Instant) {
 	p.path.Heard(now)
 }
 
-// reply takes the reply to a probe.
-func (p *peer) reply(now overlay.Instant, r overlay.Probe) {
+// echo takes a probe or a reply on a session, which came at some time; false is that it
+// can't be.
+func (p *peer) echo(at overlay.Instant, r overlay.Probe, isReply bool, s *overlay.Session) (good bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.path == nil {
-		return
+		return true
 	}
-	hold := time.Duration(r.HoldMicros) * time.Microsecond
-	if r.Number == sizeProbe {
-		if o := p.out.Load(); o != nil && p.mtu != nil {
-			p.mtu.Acked(now, int(r.Size)+o.around)
+	if o := p.out.Load(); r.Count != 0 && o != nil && o.session == s && !p.path.ToldLow(at, r, s.Sent()) {
+		return false
+	}
+	if r.Echo >= overlay.ProbeSpecial {
+		if o := p.out.Load(); r.Echo == sizeProbe && o != nil && p.mtu != nil {
+			p.mtu.Acked(at, int(r.Size)+o.around)
 		}
-		return
+		return true
 	}
-	rtt, ok := p.path.Reply(now, r.Number, hold)
-	if w := p.waiters[r.Number]; w != nil && ok {
-		delete(p.waiters, r.Number)
+	rtt, receipt := p.path.Receive(at, r, isReply)
+	if w := p.waiters[r.Echo]; w != nil && receipt == measure.Sampled {
+		delete(p.waiters, r.Echo)
 		w <- rtt // has room for every probe
 	}
+	return receipt != measure.Odd
 }
 
 // publish replaces the view after sessions changed.
@@ -188,6 +193,7 @@ func (n *node) publish(now overlay.Instant) {
 			p.out.Store(nil)
 		}
 	}
+	n.chooseWatched(v.linked)
 	n.view.Store(v)
 }
 
@@ -208,6 +214,12 @@ func (n *node) attach(now overlay.Instant, p *peer, l overlay.Live) {
 		if p.delivery != nil {
 			p.delivery.Restart()
 		}
+		if p.path != nil {
+			p.path.Restart()
+		}
+	}
+	if o != nil && !same && p.path != nil {
+		p.path.Moved()
 	}
 	next.size = p.mtu.Size() - next.around
 	p.mu.Unlock()

@@ -70,15 +70,7 @@ func (n *node) pingOnce(ctx context.Context, p *peer, replies chan<- time.Durati
 		if out == nil {
 			return
 		}
-		p.mu.Lock()
-		number = p.path.Probe(now)
-		if p.waiters == nil {
-			p.waiters = make(map[uint32]chan<- time.Duration)
-		}
-		p.waiters[number] = replies
-		p.mu.Unlock()
-		_ = n.probe(now, out, number, 0)
-		ok = true
+		number, ok = n.askPeer(p, out, replies), true
 	})
 	return number, ok && err == nil
 }

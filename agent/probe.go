@@ -9,10 +9,45 @@ import (
 	"farlan/overlay"
 )
 
-// probe sends a probe, in a datagram of at least size bytes.
-func (n *node) probe(now overlay.Instant, out *outbound, number uint32, size int) error {
-	b := make([]byte, overlay.HeaderLen, max(size, 128))
-	b = overlay.AppendProbe(b, overlay.Probe{Number: number, Sent: now}, false)
+// The numbers of probes that aren't counted. A reply has none.
+const (
+	// directProbe is for probes that try an address: a reply that comes directly proves
+	// that datagrams pass both ways, and turns the way.
+	directProbe = overlay.ProbeSpecial + iota
+	// punchNumber is for probes that say, by way of the member that relays: I have
+	// opened sockets, try.
+	punchNumber
+	// sizeProbe is for probes that ask only whether their size arrives.
+	sizeProbe
+)
+
+// probe sends a probe that isn't counted, in a datagram of at least size bytes.
+func (n *node) probe(out *outbound, number uint32, size int) error {
+	return n.sendProbe(out, overlay.Probe{Number: number}, size)
+}
+
+// askPeer probes a peer, and returns the probe's number. Its round trip goes to waiter,
+// unless that is nil.
+func (n *node) askPeer(p *peer, out *outbound, waiter chan<- time.Duration) (number uint32) {
+	p.mu.Lock()
+	q := p.path.Probe(n.now())
+	if waiter != nil && p.waiters == nil {
+		p.waiters = make(map[uint32]chan<- time.Duration)
+	}
+	if waiter != nil {
+		p.waiters[q.Number] = waiter
+	}
+	p.mu.Unlock()
+	if in := n.view.Load().sessions[out.session.LocalIndex()]; in != nil {
+		in.tell(&q)
+	}
+	_ = n.sendProbe(out, q, 0)
+	return q.Number
+}
+
+func (n *node) sendProbe(out *outbound, q overlay.Probe, size int) error {
+	b := make([]byte, overlay.HeaderLen, max(size, probeSpace))
+	b = overlay.AppendProbe(b, q, false)
 	if pad := size - overlay.TagLen - len(b); pad > 0 {
 		b = b[:len(b)+pad]
 	}
@@ -21,6 +56,45 @@ func (n *node) probe(now overlay.Instant, out *outbound, number uint32, size int
 		return nil
 	}
 	return n.post(n.ask, out, d, len(d))
+}
+
+// probeSpace is more than a probe or a reply takes.
+const probeSpace = 128
+
+// tell says in a probe or reply what was received of the session.
+func (s *inboundSession) tell(q *overlay.Probe) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	highest, count := s.receiver.Counts()
+	q.Highest, q.Count = uint32(highest), uint32(count)
+}
+
+// watchRing is how many of the next peers on either side, in the order of the ids, an
+// agent watches unless somebody chooses better. Both ends choose each other so.
+const watchRing = 4
+
+// watchful says whether a peer is probed each second, however many there are: by default
+// if it is near in the order of the ids. It is decided when the view changes.
+func (n *node) watchful(p *peer) bool { return p.watched }
+
+// chooseWatched decides whom to watch of the peers with a session, which are in the order
+// of their ids.
+func (n *node) chooseWatched(linked []*peer) {
+	next := 0
+	for next < len(linked) && linked[next].id.Compare(n.self) < 0 {
+		next++
+	}
+	for i, p := range linked {
+		p.watched = measure.NearInRing(i, next, len(linked), watchRing)
+	}
+}
+
+// probeEvery returns how often a peer is probed that answers.
+func (n *node) probeEvery(now overlay.Instant, p *peer) time.Duration {
+	if moved := n.roaming.moved; moved != 0 && now.Sub(moved) < roamFor {
+		return roamProbe
+	}
+	return measure.ProbeEvery(len(n.view.Load().linked), 2*watchRing, n.watchful(p))
 }
 
 // fathomEvery is how often the search for a path's MTU is looked after: much more
@@ -35,9 +109,6 @@ const (
 	fathomRate  = 5
 	fathomBurst = 8
 )
-
-// sizeProbe is the number of probes that ask only whether their size arrives.
-const sizeProbe = 0
 
 // fathom finds out what the MTU of the path to a peer is.
 func (n *node) fathom(now overlay.Instant, p *peer, out *outbound) {
@@ -55,7 +126,7 @@ func (n *node) fathom(now overlay.Instant, p *peer, out *outbound) {
 		if !ok {
 			break
 		}
-		if err := n.probe(now, out, sizeProbe, size-header); errors.Is(err, syscall.EMSGSIZE) {
+		if err := n.probe(out, sizeProbe, size-header); errors.Is(err, syscall.EMSGSIZE) {
 			p.mtu.TooBig(now, size)
 		}
 	}

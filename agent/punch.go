@@ -49,9 +49,6 @@ const (
 	// punchPatience is how long a member must have been reached by way of another:
 	// plain tries from both sides, which begin at once, take a round trip or two.
 	punchPatience = 300 * time.Millisecond
-	// punchNumber is the number of probes that say, by way of the member that
-	// relays: I have opened sockets, try.
-	punchNumber = 1<<32 - 2
 	// punchesTo is how often in punchWindow this agent opens sockets to an address or
 	// tries its ports, maxPunches how often to all. The address is what a member says
 	// that it has: one that names a stranger's makes this agent send there 4,096
@@ -175,7 +172,7 @@ func (n *node) punch(now overlay.Instant, p *peer, out *outbound) bool {
 	if len(to) == 0 || !mayVary || p.member.Mapping == varied || len(n.punches.sides) >= maxSides || !n.punches.limit.allow(now, to[0].Addr()) {
 		return false
 	}
-	d := n.sealProbe(now, out, directProbe)
+	d := n.sealProbe(out, directProbe)
 	if d == nil {
 		return false
 	}
@@ -185,7 +182,7 @@ func (n *node) punch(now overlay.Instant, p *peer, out *outbound) bool {
 		sides := n.openSides(ctx, p.id, to[0], d)
 		n.mail.put(func(now overlay.Instant) {
 			if out := p.out.Load(); out != nil && len(sides) > 0 {
-				_ = n.probe(now, out, punchNumber, 0)
+				_ = n.probe(out, punchNumber, 0)
 			}
 		})
 		wait(ctx, punchLeast)
@@ -216,8 +213,8 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // sealProbe returns a probe as a datagram, nil if the session is over.
-func (n *node) sealProbe(now overlay.Instant, out *outbound, number uint32) []byte {
-	b := overlay.AppendProbe(make([]byte, overlay.HeaderLen, 128), overlay.Probe{Number: number, Sent: now}, false)
+func (n *node) sealProbe(out *outbound, number uint32) []byte {
+	b := overlay.AppendProbe(make([]byte, overlay.HeaderLen, probeSpace), overlay.Probe{Number: number}, false)
 	return out.session.Seal(overlay.KindProbe, 0, b)
 }
 
@@ -251,7 +248,7 @@ func (n *node) spray(now overlay.Instant, p *peer) bool {
 			if out = p.out.Load(); out == nil || out.byPort() || ctx.Err() != nil {
 				break
 			}
-			d := n.sealProbe(n.now(), out, directProbe)
+			d := n.sealProbe(out, directProbe)
 			for _, a := range ports {
 				if d != nil {
 					_ = send(a, d, len(d))

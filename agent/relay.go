@@ -24,9 +24,6 @@ const (
 	// directSoon is how long after that at least it is tried again because the
 	// member's own try came through.
 	directSoon = 200 * time.Millisecond
-	// directProbe is the number of probes that try an address: a reply that comes
-	// directly proves that datagrams pass both ways, and turns the way.
-	directProbe = 1<<32 - 1
 	// metFor is how long members that were just met are looked after metEvery: then an
 	// agent that nobody can reach directly is waited for. There may be many, so only
 	// the metRelays nearest members are asked to relay.
@@ -195,12 +192,12 @@ func (n *node) tryDirectly(now overlay.Instant, p *peer, every time.Duration) {
 	}
 	p.tried = now
 	for _, a := range n.reachable(p.member.Addrs) {
-		n.tryAddress(now, out, a)
+		n.tryAddress(out, a)
 	}
 }
 
-func (n *node) tryAddress(now overlay.Instant, out *outbound, a netip.AddrPort) {
-	_ = n.probe(now, &outbound{session: out.session, way: overlay.Direct(a)}, directProbe, 0)
+func (n *node) tryAddress(out *outbound, a netip.AddrPort) {
+	_ = n.probe(&outbound{session: out.session, way: overlay.Direct(a)}, directProbe, 0)
 }
 
 // tried tries a member whose own try has come through: there, where it came from,
@@ -208,7 +205,7 @@ func (n *node) tryAddress(now overlay.Instant, out *outbound, a netip.AddrPort) 
 func (n *node) tried(now overlay.Instant, p *peer, from netip.AddrPort) {
 	if out := p.out.Load(); out != nil && !out.byPort() && now.Sub(p.echoed) >= directSoon && !isStream(from) {
 		p.echoed = now
-		n.tryAddress(now, out, from)
+		n.tryAddress(out, from)
 	}
 	n.tryDirectly(now, p, directSoon)
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"farlan/measure"
 	"farlan/overlay"
 )
 
@@ -189,24 +188,6 @@ func (n *node) renewSilent(now overlay.Instant) {
 			n.sessions.Renew(now, p.id)
 		}
 	}
-}
-
-// Peers are probed every second as long as there are few. More share as many probes a
-// second, down to what keeps a NAT's mapping (RFC 4787 § 4.3 wants two minutes of it,
-// home routers have 30 s and more): 200 agents that probed each other every second
-// sent 40,000 probes a second, and were too busy to find the 201st.
-const (
-	probeRate = 16
-	probeIdle = 20 * time.Second
-)
-
-// probeEvery returns how often a peer is probed that answers.
-func (n *node) probeEvery(now overlay.Instant) time.Duration {
-	if moved := n.roaming.moved; moved != 0 && now.Sub(moved) < roamFor {
-		return roamProbe
-	}
-	share := time.Duration(len(n.view.Load().linked)) * measure.ProbeInterval / probeRate
-	return min(max(measure.ProbeInterval, share), probeIdle)
 }
 
 // startWatcher listens for changes of this host's addresses. Without, they are noticed

@@ -329,18 +329,3 @@ func FuzzClassify(f *testing.F) {
 	f.Add([]byte{20, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
 	f.Fuzz(func(_ *testing.T, b []byte) { classify(b) }) // ends, and doesn't panic
 }
-
-// However many peers there are, an agent sends few probes a second, and keeps the NATs'
-// mappings.
-func TestProbesAreShared(t *testing.T) {
-	n := &node{}
-	for peers, want := range map[int]time.Duration{
-		0: measure.ProbeInterval, 1: measure.ProbeInterval, 16: measure.ProbeInterval,
-		40: 2500 * time.Millisecond, 200: 12500 * time.Millisecond, overlay.MaxContacts: probeIdle,
-	} {
-		n.view.Store(&view{linked: make([]*peer, peers)})
-		if got := n.probeEvery(overlay.Instant(time.Hour)); got != want {
-			t.Errorf("%d peers: every %v, want %v", peers, got, want)
-		}
-	}
-}

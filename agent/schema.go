@@ -92,7 +92,10 @@ type peerView struct {
 	Transport *string    `json:"transport"` // udp, stream
 	Address   *string    `json:"address"`
 	RTTms     *float64   `json:"rtt_ms"`
+	JitterMs  *float64   `json:"jitter_ms"`
 	Loss      *float64   `json:"loss"`
+	LossLow   *float64   `json:"loss_low"` // its 95 % interval
+	LossHigh  *float64   `json:"loss_high"`
 	MTU       *int       `json:"mtu"` // of the path to it, bytes of an IP packet
 	LastSeen  *time.Time `json:"last_seen"`
 	Reason    *string    `json:"reason"` // why it isn't reached better; null: it is, directly

@@ -116,7 +116,7 @@ func newPeers() *cobra.Command {
 
 func showPeers(w io.Writer, v peersView) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NAME\tSTATE\tPATH\tRTT ms\tLOSS\tMTU\tADDRESS\tLAST SEEN\tID")
+	fmt.Fprintln(t, "NAME\tSTATE\tPATH\tRTT ms\tJITTER ms\tLOSS\tMTU\tADDRESS\tLAST SEEN\tID")
 	for _, p := range v.Peers {
 		path := p.Path
 		if len(p.Via) > 0 {
@@ -126,8 +126,8 @@ func showPeers(w io.Writer, v peersView) {
 		if p.MTU != nil {
 			mtu = strconv.Itoa(*p.MTU)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.State, path,
-			known(p.RTTms, "%.1f"), percent(p.Loss), mtu, text(p.Address), ago(p.LastSeen), p.ID)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.State, path,
+			known(p.RTTms, "%.1f"), known(p.JitterMs, "%.1f"), percent(p.Loss), mtu, text(p.Address), ago(p.LastSeen), p.ID)
 	}
 	_ = t.Flush()
 	for _, p := range v.Peers {

@@ -36,9 +36,12 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 	p.asked = now
 	if p.asks++; p.asks == 1 {
 		p.silent = now
-		n.compare(now, p)
+		n.compare(p)
 	}
-	_ = n.probe(now, out, directProbe, 0)
+	p.mu.Lock()
+	p.path.Asked(now)
+	p.mu.Unlock()
+	_ = n.probe(out, directProbe, 0)
 	pipe, patience := p.pipe.is, measure.Misses
 	piped := pipe != nil && out.way.Addr == pipe.addr
 	if piped {
@@ -61,7 +64,7 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 
 // compare probes some other members when p has fallen silent: whether they answer tells
 // if it is p, or the way out.
-func (n *node) compare(now overlay.Instant, p *peer) {
+func (n *node) compare(p *peer) {
 	left := compared
 	for _, q := range n.byIndex {
 		if left == 0 {
@@ -70,11 +73,7 @@ func (n *node) compare(now overlay.Instant, p *peer) {
 		if q == nil || q == p || q.barred || q.asks > 0 || !q.answersUDP() {
 			continue
 		}
-		q.mu.Lock()
-		number := q.path.Probe(now)
-		q.mu.Unlock()
-		_ = n.probe(now, q.out.Load(), number, 0)
-		q.probe = now.Add(n.probeEvery(now))
+		n.askPeer(q, q.out.Load(), nil)
 		left--
 	}
 }

@@ -42,7 +42,8 @@ func TestDeaf(t *testing.T) {
 			begin := m.n.now()
 			all := m.direct(begin, 3)
 			if c.far {
-				all[1].path.Reply(begin, all[1].path.Probe(begin.Add(-rtt)), 0)
+				q := all[1].path.Probe(begin.Add(-rtt))
+				all[1].path.Receive(begin, overlay.Probe{Echo: q.Number}, true)
 			}
 			asked := begin.Add(time.Millisecond)
 			if c.silent {
@@ -69,7 +70,7 @@ func TestSilenceIsCompared(t *testing.T) {
 	}
 	asked := 0
 	for _, p := range all[1:] {
-		if p.probe != 0 {
+		if !p.path.Due(now, measure.ProbeInterval, true) {
 			asked++
 		}
 	}

@@ -249,8 +249,11 @@ func (n *node) peerView(now overlay.Instant, p *peer, names map[overlay.AgentID]
 	if rtt, ok := p.path.RTT(now); ok {
 		v.RTTms = millis(rtt)
 	}
-	if loss, ok := p.path.Loss(); ok {
-		v.Loss = &loss
+	if _, jitter, ok := p.path.Smoothed(); ok {
+		v.JitterMs = millis(jitter)
+	}
+	if loss, low, high, ok := p.path.Loss(now); ok {
+		v.Loss, v.LossLow, v.LossHigh = &loss, &low, &high
 	}
 	v.MTU = new(out.size + out.around)
 	return v

@@ -1,7 +1,6 @@
 package measure
 
 import (
-	"math"
 	"slices"
 	"time"
 
@@ -42,12 +41,6 @@ const (
 	// untold datagrams may be acknowledged beyond those that Delivery knows of.
 	untold     = 1024
 	maxPayload = 65507 // bytes of a UDP datagram
-
-	lossWindow  = 60 * time.Second
-	lossSpacing = time.Second
-	lossPoints  = 64 // more than fit the window
-
-	z95 = 1.959964 // of the normal distribution, both sides
 )
 
 // A Receiver counts the datagrams of one direction of a session and says when to
@@ -116,8 +109,7 @@ func (r *Receiver) Take(now overlay.Instant) overlay.Ack {
 }
 
 // A Delivery is what acknowledgements tell a sender of one direction of a path,
-// at no cost in probes: the rate at which datagrams arrive, and how many are
-// lost.
+// at no cost in probes: the rate at which datagrams arrive.
 //
 // Rates are sampled as in draft-cheng-iccrg-delivery-rate-estimation-02 § 3:
 // over about one round trip, the bytes that were acknowledged, divided by the
@@ -146,11 +138,6 @@ type Delivery struct {
 	slices int // of flight, how many are in use
 
 	full, low rates // samples that aren't limited, and those that are
-
-	points [lossPoints]tally // a ring of totals
-	point  int               // the newest of them
-	total  tally             // over all sessions
-	counts tally             // over this one
 }
 
 // A slice is datagrams that were sent within sliceTime.
@@ -161,12 +148,6 @@ type slice struct {
 	bytes        uint64          // acknowledged bytes
 	stamp        overlay.Instant // of that acknowledgement; 0 if it doesn't count
 	limited      bool
-}
-
-// A tally is how many datagrams should have arrived, and how many did.
-type tally struct {
-	at       overlay.Instant
-	sent, ok uint64
 }
 
 // rates are the samples of a window, as a ring.
@@ -181,7 +162,7 @@ type rates struct {
 func (d *Delivery) Restart() {
 	d.sent, d.slices = 0, 0
 	d.acked, d.prior, d.limited = false, false, false
-	d.ack, d.counts = overlay.Ack{}, tally{}
+	d.ack = overlay.Ack{}
 }
 
 // AppLimited says that the sender has nothing more to send: until what it sends
@@ -231,7 +212,6 @@ func (d *Delivery) Acked(now overlay.Instant, a overlay.Ack) {
 		a.Bytes-d.ack.Bytes > (a.Count-d.ack.Count)*maxPayload {
 		return
 	}
-	d.tally(now, a)
 	if a.Stamp.Before(d.ack.Stamp) { // the receiver's clock was set: nothing can be compared
 		d.ack, d.prior, d.slices = a, true, 0
 		return
@@ -325,46 +305,4 @@ func (d *Delivery) Rate(now overlay.Instant) (rate int64, lowerBound bool, age t
 		return max(low, rate), true, max(now.Sub(lowAt), 0), true
 	}
 	return rate, n < enoughSamples, max(now.Sub(fullAt), 0), true
-}
-
-// tally counts what a says has arrived, and should have.
-func (d *Delivery) tally(now overlay.Instant, a overlay.Ack) {
-	due := a.Highest + 1 // counters begin at 0
-	d.total.sent += due - d.counts.sent
-	d.total.ok += a.Count - d.counts.ok
-	d.counts.sent, d.counts.ok = due, a.Count
-	newest := d.points[d.point].at
-	if newest == 0 || now.Sub(newest) >= lossSpacing {
-		d.point = (d.point + 1) % lossPoints
-		d.points[d.point] = d.total
-		d.points[d.point].at = now
-	}
-}
-
-// Loss returns which part of the datagrams of the last minute was lost, and its
-// 95 % interval (Wilson, JASA 22, 1927). Datagrams that overtake others are
-// taken for losses until the others come. ok is false if nothing is known.
-func (d *Delivery) Loss(now overlay.Instant) (fraction, low, high float64, ok bool) {
-	from := d.total
-	for _, p := range d.points {
-		if p.at != 0 && now.Sub(p.at) <= lossWindow && p.sent < from.sent {
-			from = p
-		}
-	}
-	n := d.total.sent - from.sent
-	if n == 0 {
-		return 0, 0, 0, false
-	}
-	lost := n - min(n, d.total.ok-from.ok)
-	fraction = float64(lost) / float64(n)
-	low, high = wilson(fraction, float64(n))
-	return fraction, low, high, true
-}
-
-// wilson returns the 95 % interval of a fraction that n trials showed.
-func wilson(fraction, n float64) (low, high float64) {
-	const z2 = z95 * z95
-	centre := fraction + z2/(2*n)
-	half := z95 * math.Sqrt(fraction*(1-fraction)/n+z2/(4*n*n))
-	return max((centre-half)/(1+z2/n), 0), min((centre+half)/(1+z2/n), 1)
 }

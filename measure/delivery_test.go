@@ -217,38 +217,6 @@ func TestDeliveryEnough(t *testing.T) {
 	}
 }
 
-// The interval covers the true loss as often as it claims.
-func TestDeliveryLoss(t *testing.T) {
-	for _, loss := range []float64{0, 0.01, 0.1} {
-		const runs = 100
-		covered := 0
-		for seed := range uint64(runs) {
-			b := newBottleneck(10e6, 10*time.Millisecond, 4)
-			b.r = rand.New(rand.NewPCG(seed, 3))
-			b.loss = loss
-			b.run(start.Add(10*time.Second), func() {
-				if b.now.Sub(start)%(10*time.Millisecond) == 0 {
-					b.send()
-				}
-			})
-			got, low, high, ok := b.d.Loss(b.now)
-			if !ok || low > got || got > high || high-low > 0.02 {
-				t.Fatalf("loss %v, seed %d: %v in %v to %v", loss, seed, got, low, high)
-			}
-			if low <= loss && loss <= high {
-				covered++
-			}
-		}
-		t.Logf("loss %v: %d of %d intervals cover it", loss, covered, runs)
-		if covered < 90 {
-			t.Errorf("loss %v: %d of %d intervals cover it", loss, covered, runs)
-		}
-	}
-	if low, high := wilson(0.1, 100); math.Abs(low-0.0552) > 1e-4 || math.Abs(high-0.1744) > 1e-4 {
-		t.Errorf("10 of 100: %v to %v", low, high)
-	}
-}
-
 func TestReceiverSteps(t *testing.T) {
 	const ms = time.Millisecond
 	var r Receiver
@@ -379,14 +347,8 @@ func TestDeliveryIgnores(t *testing.T) {
 	if _, _, _, ok := d.Rate(now); ok {
 		t.Error("a sample across a clock that was set")
 	}
-	if got, _, _, ok := d.Loss(now); !ok || got != 0 {
-		t.Errorf("loss %v, %v", got, ok)
-	}
 	if d.Restart(); d.ack != (overlay.Ack{}) {
 		t.Error("an acknowledgement survives its session")
-	}
-	if _, _, _, ok := d.Loss(now); !ok {
-		t.Error("what is known of the path doesn't survive a session")
 	}
 }
 
@@ -403,7 +365,6 @@ func TestDeliveryAllocatesNothing(t *testing.T) {
 			d.Acked(now, r.Take(now))
 		}
 		d.Rate(now)
-		d.Loss(now)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -455,9 +416,6 @@ func FuzzDelivery(f *testing.F) {
 			}
 			if rate, _, age, ok := d.Rate(now); ok && (rate < 0 || rate > maxSample*8*1000 || age < 0) {
 				t.Fatalf("rate %d, age %v", rate, age)
-			}
-			if l, low, high, ok := d.Loss(now); ok && !(0 <= low && low <= l+1e-9 && l <= high+1e-9 && high <= 1) {
-				t.Fatalf("loss %v, from %v to %v", l, low, high)
 			}
 			if d.slices < 0 || d.slices > flightSlices {
 				t.Fatalf("%d slices", d.slices)

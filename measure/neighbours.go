@@ -71,7 +71,7 @@ func Neighbours(self overlay.AgentID, all []Candidate, epoch uint64, k int) []ov
 		return cmp.Or(cmp.Compare(distance(a), distance(b)), cmp.Compare(chance(self, a.ID, 0), chance(self, b.ID, 0)))
 	}
 	random := func(a, b Candidate) int {
-		return cmp.Compare(chance(self, a.ID, turn(self, a.ID, epoch)), chance(self, b.ID, turn(self, b.ID, epoch)))
+		return cmp.Compare(chance(self, a.ID, lot(self, a.ID, epoch)), chance(self, b.ID, lot(self, b.ID, epoch)))
 	}
 	take(k/4, func(c Candidate) bool { return c.Linked }, near)
 	take(k/2-len(chosen), func(c Candidate) bool { return c.Traffic > 0 },
@@ -95,9 +95,9 @@ func sorted(all []Candidate) []overlay.AgentID {
 // distance returns the class of a candidate's round trip.
 func distance(c Candidate) int { return bits.Len64(uint64(c.RTT / time.Millisecond)) }
 
-// turn returns how often an agent's lot has been drawn anew: each at an epoch of its
+// lot returns how often an agent's lot has been drawn anew: each at an epoch of its
 // own, once in all turns.
-func turn(self, id overlay.AgentID, epoch uint64) uint64 {
+func lot(self, id overlay.AgentID, epoch uint64) uint64 {
 	return (epoch + chance(self, id, 0)%turns) / turns
 }
 

@@ -29,9 +29,11 @@ func (s Source) String() string {
 // Rates are bits of underlay IP packets a second.
 type Pair struct {
 	RTT       time.Duration // minimum of the last 10 s
+	Floor     time.Duration // minimum of the last 5 min
 	Smoothed  time.Duration // α = 1/8
 	Jitter    time.Duration // RFC 3550 § 6.4.1
 	Queue     time.Duration // how much longer than at its emptiest the way there takes now
+	QueueBack time.Duration // the same of the way back
 	RTTAt     overlay.Instant
 	RTTSource Source
 

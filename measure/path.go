@@ -4,250 +4,226 @@
 package measure
 
 import (
-	"cmp"
-	"slices"
 	"time"
 
 	"farlan/overlay"
 )
 
 const (
-	// ProbeInterval is how often a path is probed that doesn't answer, and at most.
-	ProbeInterval = time.Second
-	// Misses is how many probes in a row go unanswered before a path is in
-	// doubt: one is loss, three at 1 % loss happen once in a million.
-	Misses = 3
-	// GoneAfter is how long nothing may be heard before a peer is gone that was asked.
-	// It covers a restart and most route changes of the underlay.
-	GoneAfter = 10 * time.Second
-
-	minRTTWindow = 10 * time.Second
-	window       = 64 // probes remembered: about a minute
+	rttWindow   = 10 * time.Second
+	floorWindow = 5 * time.Minute
+	flights     = 24 // probes and replies remembered; more than a second's at the fastest ping
+	// driftMost is by how much clocks drift apart at most (parts of a million): the
+	// holds that one tells are by so much too long or short on the other.
+	driftMost = 100
+	// blurMost is how much of that a round trip may have, or a fiftieth of it.
+	blurMost = 200 * time.Microsecond
+	// stampError is by how much the stamps of one clock, one the kernel's and one not,
+	// may be apart.
+	stampError = 50 * time.Microsecond
 )
-
-// State says whether a peer answers.
-type State uint8
-
-// The states of a path.
-const (
-	_       State = iota
-	Up            // answers
-	Suspect       // missed several probes
-	Gone          // silent for GoneAfter
-)
-
-// String returns the state's name in the command line's output.
-func (s State) String() string {
-	return [...]string{"", "up", "suspect", "gone"}[s]
-}
 
 // A Path is what is known of the way to a peer and back. The zero value is not
-// ready: use NewPath. Not safe for concurrent use.
+// ready: use NewPath. Not safe for concurrent use. It takes about 1.5 kB.
+//
+// It is measured by probes, which are answered at once. Each datagram, probe or reply,
+// has a number and the sender's time, and echoes the newest one of the other direction
+// with how long ago that came: so both ends learn the round trip, (t4−t1) − (t3−t2),
+// from the same two datagrams (as in NTP, RFC 5905 § 8, and RFC 9616 § 3), and how long
+// datagrams queue either way. Both also say what they have received, which tells loss.
+// Who asks: see Due.
 type Path struct {
-	probes [window]probe // by number
-	number uint32        // of the newest probe
-	srtt   time.Duration // smoothed, α = 1/8 (RFC 6298 § 2)
-	jitter time.Duration // RFC 3550 § 6.4.1: J += (|D|−J)/16
-	last   time.Duration // newest sample
-	minima []sample      // rising times and values: the first is the minimum
-	heard  overlay.Instant
-	asked  overlay.Instant // when the first probe since was sent
-	waits  overlay.Instant // since when something sent has not been answered, 0: nothing
-	looked overlay.Instant // when Silent was called last
-	misses int
-	count  int // samples so far
+	number uint32 // of the newest probe or reply
+	flight [flights]flight
+	came   uint32          // the newest of the peer's
+	cameAt overlay.Instant // 0: there is none in this session
+
+	srtt, jitter time.Duration   // α = 1/8 (RFC 6298 § 2); J += (|D|−J)/16 (RFC 3550 § 6.4.1)
+	last         time.Duration   // newest sample
+	sampled      overlay.Instant // when that was, 0: there is none
+	moved        bool            // it was of another way
+	rtt, floor   lowest          // of rttWindow and floorWindow
+	band         band
+	forth, back  oneWay
+	losses       losses
+	life
 }
 
-type probe struct {
-	number   uint32
-	sent     overlay.Instant
-	answered bool
-	missed   bool
-}
-
-type sample struct {
-	at  overlay.Instant
-	rtt time.Duration
+// A flight is a probe or reply that may be echoed.
+type flight struct {
+	number uint32
+	sent   overlay.Instant // 0: it was echoed, or doesn't count
 }
 
 // NewPath returns a path to a peer that was heard from just now.
-func NewPath(now overlay.Instant) *Path { return &Path{heard: now} }
+func NewPath(now overlay.Instant) *Path { return &Path{life: life{heard: now}} }
 
-// Heard says that an authenticated datagram came from the peer.
-func (p *Path) Heard(now overlay.Instant) {
-	p.heard = max(p.heard, now)
-	p.misses = 0
+// Moved says that the way is another one from here on: what is known stays until there
+// is a sample of it.
+func (p *Path) Moved() { p.moved = true }
+
+// Restart says that a new session began. The peer may have been started anew: its
+// numbers begin again, and so do the counters.
+func (p *Path) Restart() {
+	p.came, p.cameAt = 0, 0
+	p.losses.restart()
 }
 
-// Probe returns the number of the next probe, which is sent now.
-func (p *Path) Probe(now overlay.Instant) uint32 {
-	if p.asked <= p.heard {
-		p.asked = now
+// Probe returns the next probe, which is sent now.
+func (p *Path) Probe(now overlay.Instant) overlay.Probe {
+	p.asking(now)
+	return p.next(now, p.came, p.cameAt)
+}
+
+// Answer returns the reply to the probe of a number that came at some time; it is sent
+// now.
+func (p *Path) Answer(now overlay.Instant, number uint32, at overlay.Instant) overlay.Probe {
+	return p.next(now, number, at)
+}
+
+func (p *Path) next(now overlay.Instant, echo uint32, at overlay.Instant) overlay.Probe {
+	if p.number++; p.number >= overlay.ProbeSpecial {
+		p.number = 1
 	}
-	p.number++
-	p.probes[p.number%window] = probe{number: p.number, sent: now}
-	return p.number
-}
-
-// Overdue says whether a path that is probed rarely is to be probed now: nothing was
-// heard since the last probe, a ProbeInterval ago.
-func (p *Path) Overdue(now overlay.Instant) bool {
-	last := p.probes[p.number%window].sent
-	return last > p.heard && now.Sub(last) >= ProbeInterval
-}
-
-// Reply takes the reply to a probe, which the peer held for hold, and returns
-// the round trip. Replies to probes that were not sent, or were answered
-// before, are ignored: ok is false.
-func (p *Path) Reply(now overlay.Instant, number uint32, hold time.Duration) (rtt time.Duration, ok bool) {
-	q := &p.probes[number%window]
-	if q.number != number || q.sent == 0 || q.answered || now.Before(q.sent) {
-		return 0, false
-	}
-	q.answered = true
-	p.Heard(now)
-	rtt = max(now.Sub(q.sent)-max(hold, 0), 0)
-	if p.count == 0 {
-		p.srtt = rtt
+	p.flight[p.number%flights] = flight{p.number, now}
+	q := overlay.Probe{Number: p.number, Sent: micros(now), Echo: echo}
+	if hold := now.Sub(at).Microseconds(); at == 0 || hold < 0 || hold >= 1<<32 {
+		q.Echo = 0
 	} else {
-		p.srtt += (rtt - p.srtt) / 8
-		p.jitter += ((rtt - p.last).Abs() - p.jitter) / 16
+		q.HoldMicros = uint32(hold)
 	}
-	p.last = rtt
-	p.count++
-	p.push(sample{now, rtt})
-	return rtt, true
+	return q
 }
 
-// push adds a sample to the windowed minimum: samples that are older and not
-// smaller than a newer one can never be the minimum again.
-func (p *Path) push(s sample) {
-	i, _ := slices.BinarySearchFunc(p.minima, s.rtt, func(m sample, rtt time.Duration) int { return cmp.Compare(m.rtt, rtt) })
-	p.minima = append(p.minima[:i], s)
-	for len(p.minima) > window || s.at.Sub(p.minima[0].at) > minRTTWindow {
-		p.minima = slices.Delete(p.minima, 0, 1)
-	}
-}
+// micros returns the low 32 bits of an instant in microseconds.
+func micros(t overlay.Instant) uint32 { return uint32(int64(t) / 1000) }
 
-// timeout is how long a probe may take.
-func (p *Path) timeout() time.Duration { return max(ProbeInterval, 2*p.srtt) }
+// A Receipt says what a probe or reply was good for.
+type Receipt uint8
 
-// Tick counts the probes that have gone unanswered for too long.
-func (p *Path) Tick(now overlay.Instant) {
-	for i := range p.probes {
-		q := &p.probes[i]
-		if q.sent == 0 || q.answered || q.missed || now.Sub(q.sent) < p.timeout() {
-			continue
-		}
-		q.missed = true
-		if p.heard.Before(q.sent) {
-			p.misses++
-		}
-	}
-}
-
-// A Silence is what to do about a peer that should have been heard from.
-type Silence uint8
-
-// The silences, from none to one that is too long.
+// The receipts.
 const (
-	Answering Silence = iota
-	Ask               // send a probe, which costs little
-	Cut               // that wasn't answered either: try another way
+	Quiet   Receipt = iota // it says nothing new
+	Sampled                // there is a round trip
+	Odd                    // it can't be: out of order, or an echo of what wasn't sent, or then
 )
 
-// Least patience with a peer before it is asked, and then before another way is
-// tried. A second is what a cut may cost.
-const (
-	askPatience  = 200 * time.Millisecond
-	cutPatience  = 300 * time.Millisecond
-	lookPatience = 250 * time.Millisecond
-)
-
-// Silent looks whether the peer has been silent since something was sent to it,
-// a probe or what was sent at some time last. It wants to be called every 100 ms;
-// when it isn't, this agent has little time, and it begins anew: the answers may
-// wait too. It is much too early to say that the peer is gone: State does.
-func (p *Path) Silent(now, sent overlay.Instant) Silence {
-	sent = max(sent, p.probes[p.number%window].sent)
-	late := now.Sub(p.looked) > lookPatience
-	p.looked = now
-	if late || p.heard >= p.waits {
-		p.waits = 0
-		if sent > p.heard {
-			p.waits = now
-		}
+// Receive takes a probe of the peer's, or a reply to one of ours, which came at some
+// time by the kernel's stamp. It returns the round trip if there is one. Whatever is Odd
+// changes nothing but that the peer was heard from.
+func (p *Path) Receive(at overlay.Instant, q overlay.Probe, reply bool) (rtt time.Duration, r Receipt) {
+	if !reply {
+		p.wasAsked(at)
 	}
-	ask := max(askPatience, 2*p.srtt)
-	switch silent := now.Sub(p.waits); {
-	case p.waits == 0 || silent < ask:
-		return Answering
-	case silent < ask+max(cutPatience, 2*p.srtt):
-		return Ask
+	p.Heard(at)
+	switch ahead := int32(q.Number - p.came); {
+	case q.Number == 0 || q.Number >= overlay.ProbeSpecial:
+	case p.cameAt == 0 || ahead > 0 && !at.Before(p.cameAt):
+		p.came, p.cameAt = q.Number, at
+		p.back.sample(at, micros(at)-q.Sent)
+	default:
+		r = Odd
 	}
-	return Cut
+	if q.Echo == 0 {
+		return 0, r
+	}
+	rtt, echo := p.echoed(at, q)
+	return rtt, max(r, echo)
 }
 
-// Forgive takes the probes that are under way for answered: this agent was not
-// there to hear the answers (it was suspended, or had no time), so their absence
-// says nothing of the peer. It counts as heard from.
-func (p *Path) Forgive(now overlay.Instant) {
-	for i := range p.probes {
-		if q := &p.probes[i]; !q.answered && !q.missed {
-			q.sent = 0
-		}
-	}
-	p.Heard(now)
-}
-
-// State says whether the peer answers. One that is probed rarely is gone a GoneAfter
-// less a ProbeInterval after the first probe that it leaves unanswered.
-func (p *Path) State(now overlay.Instant) State {
-	silent := time.Duration(0)
-	if p.asked > p.heard {
-		silent = now.Sub(max(p.heard, p.asked.Add(-ProbeInterval)))
-	}
+// echoed takes an echo of ours.
+func (p *Path) echoed(at overlay.Instant, q overlay.Probe) (time.Duration, Receipt) {
+	f := &p.flight[q.Echo%flights]
 	switch {
-	case silent >= GoneAfter:
-		return Gone
-	case p.misses >= Misses:
-		return Suspect
+	case int32(q.Echo-p.number) > 0 || q.Echo >= overlay.ProbeSpecial:
+		return 0, Odd
+	case f.number != q.Echo || f.sent == 0:
+		return 0, Quiet // it is too old, or was echoed before: the peer heard nothing newer
 	}
-	return Up
+	hold := time.Duration(q.HoldMicros) * time.Microsecond
+	rtt, blur := at.Sub(f.sent)-hold, hold*driftMost/1e6
+	if at.Before(f.sent) || rtt < -blur-stampError {
+		return 0, Odd
+	}
+	p.forth.sample(at, q.Sent-q.HoldMicros-micros(f.sent))
+	f.sent = 0
+	if rtt <= 0 || blur > max(blurMost, rtt/50) {
+		return 0, Quiet
+	}
+	p.sample(at, rtt)
+	return rtt, Sampled
 }
 
-// RTT returns the smallest round trip of the last 10 s, or the newest if all are
-// older; ok is false if none is known.
-func (p *Path) RTT(now overlay.Instant) (rtt time.Duration, ok bool) {
-	for _, s := range p.minima {
-		if rtt, ok = s.rtt, true; now.Sub(s.at) <= minRTTWindow {
-			break
-		}
+// sample takes a round trip.
+func (p *Path) sample(at overlay.Instant, rtt time.Duration) {
+	if p.sampled == 0 || p.moved {
+		p.srtt, p.jitter, p.last = rtt, 0, rtt
+		p.band, p.moved = band{}, false
+		p.restartAt(at, rtt)
 	}
-	return rtt, ok
+	p.srtt += (rtt - p.srtt) / 8
+	p.jitter += ((rtt - p.last).Abs() - p.jitter) / 16
+	p.last, p.sampled = rtt, max(p.sampled, at)
+	p.rtt.add(at, rtt, rttWindow)
+	p.floor.add(at, rtt, floorWindow)
+	shifted, calm := p.band.sample(at, rtt)
+	if !shifted {
+		return
+	}
+	p.srtt = p.band.level
+	if calm {
+		p.restartAt(at, p.band.lowest())
+	} else {
+		p.rtt.begin(at, p.band.lowest())
+	}
 }
+
+// restartAt begins all windows with a sample.
+func (p *Path) restartAt(at overlay.Instant, rtt time.Duration) {
+	p.rtt.begin(at, rtt)
+	p.floor.begin(at, rtt)
+	p.forth, p.back = oneWay{}, oneWay{}
+}
+
+// Told takes what the peer says that it has received of a session, of which so many
+// datagrams were sent by now. It is false if that can't be; then it changes nothing.
+func (p *Path) Told(now overlay.Instant, highest, count, sent uint64) bool {
+	return p.losses.told(now, highest, count, sent)
+}
+
+// ToldLow is Told by the low 32 bits that probes carry.
+func (p *Path) ToldLow(now overlay.Instant, q overlay.Probe, sent uint64) bool {
+	return p.losses.toldLow(now, q.Highest, q.Count, sent)
+}
+
+// RTT returns the smallest round trip of the last 10 s, or the newest if all are older;
+// ok is false if none is known. After a shift to another level it is that of the new one.
+func (p *Path) RTT(now overlay.Instant) (rtt time.Duration, ok bool) {
+	return p.rtt.value(now, rttWindow)
+}
+
+// Floor is RTT of the last 5 min.
+func (p *Path) Floor(now overlay.Instant) (rtt time.Duration, ok bool) {
+	return p.floor.value(now, floorWindow)
+}
+
+// Sampled returns when the newest round trip was taken, 0 if there is none.
+func (p *Path) Sampled() overlay.Instant { return p.sampled }
 
 // Smoothed returns the smoothed round trip and the jitter, ok false if nothing
 // is known.
-func (p *Path) Smoothed() (srtt, jitter time.Duration, ok bool) { return p.srtt, p.jitter, p.count > 0 }
-
-// Loss returns the fraction of the last probes (about a minute of them) that
-// went unanswered, ok false if none is decided.
-func (p *Path) Loss() (fraction float64, ok bool) {
-	answered, missed := 0, 0
-	for _, q := range p.probes {
-		switch {
-		case q.answered:
-			answered++
-		case q.missed:
-			missed++
-		}
-	}
-	if answered+missed == 0 {
-		return 0, false
-	}
-	return float64(missed) / float64(answered+missed), true
+func (p *Path) Smoothed() (srtt, jitter time.Duration, ok bool) {
+	return p.srtt, p.jitter, p.sampled != 0
 }
 
-// LastHeard returns when the peer was heard from last.
-func (p *Path) LastHeard() overlay.Instant { return p.heard }
+// Queues returns by how much longer than at its emptiest in 5 min the way there took
+// the newest datagram that is known of, and the way back. It is 0 as long as nothing
+// else is known.
+func (p *Path) Queues() (forth, back time.Duration) { return p.forth.queue, p.back.queue }
+
+// Loss returns which part of the datagrams that were sent in the last minute was lost,
+// with its 95 % interval: all of them, frames and probes, count. Datagrams that overtake
+// others are taken for losses until the others come. ok is false if nothing is known.
+func (p *Path) Loss(now overlay.Instant) (fraction, low, high float64, ok bool) {
+	return p.losses.rate(now)
+}

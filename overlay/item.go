@@ -49,7 +49,8 @@ const (
 	pieceHeaderLen   = 10
 	partialHeaderLen = 2
 	chunkHeaderLen   = 10
-	probeLen         = 18
+	probeLen         = 24
+	replyLen         = probeLen + 2
 	ackLen           = 36
 
 	chunkECN = 0x80
@@ -67,24 +68,34 @@ func Overhead(headers int) int {
 	return HeaderLen + itemHeaderLen + chunkHeaderLen + headers + TagLen
 }
 
-// A Probe asks its receiver for a reply at once; both are items.
+// A Probe asks its receiver for a reply at once; both are items, and much alike: see
+// measure.Path.
 //
-//	0–3    number
-//	4–11   the asker's clock when it sent the probe, nanoseconds; only the
-//	       asker reads it
-//	12–15  reply: how long the receiver held the probe, microseconds
-//	16–17  reply: the size of the datagram (UDP payload) that the probe came in
-//	18–    reply to a probe that came directly: 4 or 6, and the address and port
+//	0–3    number, counted by the sender over its probes and replies; ProbeSpecial
+//	       and above are for other purposes, and their replies have none: 0
+//	4–7    the sender's clock when it was sent, microseconds modulo 2^32
+//	8–11   echo: of a reply, the number of the probe that it answers; of a probe, that
+//	       of the newest one of the other direction; 0: there is none
+//	12–15  how long ago that came, microseconds
+//	16–19  the highest counter that the sender has received in this session, modulo 2^32
+//	20–23  how many datagrams it has received in it, modulo 2^32; 0: it isn't told
+//	24–25  reply: the size of the datagram (UDP payload) that the probe came in
+//	26–    reply to a probe that came directly: 4 or 6, and the address and port
 //	       from which it came; nothing of that otherwise
 type Probe struct {
-	Number     uint32
-	Sent       Instant
-	HoldMicros uint32
-	Size       uint16
-	Seen       netip.AddrPort // invalid if it isn't told
+	Number         uint32
+	Sent           uint32
+	Echo           uint32
+	HoldMicros     uint32
+	Highest, Count uint32
+	Size           uint16         // of replies only; so is:
+	Seen           netip.AddrPort // invalid if it isn't told
 }
 
-// AppendProbe appends the item of a probe, or of a reply to it, to body b.
+// ProbeSpecial is the first number of probes that aren't counted.
+const ProbeSpecial = 1<<32 - 16
+
+// AppendProbe appends the item of a probe, or of a reply to one, to body b.
 func AppendProbe(b []byte, p Probe, reply bool) []byte {
 	kind := byte(itemProbe)
 	if reply {
@@ -92,11 +103,13 @@ func AppendProbe(b []byte, p Probe, reply bool) []byte {
 	}
 	start := len(b)
 	b = append(b, kind, 0, 0)
-	b = binary.BigEndian.AppendUint32(b, p.Number)
-	b = binary.BigEndian.AppendUint64(b, uint64(p.Sent))
-	b = binary.BigEndian.AppendUint32(b, p.HoldMicros)
-	b = binary.BigEndian.AppendUint16(b, p.Size)
-	b = appendSeen(b, p.Seen)
+	for _, v := range [...]uint32{p.Number, p.Sent, p.Echo, p.HoldMicros, p.Highest, p.Count} {
+		b = binary.BigEndian.AppendUint32(b, v)
+	}
+	if reply {
+		b = binary.BigEndian.AppendUint16(b, p.Size)
+		b = appendSeen(b, p.Seen)
+	}
 	b[start+2] = byte(len(b) - start - itemHeaderLen)
 	return b
 }
@@ -135,17 +148,17 @@ func parseSeen(c []byte) netip.AddrPort {
 // AppendBye appends the item that says that the sender leaves to body b.
 func AppendBye(b []byte) []byte { return append(b, itemBye, 0, 0) }
 
-func parseProbe(c []byte) (Probe, bool) {
-	if len(c) < probeLen {
+func parseProbe(c []byte, reply bool) (p Probe, ok bool) {
+	if len(c) < probeLen || reply && len(c) < replyLen {
 		return Probe{}, false
 	}
-	return Probe{
-		Number:     binary.BigEndian.Uint32(c),
-		Sent:       Instant(binary.BigEndian.Uint64(c[4:])),
-		HoldMicros: binary.BigEndian.Uint32(c[12:]),
-		Size:       binary.BigEndian.Uint16(c[16:]),
-		Seen:       parseSeen(c[probeLen:]),
-	}, true
+	for i, v := range [...]*uint32{&p.Number, &p.Sent, &p.Echo, &p.HoldMicros, &p.Highest, &p.Count} {
+		*v = binary.BigEndian.Uint32(c[4*i:])
+	}
+	if reply {
+		p.Size, p.Seen = binary.BigEndian.Uint16(c[probeLen:]), parseSeen(c[replyLen:])
+	}
+	return p, true
 }
 
 // An Ack says what an agent has received of a session, all in all; it rides

@@ -3,6 +3,7 @@ package overlay
 import (
 	"bytes"
 	"math/rand/v2"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 )
@@ -231,19 +232,22 @@ func (c *counting) ProbeReply(Probe) {}
 func (c *counting) Bye()             {}
 
 func TestProbeItems(t *testing.T) {
-	want := Probe{Number: 7, Sent: 123456789, HoldMicros: 42, Size: 1472}
+	want := Probe{Number: 7, Sent: 123456789, Echo: 6, HoldMicros: 42, Highest: 99, Count: 98, Size: 1472, Seen: netip.MustParseAddrPort("192.0.2.7:4747")}
+	asked := want
+	asked.Size, asked.Seen = 0, netip.AddrPort{} // only a reply tells
 	ack := Ack{Index: 5, Highest: 1 << 40, Count: 77, Bytes: 99, Stamp: 1234}
 	var u Unpacker
 	var got sink
 	u.Unpack(AppendAck(AppendBye(AppendProbe(AppendProbe(nil, want, false), want, true)), ack), &got)
-	if len(got.probes) != 2 || got.probes[0] != want || got.probes[1] != want || got.byes != 1 || len(got.acks) != 1 || got.acks[0] != ack {
+	if len(got.probes) != 2 || got.probes[0] != asked || got.probes[1] != want || got.byes != 1 || len(got.acks) != 1 || got.acks[0] != ack {
 		t.Fatalf("got %+v", got)
 	}
 }
 
 func FuzzUnpack(f *testing.F) {
 	f.Add([]byte{itemFrame, 0, 14, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14})
-	f.Add(AppendProbe(nil, Probe{Number: 1}, true))
+	f.Add(AppendProbe(nil, Probe{Number: 1, Seen: netip.MustParseAddrPort("[2001:db8::7]:4747")}, true))
+	f.Add(AppendProbe(nil, Probe{Number: ProbeSpecial, Echo: 5, Count: 9}, false))
 	f.Add([]byte{itemPiece, 0, 9, 0, 0, 0, 1, 0, 0, 0, 14, 9})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var u Unpacker
@@ -254,6 +258,11 @@ func FuzzUnpack(f *testing.F) {
 		for _, frame := range s.frames {
 			if len(frame) < MinFrame || len(frame) > MaxFrame {
 				t.Fatalf("a frame of %d bytes came out", len(frame))
+			}
+		}
+		for _, p := range s.probes {
+			if again, ok := parseProbe(AppendProbe(nil, p, true)[itemHeaderLen:], true); !ok || again != p {
+				t.Fatalf("%+v becomes %+v", p, again)
 			}
 		}
 	})

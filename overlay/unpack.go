@@ -92,7 +92,7 @@ func (u *Unpacker) item(kind byte, c []byte, to Items) {
 			u.Malformed++
 		}
 	case itemProbe, itemProbeReply:
-		p, ok := parseProbe(c)
+		p, ok := parseProbe(c, kind == itemProbeReply)
 		if !ok {
 			u.Malformed++
 		} else if kind == itemProbe {

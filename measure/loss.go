@@ -1,0 +1,92 @@
+package measure
+
+import (
+	"math"
+	"time"
+
+	"farlan/overlay"
+)
+
+const (
+	lossWindow  = 60 * time.Second
+	lossBuckets = 15
+	lossBucket  = lossWindow / lossBuckets
+
+	z95 = 1.959964 // of the normal distribution, both sides
+)
+
+// Counts returns what a Receiver has received: the highest counter, and how many
+// datagrams. They go with probes, so that the sender knows its loss when nothing else
+// flows; an acknowledgement that is owed stays owed.
+func (r *Receiver) Counts() (highest, count uint64) { return r.ack.Highest, r.ack.Count }
+
+// losses are the datagrams of one direction in the last minute, whatever they carried,
+// by what the receiver says that it has. The zero value is ready.
+type losses struct {
+	due, came  uint64              // of this session, as far as it was told
+	sent, lost [lossBuckets]uint32 // a ring; lost is negative, as uint32, where late ones came
+	bucket     int64               // the newest one, counted from the epoch
+}
+
+// restart says that a new session began: its counters begin at 0.
+func (l *losses) restart() { l.due, l.came = 0, 0 }
+
+// told takes what the receiver says: the highest counter of this session that came, how
+// many datagrams did, and how many were sent by now. It is false if that can't be, and
+// true for what is older than what was told before, which is ignored.
+func (l *losses) told(now overlay.Instant, highest, count, sent uint64) bool {
+	due := highest + 1 // counters begin at 0
+	if highest >= sent || count > due || count == 0 {
+		return false
+	}
+	if due < l.due || count < l.came {
+		return true
+	}
+	l.turn(now)
+	i := l.bucket % lossBuckets
+	l.sent[i] += uint32(due - l.due)
+	l.lost[i] += uint32((due - l.due) - (count - l.came))
+	l.due, l.came = due, count
+	return true
+}
+
+// toldLow is told by the low 32 bits of what the receiver says.
+func (l *losses) toldLow(now overlay.Instant, highest, count uint32, sent uint64) bool {
+	near := func(old uint64, low uint32) uint64 { return old + uint64(int64(int32(low-uint32(old)))) }
+	return l.told(now, near(max(l.due, 1)-1, highest), near(l.came, count), sent)
+}
+
+// turn empties the buckets that are too old.
+func (l *losses) turn(now overlay.Instant) {
+	for b := int64(now) / int64(lossBucket); l.bucket < b; {
+		l.bucket = max(l.bucket, b-lossBuckets) + 1
+		l.sent[l.bucket%lossBuckets], l.lost[l.bucket%lossBuckets] = 0, 0
+	}
+}
+
+// rate returns which part of the datagrams of the last minute was lost, and its 95 %
+// interval (Wilson, JASA 22, 1927); ok is false if nothing is known.
+func (l *losses) rate(now overlay.Instant) (fraction, low, high float64, ok bool) {
+	var sent, lost int64
+	newest := int64(now) / int64(lossBucket)
+	for b := max(newest-lossBuckets, l.bucket-lossBuckets) + 1; b <= l.bucket; b++ {
+		if b >= 0 {
+			sent += int64(l.sent[b%lossBuckets])
+			lost += int64(int32(l.lost[b%lossBuckets]))
+		}
+	}
+	if sent == 0 {
+		return 0, 0, 0, false
+	}
+	fraction = float64(min(max(lost, 0), sent)) / float64(sent)
+	low, high = wilson(fraction, float64(sent))
+	return fraction, low, high, true
+}
+
+// wilson returns the 95 % interval of a fraction that n trials showed.
+func wilson(fraction, n float64) (low, high float64) {
+	const z2 = z95 * z95
+	centre := fraction + z2/(2*n)
+	half := z95 * math.Sqrt(fraction*(1-fraction)/n+z2/(4*n*n))
+	return max((centre-half)/(1+z2/n), 0), min((centre+half)/(1+z2/n), 1)
+}
