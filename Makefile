@@ -7,6 +7,8 @@
 #                  ONLY="port-restricted × symmetric" tries those that have this in their names
 #   make bench-many     what AGENTS agents on this machine cost each when they are idle
 #   make bench-roam     how soon traffic flows again after a move or a minute's suspension, ROUNDS times
+#   make bench-measure  whether what agents tell of latency and loss is true, how soon they see a
+#                  step or a cut, and what measuring costs, counted for TRUTHTIME with 10 and 100 agents
 #   make bench-stranger what somebody without the key gets, and costs, by PROBES datagrams
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
@@ -27,6 +29,7 @@ SOAKTIME ?= 1h
 ROUNDS   ?= 5
 AGENTS   ?= 200
 PROBES   ?= 1000000
+TRUTHTIME ?= 5m
 CACHE    := $(CURDIR)/.cache
 BIN      := $(CURDIR)/bin/farlan
 
@@ -40,7 +43,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-roam bench-stranger fuzz soak install uninstall clean deps deps-build
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-roam bench-measure bench-stranger fuzz soak install uninstall clean deps deps-build
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -115,6 +118,9 @@ bench-many: deps-test build
 
 bench-roam: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_SUSPEND=60s go test -count=$(ROUNDS) -run '^Test(AddressReplaced|ReachedElsewhere|OtherFamily|NATRebound|InterfaceDown|Resume)$$' -timeout 2h -v ./agent
+
+bench-measure: deps-test build
+	FARLAN_NO_SKIP=1 FARLAN_TRUTH=$(TRUTHTIME) go test -count=1 -run '^TestTruth' -timeout 2h -v ./agent
 
 bench-stranger: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_STRANGER=$(PROBES) go test -count=1 -run '^TestStranger$$' -timeout 2h -v ./agent

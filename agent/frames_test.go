@@ -191,6 +191,67 @@ func TestProbeIsAnswered(t *testing.T) {
 	}
 }
 
+// However long a probe and its reply lie at the sockets before they are read, that is not
+// of the round trip: the kernel stamps them when they come.
+func TestWaitsAreNoRoundTrip(t *testing.T) {
+	const wait = 80 * time.Millisecond
+	m := newMirror(t)
+	m.n.askPeer(m.peer, m.peer.out.Load(), nil)
+	time.Sleep(wait)
+	m.probes(t)
+	time.Sleep(wait)
+	near := m.peer.out.Load().session
+	m.n.view.Store(&view{byIndex: m.n.view.Load().byIndex, sessions: map[uint32]*inboundSession{1: {peer: m.peer, session: near}}})
+	m.probes(t)
+	if v := m.peer.pair(m.n.now()); v.RTTSource != measure.Measured || v.RTT <= 0 || v.RTT > wait/2 || m.n.now().Sub(v.RTTAt) < wait {
+		t.Errorf("%+v", v)
+	}
+}
+
+// Probes, replies and acknowledgements of a member that can't be change nothing, and are
+// counted where other drops are.
+func TestProbesOutOfPlace(t *testing.T) {
+	m := newMirror(t)
+	s := m.n.view.Load().sessions[2]
+	near := m.peer.out.Load().session
+	in := newInbound(m.n, 0)
+	in.writer = m.n.sockets[0].Probe.Writer()
+	m.n.view.Store(&view{byIndex: []*peer{m.peer}, sessions: map[uint32]*inboundSession{near.LocalIndex(): {peer: m.peer, session: near}}})
+	send := func(item []byte) {
+		in.now, in.view, in.from = m.n.now(), m.n.view.Load(), m.n.sockets[0].Delay.LocalAddr()
+		b := append(make([]byte, overlay.HeaderLen, 200), item...)
+		in.datagram(s.session.Seal(overlay.KindProbe, 0, b), 0)
+		in.note(0)
+	}
+	number := func() uint32 {
+		m.peer.mu.Lock()
+		defer m.peer.mu.Unlock()
+		return m.peer.path.Probe(m.n.now()).Number
+	}
+	for i, p := range []struct {
+		probe overlay.Probe
+		reply bool
+	}{
+		{overlay.Probe{Echo: number() + 99}, true},
+		{overlay.Probe{Echo: number(), HoldMicros: 1 << 31}, true},
+		{overlay.Probe{Number: 5, Highest: 1 << 20, Count: 1 << 10}, true},
+		{overlay.Probe{Number: 5, Highest: 1, Count: 9}, false},
+	} {
+		send(overlay.AppendProbe(nil, p.probe, p.reply))
+		if n := m.n.drops[dropProbe].Load(); n != uint64(i)+1 {
+			t.Errorf("%+v: %d were counted", p, n)
+		}
+	}
+	send(overlay.AppendAck(nil, overlay.Ack{Index: near.LocalIndex(), Highest: 1 << 40, Count: 1 << 39, Bytes: 1 << 45, Stamp: 1}))
+	v := m.peer.pair(m.n.now())
+	if n := m.n.drops[dropProbe].Load(); n != 5 || v.RTTSource != measure.Unknown || v.LossKnown {
+		t.Errorf("%d were counted: %+v", n, v)
+	}
+	if views := m.n.drops.views(); len(views) != 1 || views[0].Reason != dropNames[dropProbe] {
+		t.Errorf("status tells %+v", views)
+	}
+}
+
 // probes takes in what comes next at the socket for probes.
 func (m *mirror) probes(t testing.TB) {
 	t.Helper()

@@ -196,7 +196,7 @@ func TestTruthRTT(t *testing.T) {
 		return nil
 	})
 	t.Logf("all are right %v after the delays were set", took)
-	looks, bad, worst := 3, 0, make(map[time.Duration]time.Duration)
+	looks, bad, worst := 1, 0, make(map[time.Duration]time.Duration)
 	if truthLong() {
 		looks = 60
 	}
@@ -218,7 +218,7 @@ func TestTruthRTT(t *testing.T) {
 	for _, d := range wideDelays {
 		t.Logf("%v there and %v back: off by %v at most in %d looks at both ends", d[0], d[1], worst[d[0]+d[1]], looks)
 	}
-	if total := looks * len(all); bad*20 > total {
+	if total := looks * len(all); bad*10 > total {
 		t.Errorf("%d of %d looks show more than 2 %% or 0.3 ms off", bad, total)
 	}
 	if truthLong() {
@@ -294,16 +294,18 @@ func TestTruthStep(t *testing.T) {
 	w.shows(0, 1, 2*near)
 	rounds := 1
 	if truthLong() {
-		rounds = 10
+		rounds = 6
 	}
 	for range rounds {
 		within(t, "a step from 50 to 120 ms shows", 3*time.Second, func() time.Duration {
 			w.both(0, 1, lab.Change{Delay: &near})
 			w.shows(0, 1, 2*near)
-			time.Sleep(2 * time.Second) // the average follows, too
 			w.both(0, 1, lab.Change{Delay: &far})
 			return w.shows(0, 1, 2*far)
 		})
+		if !truthLong() {
+			return
+		}
 		within(t, "a step from 120 to 50 ms shows", 3*time.Second, func() time.Duration {
 			w.both(0, 1, lab.Change{Delay: &far})
 			w.shows(0, 1, 2*far)
@@ -326,7 +328,7 @@ func TestTruthCut(t *testing.T) {
 		for i := range w.agents {
 			eventually(t, 30*time.Second, func() error { return w.agents[i].sees(2) })
 		}
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(time.Second)
 		w.both(0, 1, lab.Change{Cut: &yes})
 		took := eventually(t, 30*time.Second, func() error {
 			for i := range w.agents {
@@ -405,51 +407,49 @@ func TestTruthLoss(t *testing.T) {
 	}
 }
 
-// What an agent sends to measure at idle, by agents on one machine: FARLAN_TRUTH says for
-// how long it is counted, and 10 agents do it, or FARLAN_TRUTH_AGENTS.
+// What an agent sends to measure at idle: at most 1 kB/s with 10 agents, and 1.6 with 100.
+// They are on one machine; FARLAN_TRUTH says for how long it is counted.
 func TestTruthCost(t *testing.T) {
-	count, rest, watch, limit := 4, time.Second, 3*time.Second, 1000*4/10
-	if truthLong() {
-		count, rest, limit = 10, 20*time.Second, 1000
-		if _, err := fmt.Sscan(os.Getenv("FARLAN_TRUTH_AGENTS"), &count); err == nil && count > 10 {
-			rest, limit = time.Minute, 1600
-		}
-		var err error
-		if watch, err = time.ParseDuration(os.Getenv("FARLAN_TRUTH")); err != nil {
-			watch = 5 * time.Minute
-		}
+	watch, err := time.ParseDuration(os.Getenv("FARLAN_TRUTH"))
+	if err != nil {
+		t.Log("only with FARLAN_TRUTH, a duration: measure's tests count the datagrams, overlay's their bytes")
+		return
 	}
+	t.Run("10", func(t *testing.T) { truthCost(t, 10, 10, 1000, 20*time.Second, watch) })
+	t.Run("100", func(t *testing.T) { truthCost(t, 100, manyReal, 1600, time.Minute, watch) })
+}
+
+// truthCost has count agents, of which some are real and the others light members, and
+// looks what probes the real ones send while they are watched, after a rest.
+func truthCost(t *testing.T, count, processes, most int, rest, watch time.Duration) {
 	takeTurn(t)
 	c := newCrowd(t)
 	seed := c.add().bootstrap()
-	real := min(count, manyReal)
-	if count > real {
-		c.addLight(seed, count-real)
+	if count > processes {
+		c.addLight(seed, count-processes)
 	}
-	for range real - 1 {
+	for range processes - 1 {
 		c.add("--bootstrap", seed)
 	}
 	c.see(c.agents, count, 4*time.Minute)
 	time.Sleep(rest)
-	took := time.Now()
 	heard := c.sent(watch)
-	seconds := time.Since(took).Seconds()
 	sums := make(map[string][]int)
 	for i := range c.agents {
 		for kind, n := range heard[netip.MustParseAddr(c.address(i))] {
-			sums[kind] = append(sums[kind], int(float64(n)/seconds))
+			sums[kind] = append(sums[kind], int(float64(n)/watch.Seconds()))
 		}
 	}
 	for kind, each := range sums {
 		slices.Sort(each)
-		t.Logf("%d agents, idle for %.0f s: an agent sends %d B/s of %s in the median, %d at most", count, seconds, each[len(each)/2], kind, each[len(each)-1])
+		t.Logf("%d agents, idle for %v: an agent sends %d B/s of %s in the median, %d at most", count, watch, each[len(each)/2], kind, each[len(each)-1])
 	}
 	probes := sums["probes"]
-	if len(probes) != real {
+	if len(probes) != processes {
 		t.Fatalf("%d agents send probes: %v", len(probes), sums)
 	}
-	if most := probes[len(probes)-1]; most > limit {
-		t.Errorf("an agent sends %d B/s of probes, want %d", most, limit)
+	if n := probes[len(probes)-1]; n > most {
+		t.Errorf("an agent sends %d B/s of probes, want %d", n, most)
 	}
 }
 

@@ -229,13 +229,12 @@ func lastSeen(now, at overlay.Instant) time.Time {
 
 func (n *node) peerView(now overlay.Instant, p *peer, names map[overlay.AgentID]string) peerView {
 	v := peerView{ID: p.id.String(), Name: names[p.id], State: p.state.String(), Path: "none", Via: []string{}}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.path != nil {
-		v.LastSeen = new(lastSeen(now, p.path.LastHeard()))
+	heard := p.lastHeard()
+	if heard != 0 {
+		v.LastSeen = new(lastSeen(now, heard))
 	}
 	out := p.out.Load()
-	if out == nil || p.path == nil {
+	if out == nil || heard == 0 {
 		return v
 	}
 	by, addr := n.transportTo(out)
@@ -246,14 +245,12 @@ func (n *node) peerView(now overlay.Instant, p *peer, names map[overlay.AgentID]
 	if out.relay != nil {
 		v.Path, v.Via = "relayed", []string{names[out.relay.id]}
 	}
-	if rtt, ok := p.path.RTT(now); ok {
-		v.RTTms = millis(rtt)
+	known := p.pair(now)
+	if known.RTTSource == measure.Measured {
+		v.RTTms, v.JitterMs = millis(known.RTT), millis(known.Jitter)
 	}
-	if _, jitter, ok := p.path.Smoothed(); ok {
-		v.JitterMs = millis(jitter)
-	}
-	if loss, low, high, ok := p.path.Loss(now); ok {
-		v.Loss, v.LossLow, v.LossHigh = &loss, &low, &high
+	if known.LossKnown {
+		v.Loss, v.LossLow, v.LossHigh = &known.Loss, &known.LossLow, &known.LossHigh
 	}
 	v.MTU = new(out.size + out.around)
 	return v

@@ -61,6 +61,7 @@ type life struct {
 	waits overlay.Instant // since when something sent has not been answered, 0: nothing
 	busy  bool            // … which were frames
 	look  overlay.Instant // when Silent was called last
+	flow  int             // how often lately frames had been sent since the time before
 
 	talked overlay.Instant // when a probe was sent last, or came
 	every  time.Duration   // how often one is to be
@@ -151,24 +152,32 @@ const (
 	cutPatience  = 300 * time.Millisecond
 	lookEvery    = 100 * time.Millisecond
 	lookPatience = 250 * time.Millisecond
+	// Frames flow if some were sent between flows looks in a row: when the peer falls
+	// silent then, it is asked although this agent, which answered it, has sent nothing.
+	flows = 5
 )
 
 // Silent looks whether the peer has been silent since something was sent to it,
-// a probe or frames, which were sent at some time last. It wants to be called every
+// a probe or frames, which were sent at some time last, or since frames flowed. It wants to be called every
 // 100 ms; when it isn't, this agent has little time, and it begins anew: the answers may
 // wait too. It is much too early to say that the peer is gone: State does.
 func (p *Path) Silent(now, frames overlay.Instant) Silence {
 	sent, before := max(frames, p.newly), p.look
 	p.look = now
+	if frames > before {
+		p.flow = min(p.flow+1, flows+1)
+	} else if p.heard > before {
+		p.flow = max(p.flow-1, 0)
+	} // else it is silent: did what flowed end, or was it cut?
 	if late := now.Sub(before) > lookPatience; late || p.heard > p.waits {
 		p.waits, p.busy = 0, false
-		if late && sent > p.heard {
+		if waits := sent > p.heard || p.flow >= flows; waits && late {
 			p.waits = now
-		} else if sent > p.heard {
+		} else if waits {
 			p.waits = max(p.heard, before) // the first of what was sent, at the earliest
 		}
 	}
-	p.busy = p.waits != 0 && (p.busy || frames > p.heard)
+	p.busy = p.waits != 0 && (p.busy || frames > p.heard || p.flow >= flows)
 	ask := p.patience()
 	switch silent := now.Sub(p.waits); {
 	case p.waits == 0 || silent < ask:

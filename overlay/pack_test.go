@@ -244,6 +244,17 @@ func TestProbeItems(t *testing.T) {
 	}
 }
 
+// Probes are the only traffic of idle agents: this is what each costs.
+func TestProbeSize(t *testing.T) {
+	const ip = 20 + 8
+	p := Probe{Seen: netip.MustParseAddrPort("192.0.2.7:4747")}
+	probe := ip + HeaderLen + len(AppendProbe(nil, p, false)) + TagLen
+	reply := ip + HeaderLen + len(AppendProbe(nil, p, true)) + TagLen
+	if probe != 87 || reply != 96 {
+		t.Errorf("a probe takes %d bytes of IP packet, a reply %d", probe, reply)
+	}
+}
+
 func FuzzUnpack(f *testing.F) {
 	f.Add([]byte{itemFrame, 0, 14, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14})
 	f.Add(AppendProbe(nil, Probe{Number: 1, Seen: netip.MustParseAddrPort("[2001:db8::7]:4747")}, true))
