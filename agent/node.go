@@ -71,6 +71,7 @@ type node struct {
 	drops    drops
 	reach    reach
 	byways   byways
+	trains   trains
 
 	// The loop's own.
 	admission admission
@@ -127,7 +128,7 @@ func newNode(c *config, log *slog.Logger, keys discovery.Keyring, ident identity
 	n := &node{
 		cfg: c, log: log, started: started, epoch: overlay.Instant(started.UnixNano()),
 		ident: ident, self: ident.id(), label: ident.id().Label(), network: network,
-		mail: newMailbox(), peers: make(map[overlay.AgentID]*peer),
+		mail: newMailbox(), trains: newTrains(), peers: make(map[overlay.AgentID]*peer),
 		control: newControl(uint64(started.UnixNano())), asleep: suspended(), lanes: max(c.Lanes, 1),
 		fathoms: overlay.NewBucket(fathomRate, fathomBurst), asks: overlay.NewBucket(askRate, askBurst),
 	}

@@ -144,6 +144,7 @@ func (o *outgoing) transmit(r *run, send sendFunc, b []byte, segment int) {
 	if p.delivery == nil {
 		p.delivery = new(measure.Delivery)
 	}
+	p.delivery.Around = r.out.around
 	p.delivery.Sent(o.now, r.out.session.Sent())
 	p.mu.Unlock()
 	if p != o.last && len(o.recent) < cap(o.recent) {

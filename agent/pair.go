@@ -1,9 +1,14 @@
 package agent
 
 import (
+	"time"
+
 	"farlan/measure"
 	"farlan/overlay"
 )
+
+// availableFresh is how long what a train found is taken for what can be achieved now.
+const availableFresh = time.Minute
 
 // pair returns what this agent knows of the path to a peer.
 func (p *peer) pair(now overlay.Instant) measure.Pair {
@@ -32,15 +37,34 @@ func (p *peer) times(now overlay.Instant, v *measure.Pair) {
 	v.Loss, v.LossLow, v.LossHigh, v.LossKnown = p.path.Loss(now)
 }
 
-// rates fills in what the path carries. p.mu is held.
+// rates fills in what the path carries. p.mu is held. What a train found counts until
+// it is old or frames show something newer: the bottleneck, or more than the train.
 func (p *peer) rates(now overlay.Instant, v *measure.Pair) {
-	if p.delivery == nil {
-		return
+	var r measure.Rate
+	var passive bool
+	if p.delivery != nil {
+		r, passive = p.delivery.Rate(now)
+		v.Available, v.AvailableBound, _ = p.delivery.Now(now)
 	}
-	rate, bound, age, ok := p.delivery.Rate(now)
-	if !ok {
-		return
+	c := p.trains.out
+	trained := c.at != 0 && now.Sub(c.at) <= capacityFresh
+	if passive && trained {
+		newer := now.Add(-r.Age) > c.at
+		trained = !newer || r.Bound && r.Value <= c.Rate+c.Rate/16
 	}
-	v.Capacity, v.CapacityLow, v.CapacityHigh = rate, rate, rate
-	v.CapacityBound, v.CapacityAt, v.CapacitySource = bound, now.Add(-age), measure.Passive
+	switch {
+	case trained || c.at != 0 && !passive:
+		v.Capacity, v.CapacityLow, v.CapacityHigh = c.Rate, c.Low, c.High
+		v.CapacityBound = c.Limit != measure.ByPath
+		v.CapacityAt, v.CapacitySource = c.at, measure.Train
+	case passive:
+		v.Capacity, v.CapacityLow, v.CapacityHigh = r.Value, r.Low, r.High
+		v.CapacityBound, v.CapacityAt, v.CapacitySource = r.Bound, now.Add(-r.Age), measure.Passive
+	}
+	if v.CapacityBound {
+		v.CapacityHigh = 0
+	}
+	if c.at != 0 && now.Sub(c.at) <= availableFresh && (v.Available == 0 || v.AvailableBound) && c.Rate > v.Available {
+		v.Available, v.AvailableBound = c.Rate, c.Limit == measure.BySender || c.Limit == measure.ByMost
+	}
 }

@@ -56,6 +56,7 @@ type peer struct {
 	mtu      *measure.MTU      // nil: no session yet
 	delivery *measure.Delivery // nil: it was sent no frames
 	waiters  map[uint32]chan<- time.Duration
+	trains   peerTrains
 }
 
 // A peerLane is what one lane keeps of a peer.

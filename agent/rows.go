@@ -24,12 +24,23 @@ func (n *node) tellLinks(now overlay.Instant) {
 	}
 }
 
-// access returns what this agent's own way to all others carries.
-func (n *node) access(overlay.Instant) (a measure.Access) {
-	if up := n.cfg.Uplink; up.Up != 0 {
-		a.Up, a.UpSource = up.Up.BitsPerSecond(), measure.Configured
-		a.Down, a.DownSource = up.Down.BitsPerSecond(), measure.Configured
+// access returns what this agent's own way to all others carries: what its owner says,
+// or what several paths have for a bottleneck.
+func (n *node) access(now overlay.Instant) (a measure.Access) {
+	var up, down []int64
+	for _, p := range n.byIndex {
+		if p == nil {
+			continue
+		}
+		if v := p.pair(now); !v.CapacityBound {
+			up = append(up, v.Capacity)
+		}
+		p.mu.Lock()
+		down = append(down, p.trains.in.Rate)
+		p.mu.Unlock()
 	}
+	a.Up, a.UpSource = measure.AccessRate(n.cfg.Uplink.Up.BitsPerSecond(), up)
+	a.Down, a.DownSource = measure.AccessRate(n.cfg.Uplink.Down.BitsPerSecond(), down)
 	return a
 }
 

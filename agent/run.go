@@ -142,6 +142,7 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 		start(ctx, "beacon", n.runBeacon)
 	}
 	n.startPortMapping(start, ctx)
+	start(ctx, "trains", n.runTrains)
 	w := n.startWatcher(start, ctx)
 	n.announce()
 	looped := make(chan struct{})

@@ -79,6 +79,8 @@ func (n *node) server(l net.Listener) *server {
 	mux.HandleFunc("GET /traffic", n.answer(func(overlay.Instant, *http.Request) any { return n.trafficView() }))
 	mux.HandleFunc("GET /stations", n.answer(func(now overlay.Instant, _ *http.Request) any { return n.stationsView(now) }))
 	mux.HandleFunc("POST /ping", n.servePing)
+	mux.HandleFunc("POST /bench", n.serveBench)
+	mux.HandleFunc("POST /refresh", n.serveRefresh)
 	mux.HandleFunc("GET /members", n.answer(func(overlay.Instant, *http.Request) any { return n.membersView() }))
 	mux.HandleFunc("POST /statement", n.serveStatement)
 	mux.HandleFunc("POST /key/rotate", n.serveRotate)

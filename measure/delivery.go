@@ -1,7 +1,6 @@
 package measure
 
 import (
-	"slices"
 	"time"
 
 	"farlan/overlay"
@@ -25,11 +24,6 @@ const (
 	idleAfter  = 10 * time.Millisecond
 	pauseAfter = 100 * time.Millisecond
 
-	rateWindow  = 10 * time.Second
-	rateSamples = 256                   // in a window
-	rateSpacing = 40 * time.Millisecond // between two, so that they fill it
-	// enoughSamples that aren't limited make an estimate.
-	enoughSamples = 10
 	// Shorter samples show how stamps are made, longer ones aren't of one flight.
 	minInterval = time.Millisecond
 	maxInterval = rateWindow
@@ -123,6 +117,10 @@ func (r *Receiver) Take(now overlay.Instant) overlay.Ack {
 // Delivery takes 25 kB. The zero value is ready. Not safe for concurrent use;
 // neither Sent nor Acked allocates.
 type Delivery struct {
+	// Around is what IP's and UDP's headers add to each datagram that is sent now,
+	// bytes: rates are those of IP packets.
+	Around int
+
 	sent      uint64          // datagrams of this session: the next one's counter
 	lastSent  overlay.Instant // the newest
 	firstSent overlay.Instant // when the flight that is under way began
@@ -145,16 +143,9 @@ type slice struct {
 	counter      uint64          // that follows the newest
 	opened, sent overlay.Instant // when the first and the newest were sent
 	firstSent    overlay.Instant // Delivery.firstSent, as of opened; so are:
-	bytes        uint64          // acknowledged bytes
+	bytes, count uint64          // acknowledged bytes and datagrams
 	stamp        overlay.Instant // of that acknowledgement; 0 if it doesn't count
 	limited      bool
-}
-
-// rates are the samples of a window, as a ring.
-type rates struct {
-	at   [rateSamples]overlay.Instant
-	rate [rateSamples]int64 // bit/s
-	last int
 }
 
 // Restart says that a new session began: its counters begin again at 0, and what
@@ -197,7 +188,7 @@ func (d *Delivery) Sent(now overlay.Instant, sent uint64) {
 		d.slices--
 	}
 	s := &d.flight[(d.oldest+d.slices)%flightSlices]
-	*s = slice{counter: sent, opened: now, sent: now, firstSent: d.firstSent, bytes: d.ack.Bytes, limited: d.limited}
+	*s = slice{counter: sent, opened: now, sent: now, firstSent: d.firstSent, bytes: d.ack.Bytes, count: d.ack.Count, limited: d.limited}
 	if d.prior {
 		s.stamp = d.ack.Stamp
 	}
@@ -248,7 +239,7 @@ func (d *Delivery) sample(now overlay.Instant, s slice) {
 		return
 	}
 	sending, arriving := s.sent.Sub(s.firstSent), d.ack.Stamp.Sub(s.stamp)
-	interval, bytes := max(sending, arriving), d.ack.Bytes-s.bytes
+	interval, bytes := max(sending, arriving), d.ack.Bytes-s.bytes+(d.ack.Count-s.count)*uint64(max(d.Around, 0))
 	if interval < minInterval || interval > maxInterval || bytes == 0 || bytes > maxSample {
 		return
 	}
@@ -259,50 +250,4 @@ func (d *Delivery) sample(now overlay.Instant, s slice) {
 	} else {
 		d.full.add(now, rate)
 	}
-}
-
-// add adds a sample, unless one came just now.
-func (r *rates) add(now overlay.Instant, rate int64) {
-	if r.at[r.last] != 0 && now.Sub(r.at[r.last]) < rateSpacing {
-		return
-	}
-	r.last = (r.last + 1) % rateSamples
-	r.at[r.last], r.rate[r.last] = now, rate
-}
-
-// high returns the 95th percentile of the samples since a time, and how many
-// those are. The maximum would be that of bursts, which token buckets let pass
-// at more than their rate.
-func (r *rates) high(since overlay.Instant) (rate int64, n int) {
-	var sorted [rateSamples]int64
-	for i, at := range r.at {
-		if at != 0 && !at.Before(since) {
-			sorted[n] = r.rate[i]
-			n++
-		}
-	}
-	if n == 0 {
-		return 0, 0
-	}
-	slices.Sort(sorted[:n])
-	return sorted[(n*95+99)/100-1], n
-}
-
-// Rate returns the rate at which the path delivers, in bits of UDP payload a
-// second: the 95th percentile of the samples of 10 s. Limited samples count
-// only where they show more than the others do, or if there are no others: then
-// the path delivers at least so much (lowerBound). age is how old the newest
-// sample behind the rate is; rates are kept until better ones come. ok is false
-// if nothing is known.
-func (d *Delivery) Rate(now overlay.Instant) (rate int64, lowerBound bool, age time.Duration, ok bool) {
-	fullAt, lowAt := d.full.at[d.full.last], d.low.at[d.low.last]
-	rate, n := d.full.high(fullAt.Add(-rateWindow))
-	low, m := d.low.high(max(fullAt, lowAt).Add(-rateWindow))
-	switch {
-	case n == 0 && m == 0:
-		return 0, false, 0, false
-	case m > 0 && (n < enoughSamples || low > rate+rate/16):
-		return max(low, rate), true, max(now.Sub(lowAt), 0), true
-	}
-	return rate, n < enoughSamples, max(now.Sub(fullAt), 0), true
 }

@@ -40,11 +40,12 @@ type Pair struct {
 	Loss, LossLow, LossHigh float64 // of what is sent, in the last 60 s; the 95 % interval
 	LossKnown               bool
 
-	Capacity, CapacityLow, CapacityHigh int64 // of an idle path; the 95 % interval
+	Capacity, CapacityLow, CapacityHigh int64 // of an idle path; the 95 % interval, High 0 unknown
 	CapacityBound                       bool  // it is at least so much
 	CapacityAt                          overlay.Instant
 	CapacitySource                      Source
 	Available                           int64 // what a sender can achieve now, 0 unknown
+	AvailableBound                      bool  // and more: what is sent now doesn't wait
 
 	MTU int // of IP packets, 0 unknown
 }

@@ -40,10 +40,11 @@ const (
 	itemPiece      = 2 // a piece of a frame
 	itemProbe      = 3 // see Probe
 	itemProbeReply = 4
-	itemBye        = 5 // the sender leaves; no content
-	itemPartial    = 6 // a whole frame without its checksum
-	itemChunk      = 7 // a chunk of a super-frame
-	itemAck        = 8 // see Ack
+	itemBye        = 5  // the sender leaves; no content
+	itemPartial    = 6  // a whole frame without its checksum
+	itemChunk      = 7  // a chunk of a super-frame
+	itemAck        = 8  // see Ack
+	itemTrain      = 16 // see Train
 
 	itemHeaderLen    = 3
 	pieceHeaderLen   = 10

@@ -38,6 +38,7 @@ type sink struct {
 	probes   []Probe
 	acks     []Ack
 	byes     int
+	trains   []Train
 }
 
 func (s *sink) Frame(f *Frame) {
@@ -50,6 +51,7 @@ func (s *sink) Ack(a Ack)          { s.acks = append(s.acks, a) }
 func (s *sink) Probe(p Probe)      { s.probes = append(s.probes, p) }
 func (s *sink) ProbeReply(p Probe) { s.probes = append(s.probes, p) }
 func (s *sink) Bye()               { s.byes++ }
+func (s *sink) Train(t Train)      { s.trains = append(s.trains, t) }
 
 // frameOf makes a frame of n bytes that no other resembles.
 func frameOf(n int, seed uint64) []byte {
@@ -230,6 +232,7 @@ func (c *counting) Ack(Ack)          {}
 func (c *counting) Probe(Probe)      {}
 func (c *counting) ProbeReply(Probe) {}
 func (c *counting) Bye()             {}
+func (c *counting) Train(Train)      {}
 
 func TestProbeItems(t *testing.T) {
 	want := Probe{Number: 7, Sent: 123456789, Echo: 6, HoldMicros: 42, Highest: 99, Count: 98, Size: 1472, Seen: netip.MustParseAddrPort("192.0.2.7:4747")}

@@ -70,6 +70,7 @@ func (s *wireSink) Probe(Probe)      {}
 func (s *wireSink) ProbeReply(Probe) {}
 func (s *wireSink) Ack(Ack)          {}
 func (s *wireSink) Bye()             {}
+func (s *wireSink) Train(Train)      {}
 
 // superOf returns the super-frame of a case, with the checksum left out, and its
 // segments as gopacket makes them.
@@ -284,6 +285,7 @@ func (s *anySink) Probe(Probe)      {}
 func (s *anySink) ProbeReply(Probe) {}
 func (s *anySink) Ack(Ack)          {}
 func (s *anySink) Bye()             {}
+func (s *anySink) Train(Train)      {}
 
 // A frame without its checksum, whole or cut, comes out without it.
 func TestPartialChecksum(t *testing.T) {

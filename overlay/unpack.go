@@ -13,6 +13,7 @@ type Items interface {
 	Probe(p Probe)
 	ProbeReply(p Probe)
 	Ack(a Ack)
+	Train(t Train)
 	Bye()
 }
 
@@ -99,6 +100,14 @@ func (u *Unpacker) item(kind byte, c []byte, to Items) {
 			to.Probe(p)
 		} else {
 			to.ProbeReply(p)
+		}
+	case itemTrain:
+		if t, known, ok := parseTrain(c); !known {
+			u.Unknown++
+		} else if ok {
+			to.Train(t)
+		} else {
+			u.Malformed++
 		}
 	case itemBye:
 		to.Bye()

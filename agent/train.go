@@ -1,0 +1,381 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"farlan/measure"
+	"farlan/overlay"
+	"farlan/overlay/link"
+)
+
+// Trains find out what paths carry: see measure.Search for what is sent when, and
+// overlay.Train for what is said about it. They leave by the socket of the probes,
+// so that each car has a stamp of its own at the other end, beside the frames and not
+// through the shaper; --uplink bounds their rate.
+
+const (
+	// capacityFresh is how long a measured capacity is good for.
+	capacityFresh = 10 * time.Minute
+	// What trains may take that no person asked for: bytes a second, and at once.
+	trainRate, trainBurst = 640, 1_200_000
+	trainGuess            = 300_000 // bytes of one measurement, most often
+	// trainTries is how often something is said to the other agent that isn't
+	// answered, trainPatience how long one that is busy is asked again.
+	trainTries    = 4
+	trainPatience = 10 * time.Second
+	// sleepOver is the longest wait for a car's time without sleeping: a sleep ends
+	// up to 100 µs late.
+	sleepOver = 200 * time.Microsecond
+	// tardy is by how much a car may be late before the others wait for it.
+	tardy = 200 * time.Microsecond
+	// maxWanted bounds the peers whose capacity decisions wait for; for more they
+	// have to ask again.
+	maxWanted = 16
+)
+
+var (
+	errNotDirect = errors.New("no datagrams pass directly: trains need a path of their own")
+	errTrainBusy = errors.New("the other agent takes no more trains now")
+	errNoAnswer  = errors.New("no answer about trains: an older farlan, or the path loses much")
+	errNothing   = errors.New("too little came to tell")
+)
+
+// trains is what an agent has of its own measurements and others'.
+type trains struct {
+	running chan struct{} // holds a token while this agent measures
+	wanted  chan *peer    // whose capacity decisions wait for
+
+	mu       sync.Mutex // guards what follows, and peers' credits
+	arrivals *measure.Arrivals
+	id       uint32 // of the train that leaves, if answers isn't nil
+	to       *peer
+	answers  chan overlay.Train
+}
+
+func newTrains() trains {
+	return trains{running: make(chan struct{}, 1), wanted: make(chan *peer, maxWanted), arrivals: measure.NewArrivals()}
+}
+
+// A capacity is the result of a measurement.
+type capacity struct {
+	measure.Found
+	at   overlay.Instant
+	took time.Duration
+}
+
+// peerTrains is what trains have shown of a peer.
+type peerTrains struct {
+	credit *measure.Credit // what it may still send here; node.trains.mu guards it
+
+	// peer.mu guards these.
+	out    capacity        // at is 0: unknown
+	in     measure.Arrival // its newest train that came here
+	inAt   overlay.Instant
+	wanted bool
+}
+
+// runTrains measures what decisions wait for, within a budget, until ctx ends.
+func (n *node) runTrains(ctx context.Context) error {
+	budget := overlay.NewBucket(trainRate, trainBurst)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case p := <-n.trains.wanted:
+			p.mu.Lock()
+			p.trains.wanted = false
+			p.mu.Unlock()
+			if now := n.now(); budget.Wait(now, trainGuess) > 0 || !p.wantsTrain(now) {
+				continue
+			}
+			c, err := n.measureCapacity(ctx, p, 0)
+			budget.Take(n.now(), int64(c.Bytes))
+			n.log.Debug("capacity measured", "peer", p.id, "bytes", c.Bytes, "rate", c.Rate, "error", err)
+		}
+	}
+}
+
+// wantCapacity says that a decision waits for what the path to a peer carries: it
+// will be measured soon, if it isn't known and the budget allows it. It never
+// blocks, and may be called from anywhere and often.
+func (n *node) wantCapacity(p *peer) {
+	if !p.wantsTrain(n.now()) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.trains.wanted {
+		return
+	}
+	select {
+	case n.trains.wanted <- p:
+		p.trains.wanted = true
+	default:
+	}
+}
+
+// wantsTrain says whether the path's capacity is unknown, old, or only a lower bound.
+func (p *peer) wantsTrain(now overlay.Instant) bool {
+	v := p.pair(now)
+	return p.byPort() && (v.CapacitySource == measure.Unknown || v.CapacityBound || now.Sub(v.CapacityAt) > capacityFresh)
+}
+
+// measureCapacity measures what the path to a peer carries, at no more than most
+// bits of IP packets a second (0: as --uplink says), and notes it. One measurement
+// runs at a time; the others wait. It takes some round trips. Bytes is right also if
+// it fails.
+func (n *node) measureCapacity(ctx context.Context, p *peer, most int64) (capacity, error) {
+	select {
+	case n.trains.running <- struct{}{}:
+		defer func() { <-n.trains.running }()
+	case <-ctx.Done():
+		return capacity{}, ctx.Err()
+	}
+	out := p.out.Load()
+	if out == nil || !out.byPort() {
+		return capacity{}, errNotDirect
+	}
+	if up := n.uplinkRate(); up > 0 && (most <= 0 || up < most) {
+		most = up
+	}
+	d := &departure{
+		n: n, p: p, out: out, answers: make(chan overlay.Train, trainTries),
+		send: n.sender(func(p *link.Port) *link.Writer { return p.Probe.Writer() }),
+	}
+	start := n.now()
+	search := measure.NewSearch(out.size+out.around, most)
+	err := d.run(ctx, search)
+	found, ok := search.Result()
+	found.Bytes = d.bytes
+	c := capacity{Found: found, at: n.now(), took: n.now().Sub(start)}
+	if err != nil || !ok {
+		if err == nil {
+			err = errNothing
+		}
+		return c, err
+	}
+	p.mu.Lock()
+	p.trains.out = c
+	p.mu.Unlock()
+	return c, nil
+}
+
+// uplinkRate is what --uplink lets trains take, 0 if nothing was said.
+func (n *node) uplinkRate() int64 { return n.cfg.Uplink.Up.BitsPerSecond() * shapedPercent / 100 }
+
+// A departure is a measurement under way.
+type departure struct {
+	n       *node
+	p       *peer
+	out     *outbound
+	send    sendFunc
+	answers chan overlay.Train
+	bytes   int // of IP packets sent
+}
+
+// run sends the trains of a search.
+func (d *departure) run(ctx context.Context, search *measure.Search) error {
+	defer d.await(nil, 0)
+	for {
+		plan, ok := search.Next()
+		if !ok {
+			return nil
+		}
+		id := rand.Uint32() //nolint:gosec // it only tells trains of one peer apart
+		d.await(d.answers, id)
+		if err := d.ask(ctx, id, plan); err != nil {
+			return err
+		}
+		d.leave(id, plan)
+		report, err := d.said(ctx, overlay.Train{Verb: overlay.TrainEnd, ID: id}, overlay.TrainReport)
+		if err != nil {
+			return err
+		}
+		found, ok := measure.Reported(plan, report)
+		if !ok {
+			d.n.drops.add(dropTrain)
+			return fmt.Errorf("its report can't be true")
+		}
+		search.Took(found)
+	}
+}
+
+// await lets answers about a train come.
+func (d *departure) await(answers chan overlay.Train, id uint32) {
+	t := &d.n.trains
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.answers, t.id, t.to = answers, id, d.p
+}
+
+// ask asks until the train may go.
+func (d *departure) ask(ctx context.Context, id uint32, plan measure.TrainPlan) error {
+	ask := overlay.Train{Verb: overlay.TrainAsk, ID: id, Cars: uint16(plan.Cars), Size: uint16(plan.Size)}
+	for patience := d.n.now().Add(trainPatience); ; {
+		grant, err := d.said(ctx, ask, overlay.TrainGrant)
+		if err != nil || grant.Wait == 0 {
+			return err
+		}
+		wait := time.Duration(grant.Wait) * time.Millisecond
+		if patience.Before(d.n.now().Add(wait)) {
+			return errTrainBusy
+		}
+		if err := sleep(ctx, wait+time.Duration(rand.Int64N(int64(wait/2)+1))); err != nil {
+			return err
+		}
+	}
+}
+
+// said says something until it is answered.
+func (d *departure) said(ctx context.Context, t overlay.Train, answer overlay.TrainVerb) (overlay.Train, error) {
+	d.p.mu.Lock()
+	srtt, _, _ := d.p.path.Smoothed()
+	d.p.mu.Unlock()
+	for try := range trainTries {
+		d.item(t)
+		late := time.NewTimer(2*srtt + 150*time.Millisecond<<try)
+		for waiting := true; waiting; {
+			select {
+			case a := <-d.answers:
+				if a.Verb == answer && a.ID == t.ID {
+					late.Stop()
+					return a, nil
+				}
+			case <-late.C:
+				waiting = false
+			case <-ctx.Done():
+				late.Stop()
+				return overlay.Train{}, ctx.Err()
+			}
+		}
+	}
+	return overlay.Train{}, errNoAnswer
+}
+
+// item sends an item of a train in a datagram of its own.
+func (d *departure) item(t overlay.Train) {
+	b := overlay.AppendTrain(make([]byte, overlay.HeaderLen, 128), t)
+	if b = d.out.session.Seal(overlay.KindProbe, 0, b); b != nil {
+		d.bytes += len(b) + d.out.around
+		_ = d.send(d.out.way.Addr, b, len(b))
+	}
+}
+
+// leave sends the cars, each at its time: those that are a little late leave at once,
+// after a stall the others wait as if nothing had been.
+func (d *departure) leave(id uint32, plan measure.TrainPlan) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	room := make([]byte, plan.Size-d.out.around)
+	body := room[:len(room)-overlay.TagLen]
+	now := d.n.now()
+	for i, due := 0, now; i < plan.Cars; i++ {
+		if due = due.Add(plan.Gap(i)); now.Sub(due) > tardy {
+			due = now
+		}
+		now = d.n.sleepUntil(due)
+		head := overlay.AppendTrain(body[:overlay.HeaderLen], overlay.Train{Verb: overlay.TrainCar, ID: id, Number: uint16(i), Sent: now})
+		clear(body[len(head):])
+		b := d.out.session.Seal(overlay.KindProbe, 0, body)
+		if b == nil {
+			return
+		}
+		_ = d.send(d.out.way.Addr, b, len(b))
+		d.bytes += plan.Size
+	}
+}
+
+// sleepUntil returns at a time, which is soon, as exactly as it can, and says what
+// time it is.
+func (n *node) sleepUntil(at overlay.Instant) overlay.Instant {
+	for {
+		now := n.now()
+		left := at.Sub(now)
+		if left <= 0 {
+			return now
+		}
+		if left > sleepOver {
+			wait := unix.NsecToTimespec(int64(left - sleepOver/2))
+			_ = unix.Nanosleep(&wait, nil)
+		}
+	}
+}
+
+// sleep waits.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Train takes what a peer says about a train, or a car; overlay.Items.
+func (in *inbound) Train(t overlay.Train) {
+	n, p := in.n, in.at.peer
+	if in.hop != nil || in.byway {
+		n.drops.add(dropTrain) // it didn't take the path that it is about
+		return
+	}
+	if !n.trains.take(in, p, t) {
+		n.drops.add(dropTrain)
+	}
+}
+
+// take takes an item about a train; ok is false if it belongs to none.
+func (s *trains) take(in *inbound, p *peer, t overlay.Train) (ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch t.Verb {
+	case overlay.TrainCar:
+		return s.arrivals.Car(in.now, p.id, t, in.stamp)
+	case overlay.TrainAsk:
+		if p.trains.credit == nil {
+			p.trains.credit = measure.NewCredit()
+		}
+		wait, ok := s.arrivals.Ask(in.now, p.id, t, p.trains.credit)
+		if ok {
+			wait = min(wait, time.Hour)
+			in.said(overlay.Train{Verb: overlay.TrainGrant, ID: t.ID, Wait: uint32((wait + time.Millisecond - 1).Milliseconds())})
+		}
+		return ok
+	case overlay.TrainEnd:
+		report, found, ok := s.arrivals.End(in.now, p.id, t)
+		if ok {
+			in.said(report)
+			p.mu.Lock()
+			if found.Queued {
+				p.trains.in, p.trains.inAt = found, in.now
+			}
+			p.mu.Unlock()
+		}
+		return ok
+	}
+	if s.answers == nil || s.to != p || s.id != t.ID {
+		return false
+	}
+	select {
+	case s.answers <- t:
+	default: // the same, again
+	}
+	return true
+}
+
+// said answers something about a train.
+func (in *inbound) said(t overlay.Train) {
+	b := overlay.AppendTrain(in.reply[:overlay.HeaderLen], t)
+	if d := in.at.session.Seal(overlay.KindProbe, 0, b); d != nil && in.answer(d) != nil {
+		in.n.drops.add(dropSend)
+	}
+}
