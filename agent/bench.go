@@ -52,18 +52,25 @@ type refreshLine struct {
 	Error string     `json:"error"`
 }
 
+// megabits returns a rate as people read it, nil if it isn't known.
+func megabits(rate int64) *float64 {
+	if rate <= 0 {
+		return nil
+	}
+	return new(math.Round(float64(rate)/1e4) / 100)
+}
+
 // benchViewOf says what a capacity is; most is the cap that was asked for.
 func (n *node) benchViewOf(name string, c capacity, most int64) benchView {
-	mbit := func(rate int64) float64 { return math.Round(float64(rate)/1e4) / 100 }
 	v := benchView{
-		Schema: schemaVersion, To: name, Mbit: mbit(c.Rate), LowMbit: mbit(c.Low), BurstBytes: c.Burst, Trains: 1,
+		Schema: schemaVersion, To: name, Mbit: *megabits(c.Rate), LowMbit: *megabits(max(c.Low, 1)), BurstBytes: c.Burst, Trains: 1,
 		Bytes: c.Bytes, Seconds: math.Round(c.took.Seconds()*1e3) / 1e3,
 	}
 	switch c.Limit {
 	case measure.ByPath:
-		v.Meaning, v.LimitedBy, v.HighMbit = "capacity", "path", new(mbit(c.High))
+		v.Meaning, v.LimitedBy, v.HighMbit = "capacity", "path", megabits(c.High)
 	case measure.ByTraffic:
-		v.Meaning, v.LimitedBy, v.HighMbit = "achievable", "path shared with others", new(mbit(c.High))
+		v.Meaning, v.LimitedBy, v.HighMbit = "achievable", "path shared with others", megabits(c.High)
 	case measure.ByMost:
 		v.Meaning, v.LimitedBy = "lower bound", "cap"
 		if up := n.uplinkRate(); up > 0 && (most <= 0 || up < most) {
@@ -111,7 +118,7 @@ func benchFailed(name string, err error) *failure {
 	case errors.Is(err, errNotDirect):
 		f.hint = "'farlan peers' says how it is reached; bench the agents on the way one by one"
 	case errors.Is(err, errTrainBusy):
-		f.hint = "it lets in one train at a time, and some 20 kB/s of one agent: try again in a minute"
+		f.hint = "it lets in one train at a time, and 50 kB/s of one agent that asks for ever: try again in a minute"
 	}
 	return f
 }

@@ -138,6 +138,13 @@ func (s *sites) truth(t *testing.T, name, qdisc string, mbit, within float64) {
 	median := errs[len(errs)/2]
 	t.Logf("%s: %d measurements, median error %.2f %%, worst %.2f %%; at most %d bytes on the wire, %.2f s; limited by %v",
 		name, len(errs), 100*median, 100*errs[len(errs)-1], most, took, limits)
+	if os.Getenv("CAPDEBUG") != "" {
+		for l := range strings.Lines(s.agents[0].said()) {
+			if strings.Contains(l, "msg=train") {
+				t.Log(l)
+			}
+		}
+	}
 	if median > within && (thorough() || median > 3*within) { // few on a busy machine show less
 		t.Errorf("%s: median error %.2f %%, want %.0f", name, 100*median, 100*within)
 	}
@@ -146,5 +153,7 @@ func (s *sites) truth(t *testing.T, name, qdisc string, mbit, within float64) {
 	}
 }
 
-var _ = measure.Unknown
-var _ = exec.Command
+var (
+	_ = measure.Unknown
+	_ = exec.Command
+)

@@ -202,11 +202,3 @@ func (m peerMap) pairView(p mapPair) mapPairView {
 func (m peerMap) age(at overlay.Instant) *float64 {
 	return new(max(m.now.Sub(at), 0).Round(100 * time.Millisecond).Seconds())
 }
-
-// megabits returns a rate in Mbit/s, nil if it isn't known.
-func megabits(rate int64) *float64 {
-	if rate <= 0 {
-		return nil
-	}
-	return new(float64(rate) / 1e6)
-}

@@ -71,7 +71,7 @@ type node struct {
 	drops    drops
 	reach    reach
 	byways   byways
-	trains   trains
+	trains   *trains
 
 	// The loop's own.
 	admission admission

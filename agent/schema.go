@@ -23,8 +23,9 @@ type statusView struct {
 	Control    int          `json:"control_connections"`
 	Goroutines int          `json:"goroutines"`
 	Health     []healthView `json:"health"`
-	Uplink     *uplinkView  `json:"uplink"` // null: not configured
-	Drops      []dropView   `json:"drops"`  // frames and datagrams dropped, by reason
+	Uplink     *uplinkView  `json:"uplink"`      // null: not configured
+	Drops      []dropView   `json:"drops"`       // frames and datagrams dropped, by reason
+	TrainBytes uint64       `json:"train_bytes"` // of IP packets that were sent to measure capacities
 
 	Admission  string          `json:"admission"`  // simple, signed
 	Credential *credentialView `json:"credential"` // null: the network is simple
@@ -99,6 +100,12 @@ type peerView struct {
 	MTU       *int       `json:"mtu"` // of the path to it, bytes of an IP packet
 	LastSeen  *time.Time `json:"last_seen"`
 	Reason    *string    `json:"reason"` // why it isn't reached better; null: it is, directly
+
+	// What the path to it carries, bits of underlay IP packets a second.
+	CapacityMbit   *float64 `json:"capacity_mbit"`
+	CapacitySource string   `json:"capacity_source"` // passive, train, none
+	CapacityBound  bool     `json:"capacity_is_lower_bound"`
+	AvailableMbit  *float64 `json:"available_mbit"` // what can be achieved now
 }
 
 type linksView struct {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,6 +53,7 @@ var (
 type trains struct {
 	running chan struct{} // holds a token while this agent measures
 	wanted  chan *peer    // whose capacity decisions wait for
+	sent    atomic.Uint64 // bytes of IP packets
 
 	mu       sync.Mutex // guards what follows, and peers' credits
 	arrivals *measure.Arrivals
@@ -60,8 +62,8 @@ type trains struct {
 	answers  chan overlay.Train
 }
 
-func newTrains() trains {
-	return trains{running: make(chan struct{}, 1), wanted: make(chan *peer, maxWanted), arrivals: measure.NewArrivals()}
+func newTrains() *trains {
+	return &trains{running: make(chan struct{}, 1), wanted: make(chan *peer, maxWanted), arrivals: measure.NewArrivals()}
 }
 
 // A capacity is the result of a measurement.
@@ -155,6 +157,7 @@ func (n *node) measureCapacity(ctx context.Context, p *peer, most int64) (capaci
 	err := d.run(ctx, search)
 	found, ok := search.Result()
 	found.Bytes = d.bytes
+	n.trains.sent.Add(uint64(d.bytes))
 	c := capacity{Found: found, at: n.now(), took: n.now().Sub(start)}
 	if err != nil || !ok {
 		if err == nil {
@@ -205,12 +208,14 @@ func (d *departure) run(ctx context.Context, search *measure.Search) error {
 			return fmt.Errorf("its report can't be true")
 		}
 		search.Took(found)
+		d.n.log.Debug("train", "peer", d.p.id, "cars", plan.Cars, "came", found.Cars, "pace", plan.Pace, "sent", found.In,
+			"rate", found.Rate, "queued", found.Queued, "windows", found.Windows, "burst", found.Burst)
 	}
 }
 
 // await lets answers about a train come.
 func (d *departure) await(answers chan overlay.Train, id uint32) {
-	t := &d.n.trains
+	t := d.n.trains
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.answers, t.id, t.to = answers, id, d.p

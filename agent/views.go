@@ -88,6 +88,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 		Listen: n.multiaddrs(), Ports: []portView{}, Health: n.health(now), Drops: n.drops.views(),
 		Control: len(n.control.connected), Goroutines: runtime.NumGoroutine(),
 		Admission: admissionName(n.admission.network), Credential: n.credentialView(), Rotation: n.rotation(),
+		TrainBytes: n.trains.sent.Load(),
 	}
 	stations := n.sw.Stations.List()
 	for i, p := range n.ports {
@@ -229,6 +230,9 @@ func lastSeen(now, at overlay.Instant) time.Time {
 
 func (n *node) peerView(now overlay.Instant, p *peer, names map[overlay.AgentID]string) peerView {
 	v := peerView{ID: p.id.String(), Name: names[p.id], State: p.state.String(), Path: "none", Via: []string{}}
+	pair := p.pair(now)
+	v.CapacityMbit, v.AvailableMbit = megabits(pair.Capacity), megabits(pair.Available)
+	v.CapacitySource, v.CapacityBound = pair.CapacitySource.String(), pair.CapacityBound
 	heard := p.lastHeard()
 	if heard != 0 {
 		v.LastSeen = new(lastSeen(now, heard))
@@ -245,12 +249,11 @@ func (n *node) peerView(now overlay.Instant, p *peer, names map[overlay.AgentID]
 	if out.relay != nil {
 		v.Path, v.Via = "relayed", []string{names[out.relay.id]}
 	}
-	known := p.pair(now)
-	if known.RTTSource == measure.Measured {
-		v.RTTms, v.JitterMs = millis(known.RTT), millis(known.Jitter)
+	if pair.RTTSource == measure.Measured {
+		v.RTTms, v.JitterMs = millis(pair.RTT), millis(pair.Jitter)
 	}
-	if known.LossKnown {
-		v.Loss, v.LossLow, v.LossHigh = &known.Loss, &known.LossLow, &known.LossHigh
+	if pair.LossKnown {
+		v.Loss, v.LossLow, v.LossHigh = &pair.Loss, &pair.LossLow, &pair.LossHigh
 	}
 	v.MTU = new(out.size + out.around)
 	return v

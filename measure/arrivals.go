@@ -13,9 +13,9 @@ const (
 	busyWait = 100 * time.Millisecond
 	// What trains may bring into an agent: all of them together, and those of one
 	// peer; bytes a second, after so many at once. A member that asks for ever gets
-	// 20 kB/s; what people ask for goes through.
-	inRate, inBurst     = 100_000, 16_000_000
-	peerRate, peerBurst = 20_000, 6_000_000
+	// 50 kB/s, as much as a call; what people ask for goes through.
+	inRate, inBurst     = 100_000, 200_000_000
+	peerRate, peerBurst = 50_000, 100_000_000
 )
 
 // A Credit is what trains of one peer may still bring into an agent. Use NewCredit.
