@@ -63,7 +63,7 @@ func newInbound(n *node, lane int) *inbound {
 func (in *inbound) receive(now overlay.Instant, view *view, replies *link.Writer, b *link.Batch) {
 	in.now, in.view, in.writer = now, view, replies
 	for i := range b.Len() {
-		in.from, in.data, in.stamp = b.From(i), b.Data(i), b.Stamp(i)
+		in.from, in.data = b.From(i), b.Data(i)
 		segment := b.Segment(i)
 		for at := 0; at < len(in.data); {
 			end := min(at+segment, len(in.data))
@@ -94,6 +94,8 @@ func (in *inbound) datagram(d []byte, at int) {
 		in.sealed(kind, d)
 	case kind == overlay.KindRelay:
 		in.transit(d, at)
+	case kind == overlay.KindTrain:
+		in.n.drops.add(dropTrain) // it didn't come to the socket for trains
 	default:
 		in.handshake(d)
 	}

@@ -143,6 +143,7 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	}
 	n.startPortMapping(start, ctx)
 	start(ctx, "trains", n.runTrains)
+	start(ctx, "arriving trains", n.takeTrains)
 	w := n.startWatcher(start, ctx)
 	n.announce()
 	looped := make(chan struct{})

@@ -54,16 +54,18 @@ type trains struct {
 	running chan struct{} // holds a token while this agent measures
 	wanted  chan *peer    // whose capacity decisions wait for
 	sent    atomic.Uint64 // bytes of IP packets
+	granted chan struct{} // holds a token when a train was let in
 
 	mu       sync.Mutex // guards what follows, and peers' credits
 	arrivals *measure.Arrivals
-	id       uint32 // of the train that leaves, if answers isn't nil
+	batch    *link.Batch // of cars; nil until the first train
+	id       uint32      // of the train that leaves, if answers isn't nil
 	to       *peer
 	answers  chan overlay.Train
 }
 
 func newTrains() *trains {
-	return &trains{running: make(chan struct{}, 1), wanted: make(chan *peer, maxWanted), arrivals: measure.NewArrivals()}
+	return &trains{running: make(chan struct{}, 1), wanted: make(chan *peer, maxWanted), granted: make(chan struct{}, 1), arrivals: measure.NewArrivals()}
 }
 
 // A capacity is the result of a measurement.
@@ -151,6 +153,7 @@ func (n *node) measureCapacity(ctx context.Context, p *peer, most int64) (capaci
 	d := &departure{
 		n: n, p: p, out: out, answers: make(chan overlay.Train, trainTries),
 		send: n.sender(func(p *link.Port) *link.Writer { return p.Probe.Writer() }),
+		cars: n.sender(func(p *link.Port) *link.Writer { return p.Train.Writer() }),
 	}
 	start := n.now()
 	search := measure.NewSearch(out.size+out.around, most)
@@ -179,7 +182,8 @@ type departure struct {
 	n       *node
 	p       *peer
 	out     *outbound
-	send    sendFunc
+	send    sendFunc // what is said
+	cars    sendFunc
 	answers chan overlay.Train
 	bytes   int // of IP packets sent
 }
@@ -289,11 +293,11 @@ func (d *departure) leave(id uint32, plan measure.TrainPlan) {
 		now = d.n.sleepUntil(due)
 		head := overlay.AppendTrain(body[:overlay.HeaderLen], overlay.Train{Verb: overlay.TrainCar, ID: id, Number: uint16(i), Sent: now})
 		clear(body[len(head):])
-		b := d.out.session.Seal(overlay.KindProbe, 0, body)
+		b := d.out.session.Seal(overlay.KindTrain, 0, body)
 		if b == nil {
 			return
 		}
-		_ = d.send(d.out.way.Addr, b, len(b))
+		_ = d.cars(d.out.way.Addr, b, len(b))
 		d.bytes += plan.Size
 	}
 }
@@ -323,64 +327,5 @@ func sleep(ctx context.Context, d time.Duration) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-}
-
-// Train takes what a peer says about a train, or a car; overlay.Items.
-func (in *inbound) Train(t overlay.Train) {
-	n, p := in.n, in.at.peer
-	if in.hop != nil || in.byway {
-		n.drops.add(dropTrain) // it didn't take the path that it is about
-		return
-	}
-	if !n.trains.take(in, p, t) {
-		n.drops.add(dropTrain)
-	}
-}
-
-// take takes an item about a train; ok is false if it belongs to none.
-func (s *trains) take(in *inbound, p *peer, t overlay.Train) (ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch t.Verb {
-	case overlay.TrainCar:
-		return s.arrivals.Car(in.now, p.id, t, in.stamp)
-	case overlay.TrainAsk:
-		if p.trains.credit == nil {
-			p.trains.credit = measure.NewCredit()
-		}
-		wait, ok := s.arrivals.Ask(in.now, p.id, t, p.trains.credit)
-		if ok {
-			wait = min(wait, time.Hour)
-			in.said(overlay.Train{Verb: overlay.TrainGrant, ID: t.ID, Wait: uint32((wait + time.Millisecond - 1).Milliseconds())})
-		}
-		return ok
-	case overlay.TrainEnd:
-		report, found, ok := s.arrivals.End(in.now, p.id, t)
-		if ok {
-			in.said(report)
-			p.mu.Lock()
-			if found.Queued {
-				p.trains.in, p.trains.inAt = found, in.now
-			}
-			p.mu.Unlock()
-		}
-		return ok
-	}
-	if s.answers == nil || s.to != p || s.id != t.ID {
-		return false
-	}
-	select {
-	case s.answers <- t:
-	default: // the same, again
-	}
-	return true
-}
-
-// said answers something about a train.
-func (in *inbound) said(t overlay.Train) {
-	b := overlay.AppendTrain(in.reply[:overlay.HeaderLen], t)
-	if d := in.at.session.Seal(overlay.KindProbe, 0, b); d != nil && in.answer(d) != nil {
-		in.n.drops.add(dropSend)
 	}
 }

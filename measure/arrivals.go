@@ -101,6 +101,9 @@ func (a *Arrivals) End(now overlay.Instant, from overlay.AgentID, t overlay.Trai
 	return found.Report(t.ID), found, true
 }
 
+// Expecting says whether a train that was let in may still come.
+func (a *Arrivals) Expecting(now overlay.Instant) bool { return now.Before(a.until) }
+
 func (a *Arrivals) expects(now overlay.Instant, from overlay.AgentID, t overlay.Train) bool {
 	return now.Before(a.until) && a.from == from && a.id == t.ID
 }

@@ -86,6 +86,15 @@ func AppendTrain(b []byte, t Train) []byte {
 	return b
 }
 
+// ParseCar reads the car that body, of a datagram of KindTrain, starts with.
+func ParseCar(body []byte) (car Train, ok bool) {
+	if len(body) < itemHeaderLen+trainCarLen || body[0] != itemTrain {
+		return Train{}, false
+	}
+	car, known, ok := parseTrain(body[itemHeaderLen:][:min(int(binary.BigEndian.Uint16(body[1:])), len(body)-itemHeaderLen)])
+	return car, known && ok && car.Verb == TrainCar
+}
+
 // parseTrain reads what AppendTrain wrote; unknown verbs are told from what is too
 // short.
 func parseTrain(c []byte) (t Train, known, ok bool) {

@@ -35,6 +35,7 @@ const (
 	KindResponse        // second handshake message
 	KindProbe           // sealed items: probes, their replies, byes
 	KindRelay           // a datagram for another agent, or by way of one
+	KindTrain           // sealed item: a car of a train
 )
 
 const laneByte = 2 // in a header
@@ -49,7 +50,7 @@ func ParseKind(b []byte) (kind Kind, ok bool) {
 		return 0, false
 	}
 	kind = Kind(b[0] & 0x0f)
-	if kind < KindData || kind > KindRelay || b[1] != 0 && kind != KindRelay {
+	if kind < KindData || kind > KindTrain || b[1] != 0 && kind != KindRelay {
 		return 0, false
 	}
 	return kind, true

@@ -9,6 +9,7 @@
 //	Delay      data whose byte 2 has bit 7 set
 //	Bulk[i]    other data: byte 2 is the sender's lane, modulo the lanes here
 //	Handshake  sends only: what may be fragmented
+//	Train      cars of trains; not polled, so that a train's arrival wakes nobody
 //
 // A classic BPF program on the payload chooses (SO_ATTACH_REUSEPORT_CBPF); ours
 // that end before byte 2 go to Control, which drops them.
@@ -82,6 +83,7 @@ type Port struct {
 	Delay     *Socket   // data of overlay.ClassDelay, sent and received
 	Bulk      []*Socket // data of overlay.ClassBulk, by lane
 	Handshake *Socket   // sends handshakes, fragmented if need be; nothing arrives here
+	Train     *Socket   // cars of trains, each with a receive time of its own as Probe's
 }
 
 // Open binds a port's sockets to addr, whose family decides that of the sockets
@@ -127,7 +129,7 @@ func open(addr netip.AddrPort, lanes int) (*Port, error) {
 	for i := range lanes {
 		p.Bulk = append(p.Bulk, add(bulkRole(i)))
 	}
-	p.Handshake = add(handshakeRole)
+	p.Handshake, p.Train = add(handshakeRole), add(trainRole)
 	if err == nil {
 		err = steer(p.Probe.fd, lanes)
 	}
@@ -144,7 +146,7 @@ func (p *Port) Close() error {
 	if errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
-	for _, s := range append([]*Socket{p.Probe, p.Delay, p.Handshake}, p.Bulk...) {
+	for _, s := range append([]*Socket{p.Probe, p.Delay, p.Handshake, p.Train}, p.Bulk...) {
 		if s != nil && s.fd >= 0 {
 			err = errors.Join(err, s.Close())
 		}

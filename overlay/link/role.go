@@ -49,6 +49,10 @@ var (
 	handshakeRole = role{tos: delayTOS, priority: delayPriority, below: MaxLanes + 4, fragment: true, receive: 1, send: smallSend}
 )
 
+// trainRole is what measures the way of bulk frames, and goes it as they do. A train
+// has room to come while nobody looks.
+var trainRole = role{below: MaxLanes + 5, alternate: true, receive: bulkReceive, send: smallSend}
+
 func bulkRole(lane int) role {
 	return role{below: 1 + lane, receive: bulkReceive, send: bulkSend}
 }

@@ -10,7 +10,8 @@ import (
 )
 
 // Places of the sockets in the port's group: in the order of joining it. The
-// Handshake socket comes after the bulk ones, where nothing is steered.
+// Handshake socket comes after the bulk ones, where nothing is steered, and Train
+// after it.
 const (
 	controlPlace = iota
 	probePlace
@@ -34,6 +35,8 @@ func program(lanes int) []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: quicBits, SkipFalse: 1},
 		bpf.RetConstant{Val: controlPlace},
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: kindBits},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(overlay.KindTrain), SkipFalse: 1},
+		bpf.RetConstant{Val: uint32(bulkPlace + lanes + 1)},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(overlay.KindData), SkipTrue: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(overlay.KindRelay), SkipTrue: 1},
 		bpf.RetConstant{Val: probePlace},
