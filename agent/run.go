@@ -125,15 +125,9 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	for _, l := range lanes {
 		start(ctx, "lane", l.run)
 	}
-	var answerers []*answerer
-	for _, s := range n.sockets {
-		a, err := newAnswerer(n, s)
-		if err != nil {
-			cancel(err)
-			break
-		}
-		answerers = append(answerers, a)
-		start(ctx, "probes", a.run)
+	answerers, err := n.startAnswerers(start, ctx)
+	if err != nil {
+		cancel(err)
 	}
 	server := n.server(listener)
 	start(ctx, "control socket", server.serve)
@@ -166,6 +160,19 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 		return err
 	}
 	return nil
+}
+
+// startAnswerers starts one for each socket, up to one that fails.
+func (n *node) startAnswerers(start func(context.Context, string, func(context.Context) error), ctx context.Context) (all []*answerer, err error) {
+	for _, s := range n.sockets {
+		a, err := newAnswerer(n, s)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, a)
+		start(ctx, "probes", a.run)
+	}
+	return all, nil
 }
 
 // openLanes makes the lanes.
