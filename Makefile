@@ -6,6 +6,7 @@
 #   make bench-nat how two agents meet, whatever NAT is in front of them, ROUNDS times each;
 #                  ONLY="port-restricted × symmetric" tries those that have this in their names
 #   make bench-many     what AGENTS agents on this machine cost each when they are idle
+#   make bench-map      what the map costs 10 and 100 idle agents, and that all show it right and soon
 #   make bench-roam     how soon traffic flows again after a move or a minute's suspension, ROUNDS times
 #   make bench-measure  whether what agents tell of latency and loss is true, how soon they see a
 #                  step or a cut, and what measuring costs, counted for TRUTHTIME with 10 and 100 agents
@@ -43,7 +44,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-roam bench-measure bench-stranger fuzz soak install uninstall clean deps deps-build
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-roam bench-measure bench-stranger fuzz soak install uninstall clean deps deps-build
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -115,6 +116,12 @@ bench-nat: deps-test build
 
 bench-many: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_MANY=$(AGENTS) go test -count=1 -run '^TestMany$$' -timeout 1h -v ./agent
+
+bench-map: deps-test build
+	FARLAN_NO_SKIP=1 FARLAN_MAP=10 go test -count=1 -run '^TestMapCost$$' -timeout 1h -v ./agent
+	FARLAN_NO_SKIP=1 FARLAN_MAP=100 go test -count=1 -run '^TestMapCost$$' -timeout 1h -v ./agent
+	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^TestMapOfSites$$' -timeout 1h -v ./agent/lab
+	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^TestTrafficIsShown$$' -timeout 1h -v ./agent
 
 bench-roam: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_SUSPEND=60s go test -count=$(ROUNDS) -run '^Test(AddressReplaced|ReachedElsewhere|OtherFamily|NATRebound|InterfaceDown|Resume)$$' -timeout 2h -v ./agent

@@ -64,9 +64,9 @@ func (n *node) rowsToTell(now overlay.Instant) []discovery.Link {
 		return all
 	}
 	told := own.rows.Links
-	if own.chosen == nil || now.Sub(own.chose) >= neighboursEvery {
+	if first := own.chosen == nil; first || now.Sub(own.chose) >= neighboursEvery {
 		own.chosen, own.chose = n.neighbours(now, all, linksTold), now
-		told = slices.DeleteFunc(slices.Clone(told), func(l discovery.Link) bool { return !slices.Contains(own.chosen, l.Peer) })
+		told = slices.DeleteFunc(slices.Clone(told), func(l discovery.Link) bool { return !first && !slices.Contains(own.chosen, l.Peer) })
 	}
 	for _, id := range own.chosen {
 		if at, ok := slices.BinarySearchFunc(told, id, comparePeer); !ok && len(told) < linksTold {

@@ -12,7 +12,7 @@ import (
 const (
 	// flowTime is the time constant by which rates of flows are smoothed: a flow that
 	// begins or ends is seen at two thirds of its rate after it.
-	flowTime = 5 * time.Second
+	flowTime = 3 * time.Second
 	// flowLeast is the rate below which a flow is forgotten, in bits a second.
 	flowLeast = 1000
 	// flowsKept bounds the flows that are remembered; those with the least go.
