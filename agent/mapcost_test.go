@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"net/netip"
 	"os"
 	"slices"
@@ -40,7 +41,12 @@ func TestMapCost(t *testing.T) {
 	}
 	c.see(c.agents, count, 4*time.Minute)
 	time.Sleep(30 * time.Second) // until what the start brought has been told
+	stop := make(chan struct{})
+	told := make(chan int)
+	go func() { told <- c.countTold(stop) }()
 	heard := c.listen(watch)
+	close(stop)
+	t.Logf("in that time all together told their rows %d times", <-told)
 	var each []int
 	for i := range c.agents {
 		each = append(each, heard[netip.MustParseAddr(c.address(i))].sent)
@@ -60,5 +66,38 @@ func TestMapCost(t *testing.T) {
 		count, watch, mean, second(each[len(each)/2]), second(each[len(each)-1]), goal)
 	if mean > float64(goal) {
 		t.Errorf("more than %d", goal)
+	}
+}
+
+// countTold counts how often the first agent hears that others tell their rows anew,
+// until stop is closed: then what they told grows younger.
+func (c *crowd) countTold(stop <-chan struct{}) (count int) {
+	last := make(map[string]float64)
+	look := time.NewTicker(2 * time.Second)
+	defer look.Stop()
+	for {
+		select {
+		case <-stop:
+			return count
+		case <-look.C:
+		}
+		var v mapView
+		if c.agents[0].client().call(context.Background(), "GET", "/map", nil, &v) != nil {
+			continue
+		}
+		youngest := make(map[string]float64)
+		for _, p := range v.Pairs {
+			if p.RTTAgeS != nil && p.From != c.agents[0].name {
+				if age, ok := youngest[p.From]; !ok || *p.RTTAgeS < age {
+					youngest[p.From] = *p.RTTAgeS
+				}
+			}
+		}
+		for from, age := range youngest {
+			if before, ok := last[from]; ok && age < before {
+				count++
+			}
+		}
+		last = youngest
 	}
 }

@@ -66,8 +66,8 @@ func TestTelling(t *testing.T) {
 		{"5 %", func(p *measure.Pair) { p.RTT = 52600 * time.Microsecond }, time.Second},
 		{"a step", func(p *measure.Pair) { p.RTT = 120 * ms }, time.Second},
 		{"a loss of the round trip", func(p *measure.Pair) { p.RTT, p.RTTSource = 0, measure.Unknown }, time.Second},
-		{"little jitter", func(p *measure.Pair) { p.Jitter = 2 * ms }, -1},
-		{"jitter", func(p *measure.Pair) { p.Jitter = 3 * ms }, time.Second},
+		{"little jitter", func(p *measure.Pair) { p.Jitter = 4 * ms }, -1},
+		{"jitter", func(p *measure.Pair) { p.Jitter = 6 * ms }, time.Second},
 		{"a queue", func(p *measure.Pair) { p.Queue = 30 * ms }, time.Second},
 		{"loss", func(p *measure.Pair) { p.Loss, p.LossHigh, p.LossKnown = 0.02, 0.03, true }, time.Second},
 		{"a capacity", func(p *measure.Pair) { p.Capacity, p.CapacitySource = 1e8, measure.Passive }, time.Second},
@@ -133,7 +133,7 @@ func TestTellingRate(t *testing.T) {
 		}
 		// Quiet, but for chance: steps are told soon.
 		for i := range tellBurst - 1 {
-			w.links[0].RTT += 70 * time.Millisecond
+			w.links[0].RTT += w.links[0].RTT / 2
 			if got := w.after(time.Minute); got < 0 || got > tellGapMost {
 				t.Errorf("%d agents: step %d is told after %v", agents, i+1, got)
 			}
