@@ -15,6 +15,9 @@ const (
 	tellShare = 4 * time.Second
 	tellLeast = 5 * time.Second // between two records that aren't urgent
 	tellBurst = 8
+	// tellAfter is how long what isn't urgent must have been news: what a busy host
+	// does to its own measurements for a moment isn't.
+	tellAfter = 10 * time.Second
 	// Urgent ones are tellGap apart for every agent there is, so that those are told
 	// together which come together: when an agent starts, or is cut off.
 	tellGap      = 100 * time.Millisecond
@@ -56,11 +59,12 @@ type Telling struct {
 	Links  []Link // as told last, ascending by peer
 	Access measure.Access
 	At     overlay.Instant // then; 0: never, or it must be told again
+	stirs  overlay.Instant // since when there is news, 0 there is none
 	paid   pace
 }
 
 // Due says whether to tell now: links, ascending by peer, and the agent's own rates. agents is
-// how many tell, this one included.
+// how many tell, this one included. It wants to be asked each second.
 func (t *Telling) Due(now overlay.Instant, links []Link, access measure.Access, agents int) bool {
 	since := now.Sub(t.At)
 	share := max(time.Duration(agents)*tellShare, tellLeast)
@@ -68,24 +72,31 @@ func (t *Telling) Due(now overlay.Instant, links []Link, access measure.Access, 
 	if t.At == 0 || since < 0 {
 		return true
 	}
+	news := t.news(links, access)
+	switch {
+	case news == NoNews:
+		t.stirs = 0
+	case t.stirs == 0:
+		t.stirs = now
+	}
 	if since < gap {
 		return false
 	}
 	if since >= max(tellRenew, time.Duration(agents)*tellShare*5) {
 		return true
 	}
-	switch t.news(links, access) {
+	switch news {
 	case Urgent:
 		return t.paid.allow(now, share, tellBurst)
 	case SlowNews:
-		return t.paid.allow(now, share, 1)
+		return now.Sub(t.stirs) >= tellAfter && t.paid.allow(now, share, 1)
 	}
 	return false
 }
 
 // Told notes what is told now.
 func (t *Telling) Told(now overlay.Instant, links []Link, access measure.Access, agents int) {
-	t.Links, t.Access, t.At = links, access, now
+	t.Links, t.Access, t.At, t.stirs = links, access, now, 0
 	t.paid.pay(now, max(time.Duration(agents)*tellShare, tellLeast), tellBurst)
 }
 

@@ -55,7 +55,7 @@ func (w *tellTest) after(d time.Duration) time.Duration {
 // What is news, and how soon it is told by one of ten agents that has said nothing for
 // long.
 func TestTelling(t *testing.T) {
-	ms := time.Millisecond
+	const ms, slow = time.Millisecond, tellAfter + time.Second
 	for _, c := range []struct {
 		name   string
 		change func(p *measure.Pair)
@@ -63,16 +63,16 @@ func TestTelling(t *testing.T) {
 	}{
 		{"nothing", func(*measure.Pair) {}, -1},
 		{"2 %", func(p *measure.Pair) { p.RTT = 51 * ms }, -1},
-		{"5 %", func(p *measure.Pair) { p.RTT = 52600 * time.Microsecond }, time.Second},
+		{"5 %", func(p *measure.Pair) { p.RTT = 52600 * time.Microsecond }, slow},
 		{"a step", func(p *measure.Pair) { p.RTT = 120 * ms }, time.Second},
 		{"a loss of the round trip", func(p *measure.Pair) { p.RTT, p.RTTSource = 0, measure.Unknown }, time.Second},
 		{"little jitter", func(p *measure.Pair) { p.Jitter = 4 * ms }, -1},
-		{"jitter", func(p *measure.Pair) { p.Jitter = 6 * ms }, time.Second},
-		{"a queue", func(p *measure.Pair) { p.Queue = 30 * ms }, time.Second},
-		{"loss", func(p *measure.Pair) { p.Loss, p.LossHigh, p.LossKnown = 0.02, 0.03, true }, time.Second},
-		{"a capacity", func(p *measure.Pair) { p.Capacity, p.CapacitySource = 1e8, measure.Passive }, time.Second},
-		{"an MTU", func(p *measure.Pair) { p.MTU = 1300 }, time.Second},
-		{"available", func(p *measure.Pair) { p.Available = 1e7 }, time.Second},
+		{"jitter", func(p *measure.Pair) { p.Jitter = 6 * ms }, slow},
+		{"a queue", func(p *measure.Pair) { p.Queue = 30 * ms }, slow},
+		{"loss", func(p *measure.Pair) { p.Loss, p.LossHigh, p.LossKnown = 0.02, 0.03, true }, slow},
+		{"a capacity", func(p *measure.Pair) { p.Capacity, p.CapacitySource = 1e8, measure.Passive }, slow},
+		{"an MTU", func(p *measure.Pair) { p.MTU = 1300 }, slow},
+		{"available", func(p *measure.Pair) { p.Available = 1e7 }, slow},
 	} {
 		w := newTellTest(t, 10)
 		c.change(&w.links[3].Pair)
@@ -137,6 +137,19 @@ func TestTellingRate(t *testing.T) {
 			if got := w.after(time.Minute); got < 0 || got > tellGapMost {
 				t.Errorf("%d agents: step %d is told after %v", agents, i+1, got)
 			}
+		}
+	}
+}
+
+// What is over before it was told isn't.
+func TestTellingWaits(t *testing.T) {
+	w := newTellTest(t, 10)
+	for range 20 {
+		w.links[0].RTT += 4 * time.Millisecond
+		first := w.after(8 * time.Second)
+		w.links[0].RTT -= 4 * time.Millisecond
+		if again := w.after(2 * time.Second); first >= 0 || again >= 0 {
+			t.Fatal("told of 8 seconds")
 		}
 	}
 }
