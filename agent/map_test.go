@@ -125,6 +125,44 @@ func TestMapByWhom(t *testing.T) {
 	}
 }
 
+// A record that makes no sense is counted where all drops are, and what its origin said
+// before holds.
+func TestLiarIsCounted(t *testing.T) {
+	w := newMapWorld(t, "a", "liar")
+	liar := w.id("liar")
+	w.tell("liar", map[overlay.AgentID]float64{w.id("a"): 30})
+	now := w.n.wall()
+	body := must(discovery.AppendLinks(nil, now, measure.Access{}, []discovery.Link{{Peer: w.id("a")}, {Peer: liar}}))
+	r, err := discovery.SignRecord(w.keys["liar"], w.network, discovery.Record{
+		Kind: discovery.KindLinks, Version: uint64(now.Add(time.Second)), Expires: now.Add(time.Hour).Time().Unix(), Body: body,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := discovery.NewNetwork(w.network, discovery.AdminPublic{}).NewStore(liar, 1, discovery.Limits{})
+	theirs.Publish(now, r)
+	theirs.Connected(now, w.n.self)
+	w.n.store.Connected(now, liar)
+	theirs.Tick(now)
+	refused := 0
+	for range 3 { // a digest, the request, the record
+		theirs.Flush(func(_ overlay.AgentID, msg []byte) {
+			if w.n.store.Receive(now, liar, msg) != nil {
+				refused++
+			}
+		})
+		w.n.store.Tick(now)
+		w.n.store.Flush(func(_ overlay.AgentID, msg []byte) { _ = theirs.Receive(now, w.n.self, msg) })
+	}
+	w.n.collectRecords()
+	if d := w.n.drops.views(); refused != 1 || len(d) != 1 || d[0] != (dropView{"record refused", 1}) {
+		t.Errorf("%d refused, counted %+v", refused, d)
+	}
+	if p := w.pair("liar", "a"); p.RTTms == nil || *p.RTTms < 29 {
+		t.Errorf("what it said before is gone: %+v", p)
+	}
+}
+
 // hunches predict the same of every pair.
 type hunches struct{}
 

@@ -32,7 +32,9 @@ func newMap() *cobra.Command {
 		Use: "map", Short: "the peer map: what the path of each pair of agents is like", Args: cobra.NoArgs,
 		Long: `The peer map: for each pair of agents the round trip, loss, capacity and MTU of the
 path from one to the other, how that is known, and how long ago it was measured. What
-isn't known is shown as –, what is a lower bound with ≥, what is predicted with ~.`,
+isn't known is shown as –, what is a lower bound with ≥, what is predicted with ~.
+What another agent measured is as old as what it told last: it tells again when that
+would mislead, and every ten minutes.`,
 	}
 	c := newClient(cmd)
 	f := cmd.Flags()

@@ -71,13 +71,19 @@ func (n *node) collectDrops() {
 	n.drops[dropReplay].Store(control.Replays)
 	n.drops[dropUntimely].Store(control.Untimely)
 	n.drops[dropPipe].Store(control.Unpiped)
-	records := n.store.Counters()
-	n.drops[dropRecord].Store(records.Malformed + records.Signature)
+	n.collectRecords()
 	if n.lookout != nil {
 		s := n.lookout.State()
 		n.drops[dropBeacon].Store(s.Strangers)
 		n.drops[dropLateBeacon].Store(s.Late)
 	}
+}
+
+// collectRecords takes over how many records were refused because they make no sense, or
+// aren't who says them.
+func (n *node) collectRecords() {
+	c := n.store.Counters()
+	n.drops[dropRecord].Store(c.Malformed + c.Signature)
 }
 
 func (n *node) statusView(now overlay.Instant) statusView {
