@@ -13,7 +13,7 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 		n.keys.due, n.stale = true, now
 		return
 	}
-	if n.stale == 0 && c.Kind != discovery.KindLinks {
+	if n.stale == 0 && c.Kind != discovery.KindLinks && c.Kind != discovery.KindTraffic {
 		n.stale = now
 	}
 	if c.Cause != nil {
@@ -21,7 +21,8 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 	}
 	if c.Origin == n.self {
 		// Our own record of a former life: say again who we are, above it.
-		n.own.due(c.Kind, n.store.OwnVersion())
+		r, _ := n.store.Record(n.self, c.Kind)
+		n.own.due(c.Kind, r.Version)
 		return
 	}
 	if c.Kind == discovery.KindMember {

@@ -163,7 +163,6 @@ func TestTellingAgain(t *testing.T) {
 		t.Error("not at once")
 	}
 	var k TrafficTelling
-	k.Again()
 	if k.Due(at(0), Traffic{}, 10) {
 		t.Error("no traffic ever is told")
 	}

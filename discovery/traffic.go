@@ -119,7 +119,7 @@ func (t Traffic) names(b Brief) bool {
 // that there is none. Not safe for concurrent use.
 type TrafficTelling struct {
 	Told  Traffic
-	At    overlay.Instant // 0: never, or it must be told again
+	At    overlay.Instant // then; 0: never
 	paid  pace
 	again bool
 }
@@ -168,8 +168,8 @@ func (k *TrafficTelling) Tell(now overlay.Instant, t Traffic, agents int) {
 	k.paid.pay(now, max(time.Duration(agents)*tellShare, trafficGap), trafficBurst)
 }
 
-// Again says that what was told must be told again, if anything was.
-func (k *TrafficTelling) Again() { k.again = k.At != 0 }
+// Again says that what is must be told again, also if it is nothing.
+func (k *TrafficTelling) Again() { k.again = true }
 
 // Traffic returns what an agent tells of its stations' traffic, and when by its clock.
 func (s *Store) Traffic(id overlay.AgentID) (t Traffic, at overlay.Instant, ok bool) {
