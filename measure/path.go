@@ -109,7 +109,7 @@ const (
 )
 
 // Receive takes a probe of the peer's, or a reply to one of ours, which came at some
-// time by the kernel's stamp. It returns the round trip if there is one. Whatever is Odd
+// time by the kernel's stamp. It returns the round trip if there is one. What is Odd
 // changes nothing but that the peer was heard from.
 func (p *Path) Receive(at overlay.Instant, q overlay.Probe, reply bool) (rtt time.Duration, r Receipt) {
 	if !reply {
@@ -128,7 +128,10 @@ func (p *Path) Receive(at overlay.Instant, q overlay.Probe, reply bool) (rtt tim
 		return 0, r
 	}
 	rtt, echo := p.echoed(at, q)
-	return rtt, max(r, echo)
+	if echo != Quiet {
+		r = echo // what comes late is an answer all the same
+	}
+	return rtt, r
 }
 
 // echoed takes an echo of ours.

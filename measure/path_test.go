@@ -184,14 +184,15 @@ func TestPathHostile(t *testing.T) {
 // A reply that comes later than another one counts, and an echo once.
 func TestPathReordered(t *testing.T) {
 	p := NewPath(start)
-	first, second := p.Probe(start), p.Probe(start.Add(10*ms))
-	if rtt, r := p.Receive(start.Add(40*ms), reply(second, 0), true); r != Sampled || rtt != 30*ms {
+	first, second := reply(p.Probe(start), 0), reply(p.Probe(start.Add(10*ms)), 0)
+	first.Number, second.Number = 7, 8
+	if rtt, r := p.Receive(start.Add(40*ms), second, true); r != Sampled || rtt != 30*ms {
 		t.Errorf("the second: %v, %v", rtt, r)
 	}
-	if rtt, r := p.Receive(start.Add(50*ms), reply(first, 0), true); r != Sampled || rtt != 50*ms {
+	if rtt, r := p.Receive(start.Add(50*ms), first, true); r != Sampled || rtt != 50*ms || p.came != 8 {
 		t.Errorf("the first: %v, %v", rtt, r)
 	}
-	if _, r := p.Receive(start.Add(60*ms), reply(first, 0), true); r != Quiet {
+	if _, r := p.Receive(start.Add(60*ms), first, true); r != Odd {
 		t.Errorf("again: %v", r)
 	}
 }
