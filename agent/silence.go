@@ -38,15 +38,16 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 		p.silent = now
 		n.compare(p)
 	}
-	p.mu.Lock()
-	p.path.Asked(now)
-	p.mu.Unlock()
-	_ = n.probe(out, directProbe, 0)
 	pipe, patience := p.pipe.is, measure.Misses
 	piped := pipe != nil && out.way.Addr == pipe.addr
 	if piped {
 		patience *= 4 // TCP sends again what was lost
+	} else {
+		p.mu.Lock()
+		p.path.Asked(now)
+		p.mu.Unlock()
 	}
+	_ = n.probe(out, directProbe, 0)
 	if s != measure.Cut || p.asks <= patience {
 		return
 	}
