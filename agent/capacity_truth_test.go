@@ -5,13 +5,12 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"farlan/measure"
 )
 
 // truthRounds is how often each case is measured: a few times, unless FARLAN_TRUTH
@@ -138,13 +137,6 @@ func (s *sites) truth(t *testing.T, name, qdisc string, mbit, within float64) {
 	median := errs[len(errs)/2]
 	t.Logf("%s: %d measurements, median error %.2f %%, worst %.2f %%; at most %d bytes on the wire, %.2f s; limited by %v",
 		name, len(errs), 100*median, 100*errs[len(errs)-1], most, took, limits)
-	if os.Getenv("CAPDEBUG") != "" {
-		for l := range strings.Lines(s.agents[0].said()) {
-			if strings.Contains(l, "msg=train") {
-				t.Log(l)
-			}
-		}
-	}
 	if median > within && (thorough() || median > 3*within) { // few on a busy machine show less
 		t.Errorf("%s: median error %.2f %%, want %.0f", name, 100*median, 100*within)
 	}
@@ -153,7 +145,137 @@ func (s *sites) truth(t *testing.T, name, qdisc string, mbit, within float64) {
 	}
 }
 
-var (
-	_ = measure.Unknown
-	_ = exec.Command
-)
+// A flow that takes all there is shows what the path carries without a packet more,
+// and when the rate is cut the old one is soon forgotten.
+func TestTruthPassive(t *testing.T) {
+	takeTurn(t)
+	s := newSites(t)
+	s.plain()
+	s.limit("tbf rate 100mbit burst 8kb latency 50ms")
+	s.join(t, "")
+	s.fathomed()
+	s.background(s.b, "iperf3 -s -p 5300")
+	eventually(t, 5*time.Second, func() error { return s.try(s.a, "timeout 3 iperf3 -p 5300 -n 1K -c 10.78.0.2") })
+	s.background(s.a, "iperf3 -p 5300 -t 60 -C cubic -c 10.78.0.2")
+	near := func(mbit float64) func() error {
+		return func() error {
+			p := s.toB()
+			if p.CapacityMbit == nil || p.CapacitySource != "passive" || p.CapacityBound || math.Abs(*p.CapacityMbit/ipRate(mbit)-1) > 0.05 {
+				return fmt.Errorf("%v Mbit/s, %s, lower bound %v", value(p.CapacityMbit), p.CapacitySource, p.CapacityBound)
+			}
+			return nil
+		}
+	}
+	wait := 3 * time.Second
+	if thorough() {
+		wait = 10 * time.Second
+	}
+	time.Sleep(wait) // as long as the flow has to be seen
+	eventually(t, 10*time.Second, near(100))
+	p, status := s.toB(), statusView{}
+	if err := s.agents[0].ask(&status, "status"); err != nil || status.TrainBytes != 0 {
+		t.Errorf("%d bytes of trains, %v", status.TrainBytes, err)
+	}
+	t.Logf("100 Mbit/s: %.2f Mbit/s after %v, %+.2f %%; achieved %.2f; no bytes of trains",
+		*p.CapacityMbit, wait, 100*(*p.CapacityMbit/ipRate(100)-1), value(p.AvailableMbit))
+	s.in(s.r, "tc qdisc change dev ub root tbf rate 20mbit burst 8kb latency 50ms")
+	took := eventually(t, 20*time.Second, near(20))
+	p = s.toB()
+	t.Logf("cut to 20 Mbit/s: %.2f Mbit/s after %v", value(p.CapacityMbit), took)
+	if took > 10*time.Second {
+		t.Errorf("the cut shows after %v", took)
+	}
+}
+
+// toB returns what a says of b.
+func (s *sites) toB() peerView {
+	v, _ := s.agents[0].peers()
+	for _, p := range v.Peers {
+		if p.Name == "b" {
+			return p
+		}
+	}
+	return peerView{}
+}
+
+func value(f *float64) float64 {
+	if f == nil {
+		return 0
+	}
+	return *f
+}
+
+// With 30 % cross traffic what is printed says that it is achievable, and not what
+// the others leave.
+func TestTruthAmongOthers(t *testing.T) {
+	takeTurn(t)
+	s := newSites(t)
+	s.plain()
+	s.limit("tbf rate 100mbit burst 8kb latency 100ms")
+	s.join(t, "")
+	s.fathomed()
+	s.background(s.b, "iperf3 -s -p 5301")
+	eventually(t, 5*time.Second, func() error { return s.try(s.a, "timeout 3 iperf3 -p 5301 -n 1K -c 10.77.2.1") })
+	s.background(s.a, "iperf3 -p 5301 -u -b 30M -l 1400 -t 60 -c 10.77.2.1")
+	time.Sleep(300 * time.Millisecond) // it takes its share
+	rounds, said := truthRounds(5), 0
+	for range rounds {
+		var v benchView
+		if err := s.agents[0].ask(&v, "bench", "b"); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("30 of 100 Mbit/s taken: %.1f Mbit/s, %s, limited by %s", v.Mbit, v.Meaning, v.LimitedBy)
+		if v.Meaning == "achievable" && v.Mbit > 60 && v.Mbit < 100 {
+			said++
+		}
+	}
+	if 5*said < 3*rounds {
+		t.Errorf("%d of %d say that others use the path", said, rounds)
+	}
+	out, err := s.agents[0].run("bench", "b")
+	if err != nil || !strings.Contains(out, " Mbit/s") || !strings.Contains(out, "limited by") {
+		t.Errorf("%s, %v", out, err)
+	}
+	t.Log(out)
+}
+
+// Trains keep to --uplink and to --max-mbit, and say that these limit them.
+func TestTruthCaps(t *testing.T) {
+	s := newSites(t)
+	s.plain()
+	s.limit("tbf rate 100mbit burst 8kb latency 100ms")
+	s.join(t, "", "--uplink", "50Mbit")
+	s.fathomed()
+	for _, c := range []struct {
+		args []string
+		mbit float64
+		by   string
+	}{
+		{nil, 50 * shapedPercent / 100.0, "uplink"},
+		{[]string{"--max-mbit", "20"}, 20, "cap"},
+	} {
+		var v benchView
+		if err := s.agents[0].ask(&v, append([]string{"bench", "b"}, c.args...)...); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%v: %.2f Mbit/s, %s, limited by %s", c.args, v.Mbit, v.Meaning, v.LimitedBy)
+		if math.Abs(v.Mbit/c.mbit-1) > 0.05 || v.LimitedBy != c.by || v.Meaning != "lower bound" || v.HighMbit != nil {
+			t.Errorf("%v: %+v, want %v, limited by %s", c.args, v, c.mbit, c.by)
+		}
+	}
+	if p := s.toB(); p.CapacitySource != "train" || !p.CapacityBound || p.CapacityMbit == nil || math.Abs(*p.CapacityMbit/20-1) > 0.05 {
+		t.Errorf("the newest value of the pair is %v by %s, lower bound %v", value(p.CapacityMbit), p.CapacitySource, p.CapacityBound)
+	}
+	for _, args := range [][]string{{"bench", "nobody"}, {"bench", "b", "--seconds", "-1"}, {"bench", "b", "--max-mbit", "NaN"}} {
+		var v benchView
+		if err := s.agents[0].ask(&v, args...); err == nil || !strings.Contains(err.Error(), "exit status") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
+
+// run runs a command of the agent's and returns what it prints.
+func (d *process) run(args ...string) (string, error) {
+	out, err := exec.Command(program(d.t), append(args, "--socket", filepath.Join(d.dir, "s"))...).CombinedOutput()
+	return string(out), err
+}

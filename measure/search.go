@@ -126,7 +126,8 @@ func (s *Search) Next() (t TrainPlan, ok bool) {
 // left returns how many cars may still be sent.
 func (s *Search) left() int {
 	budget := fewBytes
-	if s.found.Rate > fastFrom {
+	bucket := !s.found.Queued && s.spent+worthCars*s.size < fewBytes // it may be one
+	if s.found.Rate > fastFrom && !bucket {
 		budget = manyBytes
 	}
 	return max(budget-s.spent, 0) / s.size
@@ -172,7 +173,11 @@ func (s *Search) Took(a Arrival) {
 	if a.Queued && a.Burst == 0 && float64(a.In) > surely*float64(a.Rate) {
 		s.peak = max(s.peak, a.Low)
 	}
-	if a.Windows >= s.best.Windows || a.Queued && !s.best.Queued {
+	better := a.Windows >= s.best.Windows || !s.best.Queued
+	if !a.Queued && s.best.Queued { // the sender was slow, unless the path has got faster
+		better = min(a.In, a.Rate) > s.best.High
+	}
+	if better {
 		s.best = a
 	}
 }

@@ -178,6 +178,8 @@ func steering(t *testing.T, p *Port) {
 			send(d, nil)
 		case overlay.Kind(first&0x0f) == overlay.KindData || overlay.Kind(first&0x0f) == overlay.KindRelay:
 			send(d, p.Delay)
+		case overlay.Kind(first&0x0f) == overlay.KindTrain:
+			send(d, p.Train)
 		default:
 			send(d, p.Probe)
 		}

@@ -1,0 +1,174 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"math"
+	"testing"
+	"time"
+
+	"farlan/measure"
+	"farlan/overlay"
+)
+
+// say seals an item for the far end of the mirror's session and lets it arrive there.
+func (m *mirror) say(t *testing.T, trains ...overlay.Train) {
+	t.Helper()
+	in := newInbound(m.n, 0)
+	in.now, in.view, in.writer, in.from = m.n.now(), m.n.view.Load(), m.n.sockets[0].Probe.Writer(), m.peer.out.Load().way.Addr
+	for _, train := range trains {
+		b := overlay.AppendTrain(make([]byte, overlay.HeaderLen, 200), train)
+		in.datagram(m.peer.out.Load().session.Seal(overlay.KindProbe, 0, b), 0)
+	}
+	in.note(0)
+	in.flush()
+}
+
+// What a member says of trains that aren't there, or asks for what can't be, is
+// counted and changes nothing.
+func TestHostileTrains(t *testing.T) {
+	m := newMirror(t)
+	hostile := []overlay.Train{
+		{Verb: overlay.TrainAsk, ID: 1},                                         // no car
+		{Verb: overlay.TrainAsk, ID: 1, Cars: math.MaxUint16, Size: 1500},       // too many
+		{Verb: overlay.TrainAsk, ID: 1, Cars: 10, Size: math.MaxUint16},         // too long
+		{Verb: overlay.TrainCar, ID: 1, Sent: math.MinInt64},                    // of no train, beside its socket
+		{Verb: overlay.TrainEnd, ID: 1},                                         // of no train
+		{Verb: overlay.TrainGrant, ID: 1},                                       // nobody asked
+		{Verb: overlay.TrainReport, ID: 1, Rate: math.MaxInt64, Low: -1},        // nobody asked
+		{Verb: overlay.TrainReport, ID: 0, Cars: 5, Windows: 5, Rate: 1, In: 1}, // the zero id is none either
+	}
+	m.say(t, hostile...)
+	if got := m.n.drops[dropTrain].Load(); got != uint64(len(hostile)) {
+		t.Errorf("%d of %d are counted", got, len(hostile))
+	}
+	if v := m.peer.pair(m.n.now()); v.CapacitySource != measure.Unknown {
+		t.Errorf("they made %+v", v)
+	}
+}
+
+// A measurement ends when nobody answers, when there is no direct path, and when its
+// caller has enough; the next one may go on.
+func TestTrainWithoutAnswer(t *testing.T) {
+	m := newMirror(t)
+	start := time.Now()
+	c, err := m.n.measureCapacity(t.Context(), m.peer, 0)
+	if !errors.Is(err, errNoAnswer) || c.Rate != 0 || c.Bytes > 1000 {
+		t.Errorf("nobody answers: %+v, %v", c, err)
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := m.n.measureCapacity(ctx, m.peer, 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("its caller has gone: %v", err)
+	}
+	m.n.trains.mu.Lock()
+	if m.n.trains.answers != nil {
+		t.Error("answers are awaited still")
+	}
+	m.n.trains.mu.Unlock()
+	out := *m.peer.out.Load()
+	out.relay = m.peer
+	m.peer.out.Store(&out)
+	if _, err := m.n.measureCapacity(t.Context(), m.peer, 0); !errors.Is(err, errNotDirect) {
+		t.Errorf("by way of another agent: %v", err)
+	}
+}
+
+// A decision's wish is kept once, and only while the capacity isn't known.
+func TestWantCapacity(t *testing.T) {
+	m := newMirror(t)
+	for range 3 {
+		m.n.wantCapacity(m.peer)
+	}
+	if n := len(m.n.trains.wanted); n != 1 {
+		t.Errorf("%d wishes", n)
+	}
+	<-m.n.trains.wanted
+	now := m.n.now()
+	m.peer.trains = peerTrains{out: capacity{Found: measure.Found{Rate: 1e6, High: 1e6, Limit: measure.ByPath}, at: now}}
+	if m.n.wantCapacity(m.peer); len(m.n.trains.wanted) != 0 {
+		t.Error("what is known is wanted")
+	}
+	m.peer.trains.out.Limit = measure.BySender
+	if m.n.wantCapacity(m.peer); len(m.n.trains.wanted) != 1 {
+		t.Error("a lower bound is enough")
+	}
+	<-m.n.trains.wanted
+	m.peer.trains = peerTrains{out: capacity{Found: measure.Found{Rate: 1e6, Limit: measure.ByPath}, at: now.Add(-capacityFresh - time.Second)}}
+	if m.n.wantCapacity(m.peer); len(m.n.trains.wanted) != 1 {
+		t.Error("what is old is enough")
+	}
+}
+
+// flow makes the peer's delivery show a rate, of a flow that queues or not.
+func (m *mirror) flow(mbit int64, queues bool) overlay.Instant {
+	d := new(measure.Delivery)
+	now, stamp, counter := m.n.now(), overlay.Instant(1e9), uint64(0)
+	for range 40 {
+		for range 100 {
+			if !queues {
+				d.AppLimited()
+			}
+			now = now.Add(time.Millisecond)
+			counter++
+			d.Sent(now, counter)
+		}
+		stamp = stamp.Add(100 * time.Millisecond)
+		d.Acked(now, overlay.Ack{Highest: counter - 1, Count: counter, Bytes: counter * uint64(mbit*125), Stamp: stamp})
+	}
+	m.peer.delivery = d
+	return now
+}
+
+// What frames show and what a train found make one figure: the newer one, unless it
+// says less.
+func TestRatesOfAPair(t *testing.T) {
+	const mbit = 1e6
+	train := func(rate int64, limit measure.Limit, at overlay.Instant) peerTrains {
+		return peerTrains{out: capacity{Found: measure.Found{Rate: rate, Low: rate, High: math.MaxInt64, Limit: limit}, at: at}}
+	}
+	m := newMirror(t)
+	m.peer.trains = train(50*mbit, measure.ByPath, m.n.now())
+	check := func(name string, now overlay.Instant, rate int64, bound bool, source measure.Source) {
+		t.Helper()
+		v := m.peer.pair(now)
+		if v.CapacitySource != source || v.CapacityBound != bound || math.Abs(float64(v.Capacity)/float64(rate)-1) > 0.05 || bound && v.CapacityHigh != 0 {
+			t.Errorf("%s: %d, lower bound %v, by %v; %+v", name, v.Capacity, v.CapacityBound, v.CapacitySource, v)
+		}
+	}
+	check("a train alone", m.n.now(), 50*mbit, false, measure.Train)
+	check("an old train alone", m.n.now().Add(time.Hour), 50*mbit, false, measure.Train)
+	now := m.flow(5, false)
+	check("a trickle after the train", now, 50*mbit, false, measure.Train)
+	now = m.flow(80, false)
+	check("more than the train found", now, 80*mbit, true, measure.Passive)
+	now = m.flow(20, true)
+	check("a queue before a slower bottleneck", now, 20*mbit, false, measure.Passive)
+	if v := m.peer.pair(now); v.Available < 19*mbit || v.Available > 21*mbit || v.AvailableBound {
+		t.Errorf("available: %d, %v", v.Available, v.AvailableBound)
+	}
+	m.peer.trains = train(30*mbit, measure.ByTraffic, now.Add(time.Second))
+	check("a train among others", now.Add(time.Second), 30*mbit, true, measure.Train)
+}
+
+// The access link is what several paths have in common.
+func TestAccessOfTheAgent(t *testing.T) {
+	m := newMirror(t)
+	now := m.n.now()
+	for i, rate := range []int64{20e6, 19.5e6, 5e6} {
+		p := newPeer(overlay.AgentID{byte(i)}, i, now, 1)
+		p.trains.out = capacity{Found: measure.Found{Rate: rate, Limit: measure.ByPath}, at: now}
+		p.trains.in = measure.Arrival{Rate: 10 * rate}
+		m.n.byIndex = append(m.n.byIndex, p)
+	}
+	if up, down, source := m.n.access(now); up != 19.5e6 || down != 195e6 || source != measure.AccessMeasured {
+		t.Errorf("%d up, %d down, %v", up, down, source)
+	}
+	m.n.cfg.Uplink.Up, m.n.cfg.Uplink.Down = 1e6, 8e6
+	if up, down, source := m.n.access(now); source != measure.AccessConfigured || up <= 0 || down != 8*up {
+		t.Errorf("%d up, %d down, %v", up, down, source)
+	}
+}
