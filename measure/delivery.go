@@ -136,6 +136,8 @@ type Delivery struct {
 	slices int // of flight, how many are in use
 
 	full, low rates // samples that aren't limited, and those that are
+	queue     standing
+	sank      overlay.Instant // when sink looked last
 }
 
 // A slice is datagrams that were sent within sliceTime.
@@ -245,9 +247,11 @@ func (d *Delivery) sample(now overlay.Instant, s slice) {
 	}
 	rate := int64(bytes) * 8e6 / interval.Microseconds()
 	squeezed := arriving >= squeezedAfter && arriving-sending >= sending/4
+	d.queue.took(now, now.Sub(s.sent))
 	if s.limited && !squeezed {
 		d.low.add(now, rate)
 	} else {
 		d.full.add(now, rate)
 	}
+	d.sink(now)
 }
