@@ -8,8 +8,9 @@
 #   make bench-many     what AGENTS agents on this machine cost each when they are idle
 #   make bench-map      what the map costs 10 and 100 idle agents, and that all show it right and soon
 #   make bench-roam     how soon traffic flows again after a move or a minute's suspension, ROUNDS times
-#   make bench-measure  whether what agents tell of latency and loss is true, how soon they see a
-#                  step or a cut, and what measuring costs, counted for TRUTHTIME with 10 and 100 agents
+#   make bench-measure  whether what agents tell of latency, loss and capacity is true, the latter
+#                  ROUNDS times each, how soon they see a step or a cut, and what measuring costs,
+#                  counted for TRUTHTIME with 10 and 100 agents
 #   make bench-stranger what somebody without the key gets, and costs, by PROBES datagrams
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
@@ -127,7 +128,7 @@ bench-roam: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_SUSPEND=60s go test -count=$(ROUNDS) -run '^Test(AddressReplaced|ReachedElsewhere|OtherFamily|NATRebound|InterfaceDown|Resume)$$' -timeout 2h -v ./agent
 
 bench-measure: deps-test build
-	FARLAN_NO_SKIP=1 FARLAN_TRUTH=$(TRUTHTIME) go test -count=1 -run '^TestTruth' -timeout 2h -v ./agent
+	FARLAN_NO_SKIP=1 FARLAN_TRUTH=$(TRUTHTIME) FARLAN_TRUTH_ROUNDS=$(ROUNDS) go test -count=1 -run '^TestTruth' -timeout 2h -v ./agent
 
 bench-stranger: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_STRANGER=$(PROBES) go test -count=1 -run '^TestStranger$$' -timeout 2h -v ./agent

@@ -137,7 +137,7 @@ func (n *node) serveBench(w http.ResponseWriter, r *http.Request) {
 	}
 	name := r.FormValue("peer")
 	var p *peer
-	if err := n.do(r.Context(), func(overlay.Instant) {
+	if err = n.do(r.Context(), func(overlay.Instant) {
 		names := n.names()
 		if p = n.find(name, names); p != nil {
 			name = names[p.id]

@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// truthRounds is how often each case is measured: a few times, unless FARLAN_TRUTH
+// truthRounds is how often each case is measured: a few times, unless FARLAN_TRUTH_ROUNDS
 // says more, which is what makes medians.
 func truthRounds(few int) int {
-	if n, err := strconv.Atoi(os.Getenv("FARLAN_TRUTH")); err == nil && n > 0 {
+	if n, err := strconv.Atoi(os.Getenv("FARLAN_TRUTH_ROUNDS")); err == nil && n > 0 {
 		return n
 	}
 	return few

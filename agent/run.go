@@ -135,9 +135,7 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 		n.lookout.SetKeys(n.keys.ring.Keys()...)
 		start(ctx, "beacon", n.runBeacon)
 	}
-	n.startPortMapping(start, ctx)
-	start(ctx, "trains", n.runTrains)
-	start(ctx, "arriving trains", n.takeTrains)
+	n.startAside(start, ctx)
 	w := n.startWatcher(start, ctx)
 	n.announce()
 	looped := make(chan struct{})
@@ -173,6 +171,13 @@ func (n *node) startAnswerers(start func(context.Context, string, func(context.C
 		start(ctx, "probes", a.run)
 	}
 	return all, nil
+}
+
+// startAside starts what nothing else depends on.
+func (n *node) startAside(start func(context.Context, string, func(context.Context) error), ctx context.Context) {
+	n.startPortMapping(start, ctx)
+	start(ctx, "trains", n.runTrains)
+	start(ctx, "arriving trains", n.takeTrains)
 }
 
 // openLanes makes the lanes.

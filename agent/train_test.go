@@ -164,11 +164,11 @@ func TestAccessOfTheAgent(t *testing.T) {
 		p.trains.in = measure.Arrival{Rate: 10 * rate}
 		m.n.byIndex = append(m.n.byIndex, p)
 	}
-	if up, down, source := m.n.access(now); up != 19.5e6 || down != 195e6 || source != measure.AccessMeasured {
-		t.Errorf("%d up, %d down, %v", up, down, source)
+	if a := m.n.access(now); a != (measure.Access{Up: 19.5e6, Down: 195e6, UpSource: measure.Measured, DownSource: measure.Measured}) {
+		t.Errorf("%+v", a)
 	}
 	m.n.cfg.Uplink.Up, m.n.cfg.Uplink.Down = 1e6, 8e6
-	if up, down, source := m.n.access(now); source != measure.AccessConfigured || up <= 0 || down != 8*up {
-		t.Errorf("%d up, %d down, %v", up, down, source)
+	if a := m.n.access(now); a.UpSource != measure.Configured || a.DownSource != measure.Configured || a.Up <= 0 || a.Down != 8*a.Up {
+		t.Errorf("%+v", a)
 	}
 }

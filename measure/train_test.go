@@ -1,7 +1,6 @@
 package measure
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -238,7 +237,7 @@ func FuzzArrive(f *testing.F) {
 		}
 		a := Arrive(cars, int(planned), int(size))
 		if a.Rate < 0 || a.Low < 0 || a.Low > a.Rate || a.High < a.Rate || a.In < 0 || a.Burst < 0 || a.Windows < 0 || a.Rate > maxRate {
-			t.Fatal(fmt.Sprintf("%+v", a))
+			t.Fatalf("%+v", a)
 		}
 		s := NewSearch(int(size), far)
 		for range 20 {
