@@ -1,140 +1,21 @@
 package agent
 
 import (
-	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
-	"net/netip"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/net/bpf"
-	"golang.org/x/sys/unix"
-
 	"farlan/agent/lab"
-	"farlan/overlay"
 )
 
 // truthLong says whether the tests of truth take their time: FARLAN_TRUTH is set.
 func truthLong() bool { return os.Getenv("FARLAN_TRUTH") != "" }
-
-// A wide is real agents, each in a network namespace of its own, and the lab's emulator
-// of a wide area between them.
-type wide struct {
-	t      *testing.T
-	e      *lab.Emulator
-	ns     []string
-	agents []*process
-}
-
-func wideName(i int) string    { return "w" + string(rune('a'+i)) }
-func wideAddress(i int) string { return fmt.Sprintf("10.99.%d.1", i) }
-
-// newWide makes count sites, and starts an agent at each.
-func newWide(t *testing.T, count int, shape lab.Shape) *wide {
-	t.Helper()
-	needRoot(t)
-	takeTurn(t)
-	w := &wide{t: t}
-	plan := lab.WAN{MTU: 1500, Shape: shape, Seed: uint64(time.Now().UnixNano())}
-	plan.Shape.Queue = lab.Queue{Time: lab.DefaultQueue}
-	t.Logf("seed %d", plan.Seed)
-	for i := range count {
-		ns := fmt.Sprintf("fw%d-%d", os.Getpid(), siteCount.Add(1))
-		w.do("ip netns add " + ns)
-		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
-		w.ns = append(w.ns, ns)
-		plan.Sites = append(plan.Sites, lab.WANSite{
-			Name: wideName(i), Namespace: ns, Device: "wan0", Prefixes: []netip.Prefix{netip.MustParsePrefix(wideAddress(i) + "/32")},
-		})
-	}
-	var err error
-	if w.e, err = lab.NewEmulator(plan); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- w.e.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-ended, w.e.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	key, seed := newKeyFile(t), ""
-	for i, ns := range w.ns {
-		w.do("ip -n " + ns + " link set lo up")
-		w.do("ip -n " + ns + " addr add " + wideAddress(i) + "/32 dev wan0")
-		w.do("ip -n " + ns + " link set wan0 up")
-		w.do("ip -n " + ns + " route add default dev wan0")
-		args := []string{"--listen", wideAddress(i) + ":4747", "--beacon=off", "--tap", "t"}
-		if seed != "" {
-			args = append(args, "--bootstrap", seed)
-		}
-		a := startAgentIn(t, ns, key, wideName(i), args...)
-		seed = a.bootstrap()
-		w.agents = append(w.agents, a)
-		w.do(fmt.Sprintf("ip -n %s addr add 10.78.0.%d/24 dev t", ns, i+1))
-	}
-	for _, a := range w.agents {
-		eventually(t, 30*time.Second, func() error { return a.sees(count) })
-	}
-	return w
-}
-
-func (w *wide) do(line string) {
-	w.t.Helper()
-	args := strings.Fields(line)
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-		w.t.Fatalf("%s: %v\n%s", line, err, out)
-	}
-}
-
-// change changes the path from one site to another.
-func (w *wide) change(from, to int, c lab.Change) {
-	w.t.Helper()
-	if err := w.e.Change(wideName(from), wideName(to), c); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-// both changes it both ways.
-func (w *wide) both(a, b int, c lab.Change) {
-	w.t.Helper()
-	w.change(a, b, c)
-	w.change(b, a, c)
-}
-
-// view returns what agent at says of another one.
-func (w *wide) view(at, of int) (peerView, error) {
-	v, err := w.agents[at].peers()
-	if err != nil {
-		return peerView{}, err
-	}
-	for _, p := range v.Peers {
-		if p.Name == wideName(of) {
-			return p, nil
-		}
-	}
-	return peerView{}, errors.New("it isn't listed")
-}
-
-// talk sends frames between two sites, both ways, every so often until the test ends.
-func (w *wide) talk(a, b int, every time.Duration) {
-	w.t.Helper()
-	c := exec.Command("ip", "netns", "exec", w.ns[a], "ping", "-q", "-i", fmt.Sprint(every.Seconds()), fmt.Sprintf("10.78.0.%d", b+1))
-	if err := c.Start(); err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
-}
 
 func millisOf(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
@@ -436,75 +317,4 @@ func TestTruthLoss(t *testing.T) {
 	if covered*10 < cases*9-10 { // of so few, one more may be wrong by chance
 		t.Errorf("%d of %d intervals cover the truth", covered, cases)
 	}
-}
-
-// What an agent sends to measure at idle: at most 1 kB/s with 10 agents, and 1.6 with 100.
-// They are on one machine; FARLAN_TRUTH says for how long it is counted.
-func TestTruthCost(t *testing.T) {
-	watch, err := time.ParseDuration(os.Getenv("FARLAN_TRUTH"))
-	if err != nil {
-		t.Log("only with FARLAN_TRUTH, a duration: measure's tests count the datagrams, overlay's their bytes")
-		return
-	}
-	t.Run("10", func(t *testing.T) { truthCost(t, 10, 10, 1000, 20*time.Second, watch) })
-	t.Run("100", func(t *testing.T) { truthCost(t, 100, manyReal, 1600, time.Minute, watch) })
-}
-
-// truthCost has count agents, of which some are real and the others light members, and
-// looks what probes the real ones send while they are watched, after a rest.
-func truthCost(t *testing.T, count, processes, most int, rest, watch time.Duration) {
-	takeTurn(t)
-	c := newCrowd(t)
-	seed := c.add().bootstrap()
-	if count > processes {
-		c.addLight(seed, count-processes)
-	}
-	for range processes - 1 {
-		c.add("--bootstrap", seed)
-	}
-	c.see(c.agents, count, 4*time.Minute)
-	time.Sleep(rest)
-	heard := c.sent(watch)
-	sums := make(map[string][]int)
-	for i := range c.agents {
-		for kind, n := range heard[netip.MustParseAddr(c.address(i))] {
-			sums[kind] = append(sums[kind], int(float64(n)/watch.Seconds()))
-		}
-	}
-	for kind, each := range sums {
-		slices.Sort(each)
-		t.Logf("%d agents, idle for %v: an agent sends %d B/s of %s in the median, %d at most", count, watch, each[len(each)/2], kind, each[len(each)-1])
-	}
-	probes := sums["probes"]
-	if len(probes) != processes {
-		t.Fatalf("%d agents send probes: %v", len(probes), sums)
-	}
-	if n := probes[len(probes)-1]; n > most {
-		t.Errorf("an agent sends %d B/s of probes, want %d", n, most)
-	}
-}
-
-// sent counts for a while what each address sends, in bytes of IP packets, by what it is.
-func (c *crowd) sent(d time.Duration) map[netip.Addr]map[string]int {
-	c.t.Helper()
-	out := make(map[netip.Addr]map[string]int)
-	c.hear(d, []bpf.Instruction{bpf.RetConstant{Val: 128}}, func(packet []byte) {
-		from, _ := netip.AddrFromSlice(packet[12:16])
-		if out[from] == nil {
-			out[from] = make(map[string]int)
-		}
-		kind, datagram := "control", packet[min(int(packet[0]&15)*4+8, len(packet)):]
-		if k, ok := overlay.ParseKind(datagram); ok && packet[9] == unix.IPPROTO_UDP {
-			switch k {
-			case overlay.KindProbe:
-				kind = "probes"
-			case overlay.KindInitiation, overlay.KindResponse:
-				kind = "handshakes"
-			default:
-				kind = "frames"
-			}
-		}
-		out[from][kind] += int(binary.BigEndian.Uint16(packet[2:]))
-	})
-	return out
 }

@@ -1,0 +1,72 @@
+package measure
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// Losses by any reports: those that can't be are refused, old ones ignored, the window
+// moves on, and the counters of probes, which are short, mean the same.
+func TestLosses(t *testing.T) {
+	var l losses
+	if _, _, _, ok := l.rate(start); ok {
+		t.Error("known before anything")
+	}
+	for i, c := range []struct {
+		after           time.Duration
+		highest, count  uint64
+		sent            uint64
+		good            bool
+		lost, fractions uint64 // lost of fractions
+	}{
+		{0, 99, 90, 200, true, 10, 100},
+		{0, 200, 150, 200, false, 10, 100},          // what wasn't sent
+		{0, 150, 152, 200, false, 10, 100},          // more than there were
+		{0, 150, 0, 200, false, 10, 100},            // nothing is never told
+		{0, 50, 40, 200, true, 10, 100},             // old
+		{time.Second, 199, 190, 200, true, 10, 200}, // none was lost
+		{time.Second, 199, 195, 200, true, 5, 200},  // late ones came
+		{57 * time.Second, 299, 285, 300, true, 15, 300},
+		{30 * time.Second, 399, 335, 400, true, 60, 200},
+		{2 * time.Minute, 499, 435, 500, true, 0, 100},
+	} {
+		at := start
+		for range c.after / time.Second {
+			at = at.Add(time.Second)
+		}
+		if i > 5 {
+			at = start.Add(c.after)
+		}
+		if i >= 8 {
+			at = start.Add(57*time.Second + c.after)
+		}
+		if good := l.told(at, c.highest, c.count, c.sent); good != c.good {
+			t.Errorf("step %d: %v", i, good)
+		}
+		got, low, high, ok := l.rate(at)
+		want := float64(c.lost) / float64(c.fractions)
+		if !ok || math.Abs(got-want) > 1e-9 || low > got || high < got {
+			t.Errorf("step %d: %v in %v to %v, want %v", i, got, low, high, want)
+		}
+	}
+	l.restart()
+	if !l.told(start.Add(180*time.Second), 9, 10, 20) {
+		t.Error("a new session's counters don't begin again")
+	}
+	var long, short losses
+	r := rand.New(rand.NewPCG(4, 5))
+	highest, count, now := uint64(1<<32-5000), uint64(1<<32-6000), start
+	long.told(now, highest, count, math.MaxUint64)
+	short.told(now, highest, count, math.MaxUint64)
+	for range 100 {
+		highest, count, now = highest+uint64(r.IntN(100))+100, count+uint64(r.IntN(100)), now.Add(time.Second)
+		if !long.told(now, highest, count, math.MaxUint64) || !short.toldLow(now, uint32(highest), uint32(count), math.MaxUint64) || long != short {
+			t.Fatalf("at %d, %d: %+v by long counters, %+v by short ones", highest, count, long, short)
+		}
+	}
+	if low, high := wilson(0.1, 100); math.Abs(low-0.0552) > 1e-4 || math.Abs(high-0.1744) > 1e-4 {
+		t.Errorf("10 of 100: %v to %v", low, high)
+	}
+}
