@@ -31,6 +31,7 @@ func (s *trains) take(in *inbound, p *peer, t overlay.Train) (ok bool) {
 	defer s.mu.Unlock()
 	switch t.Verb {
 	case overlay.TrainAsk:
+		s.unload(in.n) // what lies there already is of no train
 		if p.trains.credit == nil {
 			p.trains.credit = measure.NewCredit()
 		}
@@ -109,34 +110,36 @@ func (s *trains) unload(n *node) {
 					stamp = 0 // several that came as one: none has a time of its own
 				}
 				for segment := s.batch.Segment(i); len(d) > 0; d = d[min(segment, len(d)):] {
-					if !s.car(now, view, d[:min(segment, len(d))], stamp) {
-						n.drops.add(dropTrain)
-					}
+					s.car(n, now, view, d[:min(segment, len(d))], stamp)
 				}
 			}
 		}
 	}
 }
 
-// car takes a datagram from a socket for trains; ok is false if it belongs to none.
-func (s *trains) car(now overlay.Instant, view *view, d []byte, stamp overlay.Instant) (ok bool) {
+// car takes a datagram from a socket for trains.
+func (s *trains) car(n *node, now overlay.Instant, view *view, d []byte, stamp overlay.Instant) {
 	if kind, ours := overlay.ParseKind(d); !ours || kind != overlay.KindTrain {
-		return false
+		n.drops.add(dropStranger)
+		return
 	}
 	at := view.sessions[overlay.ReceiverIndex(d)]
 	if at == nil {
-		return false
+		n.drops.add(dropNoKeys)
+		return
 	}
 	counter := overlay.Counter(d)
 	body, ok := at.session.Open(d)
 	if !ok {
-		return false
+		n.drops.add(dropForged)
+		return
 	}
 	at.mu.Lock()
 	at.receiver.Counted(counter, 1, len(d), 0)
 	at.mu.Unlock()
-	car, ok := overlay.ParseCar(body)
-	return ok && s.arrivals.Car(now, at.peer.id, car, stamp)
+	if car, ok := overlay.ParseCar(body); !ok || !s.arrivals.Car(now, at.peer.id, car, stamp) {
+		n.drops.add(dropTrain)
+	}
 }
 
 // said answers something about a train.

@@ -2,8 +2,13 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
+	"net/http"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -170,5 +175,45 @@ func TestAccessOfTheAgent(t *testing.T) {
 	m.n.cfg.Uplink.Up, m.n.cfg.Uplink.Down = 1e6, 8e6
 	if a := m.n.access(now); a.UpSource != measure.Configured || a.DownSource != measure.Configured || a.Up <= 0 || a.Down != 8*a.Up {
 		t.Errorf("%+v", a)
+	}
+}
+
+// Two members that measure the path to a third at once both get an answer, and a
+// refresh measures all of them, one after the other.
+func TestTrainsTakeTurns(t *testing.T) {
+	key := newKeyFile(t)
+	a := startAgent(t, key, "a")
+	b := startAgent(t, key, "b", "--bootstrap", a.bootstrap())
+	c := startAgent(t, key, "c", "--bootstrap", a.bootstrap())
+	eventually(t, 10*time.Second, func() error { return errors.Join(a.sees(3), b.sees(3), c.sees(3)) })
+	const rounds = 5
+	failed := make(chan error, 2)
+	for _, from := range []*process{a, c} {
+		go func() {
+			var errs []error
+			for range rounds {
+				var v benchView
+				err := from.ask(&v, "bench", "b")
+				if err == nil && (v.Mbit <= 0 || v.Bytes <= 0 || v.To != "b" || v.LimitedBy == "") {
+					err = fmt.Errorf("%+v", v)
+				}
+				errs = append(errs, err)
+			}
+			failed <- errors.Join(errs...)
+		}()
+	}
+	for range 2 {
+		if err := <-failed; err != nil {
+			t.Error(err)
+		}
+	}
+	out, err := a.client().request(t.Context(), http.MethodPost, "/refresh", url.Values{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	var last refreshLine
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || len(lines) != 2 || last.Done != 2 || last.Of != 2 || last.Bench == nil {
+		t.Errorf("refresh said %s, %v", out, err)
 	}
 }
