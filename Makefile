@@ -12,6 +12,8 @@
 #                  ROUNDS times each, how soon they see a step or a cut, and what measuring costs,
 #                  counted for TRUTHTIME with 10 and 100 agents
 #   make bench-stranger what somebody without the key gets, and costs, by PROBES datagrams
+#   make bench-predict  how wrong predicted round trips and rates are on real matrices, beside serf's
+#                  coordinates, SEEDS times; what predicting costs
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
 #   make install   the binary, the systemd unit, the example configuration
@@ -32,6 +34,7 @@ ROUNDS   ?= 5
 AGENTS   ?= 200
 PROBES   ?= 1000000
 TRUTHTIME ?= 5m
+SEEDS    ?= 5
 CACHE    := $(CURDIR)/.cache
 BIN      := $(CURDIR)/bin/farlan
 
@@ -45,7 +48,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-roam bench-measure bench-stranger fuzz soak install uninstall clean deps deps-build
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-roam bench-measure bench-predict bench-stranger fuzz soak install uninstall clean deps deps-build
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -95,7 +98,7 @@ lint: $(GOLANGCI)
 # All tests, under the race detector: those that don't mind others beside them on all
 # cores, then one package at a time, as some start dozens of agents. As root none may be
 # skipped.
-BESIDE := farlan farlan/discovery farlan/discovery/p2p farlan/measure farlan/overlay farlan/reserve
+BESIDE := farlan farlan/discovery farlan/discovery/p2p farlan/measure farlan/measure/predict farlan/overlay farlan/reserve
 
 race:
 	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -timeout 14m $(BESIDE)
@@ -132,6 +135,9 @@ bench-measure: deps-test build
 
 bench-stranger: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_STRANGER=$(PROBES) go test -count=1 -run '^TestStranger$$' -timeout 2h -v ./agent
+
+bench-predict: deps-build
+	FARLAN_PREDICT=$(SEEDS) go test -count=1 -run 'Truth|Liars' -bench . -timeout 1h -v ./measure/predict
 
 soak: deps-test build
 	FARLAN_SOAK=$(SOAKTIME) go test -count=1 -run '^TestSoak$$' -timeout 30h -v ./agent

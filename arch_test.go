@@ -18,7 +18,7 @@ import (
 // that theirs may, and test helpers.
 var mayImport = map[string][]string{
 	".":                       {"agent"},
-	"agent":                   {"agent/...", "discovery/...", "reserve", "measure", "overlay/..."},
+	"agent":                   {"agent/...", "discovery/...", "reserve", "measure", "measure/predict", "overlay/..."},
 	"agent/bench":             {},
 	"agent/chart":             {},
 	"agent/lab":               {"agent/lab/nat", "reserve", "measure", "overlay"},
@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"discovery/p2p":           {"discovery", "measure", "overlay"},
 	"reserve":                 {"measure", "overlay"},
 	"measure":                 {"overlay"},
+	"measure/predict":         {"overlay"},
 	"overlay":                 {"overlay/internal/gcm"},
 	"overlay/link":            {"overlay"},
 	"overlay/poll":            {},
@@ -41,7 +42,7 @@ var mayImport = map[string][]string{
 
 // pure are the packages that decide: no clock, no global randomness, no I/O, no
 // goroutines.
-var pure = []string{"agent/chart", "agent/lab/nat", "discovery", "reserve", "measure", "overlay"}
+var pure = []string{"agent/chart", "agent/lab/nat", "discovery", "reserve", "measure", "measure/predict", "overlay"}
 
 // impure is what pure packages must not use.
 var impure = map[string][]string{
