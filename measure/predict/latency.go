@@ -77,24 +77,25 @@ func (l *Latency) Reset(slot int) {
 	}
 }
 
-// Improve fits at most so many slots, those whose surroundings changed most lately
-// in turn, and returns how many: 0 when all is settled.
+// Improve fits at most so many slots, in turn those whose surroundings changed,
+// and returns how many: 0 when all is settled.
 func (l *Latency) Improve(now overlay.Instant, slots int) int {
 	return l.agenda.improve(now, slots, l.claims, l.fit)
 }
 
 // Predict returns the round trip of a pair, and the share of it within which the
 // truth should be in two cases of three: from rtt/(1+within) to rtt·(1+within). It is
-// false when too little is known of one of the two. A pair that is measured gets its
-// measured time but for what the model doubts it.
+// false when too little is known of one of the two. Of a measured pair it tells about
+// what was measured.
 func (l *Latency) Predict(i, j int) (rtt time.Duration, within float64, ok bool) {
 	if !valid(i, j, len(l.claims)) || !l.known(i) || !l.known(j) {
 		return 0, 0, false
 	}
 	log, differ := l.model(i, j)
 	log += l.correction(i, j)
-	rtt = time.Duration(math.Exp(log) * float64(time.Millisecond))
-	return min(rtt, maxTime), l.stretch.within(l.doubt(i, j, differ)), true
+	const longest = float64(maxTime / time.Millisecond)
+	rtt = time.Duration(min(math.Exp(log), longest) * float64(time.Millisecond))
+	return rtt, l.stretch.within(l.doubt(i, j, differ)), true
 }
 
 // known says whether a slot has a place that its own claims gave it.

@@ -67,8 +67,7 @@ func TestDeterministic(t *testing.T) {
 	}
 }
 
-// What one end alone claims moves nothing of the other end, nor does what it
-// claims of an agent that says otherwise.
+// What one end alone claims moves nothing of the other end.
 func TestOneSidedClaimMovesNothing(t *testing.T) {
 	fit := func(more func(l *Latency)) [models]point {
 		l := NewLatency(8, 1)

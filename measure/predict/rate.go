@@ -82,11 +82,11 @@ func (r *Rates) Feed(from, to int, rate int64, bound bool, now overlay.Instant) 
 		return false
 	}
 	x := claim{to: to, log: math.Log(float64(rate)), at: now, bound: bound}
-	r.agenda.changed(from, r.claims.put(from, x))
-	r.agenda.stir[to] += 2 * settled
+	change := r.claims.put(from, x)
+	r.agenda.changed(from, change)
+	r.agenda.changed(to, change)
 	if k, ok := slices.BinarySearch(r.senders[to], from); !ok {
 		r.senders[to] = slices.Insert(r.senders[to], k, from)
-		r.agenda.changed(to, 1)
 	}
 	return true
 }
@@ -94,21 +94,33 @@ func (r *Rates) Feed(from, to int, rate int64, bound bool, now overlay.Instant) 
 // Forget drops a slot's claim of a pair.
 func (r *Rates) Forget(from, to int) {
 	if valid(from, to, len(r.claims)) && r.claims.drop(from, to) {
+		r.unlist(from, to)
 		r.agenda.changed(from, 0.1)
 		r.agenda.changed(to, 0.1)
 	}
 }
 
-// Reset empties a slot for another agent.
+// unlist forgets that a slot claims rates to another.
+func (r *Rates) unlist(from, to int) {
+	if k, ok := slices.BinarySearch(r.senders[to], from); ok {
+		r.senders[to] = slices.Delete(r.senders[to], k, k+1)
+	}
+}
+
+// Reset empties a slot for another agent: its claims, others' claims of it and its
+// terms are gone, and nothing is predicted of it until it has claims again.
 func (r *Rates) Reset(slot int) {
 	r.claims.reset(slot)
 	r.agenda.reset(slot)
+	for to := range r.senders {
+		r.unlist(slot, to)
+	}
 	r.senders[slot], r.spread[slot], r.received[slot] = nil, 0, 0
 	r.place(slot)
 }
 
-// Improve fits at most so many slots, those whose surroundings changed most lately
-// in turn, and returns how many: 0 when all is settled.
+// Improve fits at most so many slots, in turn those whose surroundings changed,
+// and returns how many: 0 when all is settled.
 func (r *Rates) Improve(now overlay.Instant, slots int) int {
 	return r.agenda.improve(now, slots, r.claims, r.fit)
 }

@@ -120,7 +120,7 @@ func (s *space) cost(p *point, springs []spring) float64 {
 	for k := range springs {
 		_, full := distance(p, &s.points[springs[k].to])
 		r := (math.Log(full) - springs[k].log) / cauchy
-		sum += springs[k].weight * math.Log1p(r*r)
+		sum += springs[k].weight * math.Log(1+r*r)
 	}
 	return sum
 }
@@ -132,7 +132,7 @@ func (s *space) equations(p *point, springs []spring) (eq system, cost float64) 
 		flat, full := distance(p, q)
 		r := springs[k].log - math.Log(full)
 		c := r * r / (cauchy * cauchy)
-		cost += springs[k].weight * math.Log1p(c)
+		cost += springs[k].weight * math.Log(1+c)
 		var g [maxParams]float64
 		f := 1 / (max(flat, 1e-3) * full)
 		for d := range dims {
