@@ -151,10 +151,15 @@ func (p *replay) theirs(i, j int) float64 {
 	return p.serf[i].GetCoordinate().DistanceTo(p.serf[j].GetCoordinate()).Seconds() * 1e3
 }
 
-// unmeasured calls f for all pairs that nobody measured.
+// unmeasured calls f for all pairs that nobody measured; in quick runs of large
+// networks for every fifth of them.
 func (p *replay) unmeasured(f func(i, j int)) {
+	few := len(p.m) > 200 && !full()
 	for i := range p.m {
 		for j := range i {
+			if few && mix(uint64(i<<16|j))%5 != 0 {
+				continue
+			}
 			if p.m[i][j] > 0 && !slices.Contains(p.g[i], j) && !slices.Contains(p.g[j], i) {
 				f(i, j)
 			}
