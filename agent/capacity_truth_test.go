@@ -101,7 +101,7 @@ func TestTruthCapacity(t *testing.T) {
 		{"200 Mbit/s, bucket of 64 kB", "tbf rate 200mbit burst 64kb latency 100ms", 200, 0.02, false},
 	} {
 		if c.short || thorough() {
-			s.truth(t, c.name, c.qdisc, c.mbit, c.within)
+			t.Run(c.name, func(t *testing.T) { s.truth(t, c.name, c.qdisc, c.mbit, c.within) })
 		}
 	}
 }
@@ -110,7 +110,7 @@ func TestTruthCapacity(t *testing.T) {
 func (s *sites) truth(t *testing.T, name, qdisc string, mbit, within float64) {
 	t.Helper()
 	s.limit(qdisc)
-	time.Sleep(100 * time.Millisecond) // the bucket is full, as on a path that was idle
+	time.Sleep(100 * time.Millisecond) // until the bucket is full, as on a path that was idle
 	rounds, want := truthRounds(3), ipRate(mbit)
 	var errs []float64
 	most, allowed := 0, 300_000

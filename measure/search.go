@@ -175,7 +175,11 @@ func (s *Search) Took(a Arrival) {
 	}
 	better := a.Windows >= s.best.Windows || !s.best.Queued
 	if !a.Queued && s.best.Queued { // the sender was slow, unless the path has got faster
-		better = min(a.In, a.Rate) > s.best.High
+		less := s.best.High
+		if s.best.Windows < enoughWindows {
+			less = s.best.Rate
+		}
+		better = min(a.In, a.Rate) > less
 	}
 	if better {
 		s.best = a

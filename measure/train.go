@@ -27,6 +27,8 @@ const (
 	// bursting is how much faster than later the packets come that a token bucket
 	// lets pass.
 	bursting = 1.2
+	// mostly all windows of a train queue that is well paced.
+	mostly = 0.8
 	// enoughWindows are what an interval is computed from; with less it is fewSpread.
 	enoughWindows = 6
 	leastSpread   = 0.005 // what stamps are good for
@@ -112,25 +114,18 @@ type trainSpan struct{ in, out float64 }
 
 // summarize says what the windows show together.
 func (a *Arrival) summarize(all []trainSpan) {
+	// Those that came much faster than they were sent were held up before.
+	all = slices.DeleteFunc(all, func(s trainSpan) bool { return s.out >= surely*s.in })
 	if len(all) == 0 {
 		return
 	}
-	free := 0 // came as they were sent
-	kept := slices.DeleteFunc(slices.Clone(all), func(s trainSpan) bool {
-		if s.in < queueing*s.out && s.out < surely*s.in {
-			free++
-		}
-		return s.in < queueing*s.out
-	})
-	if a.Queued = len(kept) > free; a.Queued && a.Cars < 4*trainWindow {
+	kept := slices.DeleteFunc(slices.Clone(all), func(s trainSpan) bool { return s.in < queueing*s.out })
+	if a.Queued = 2*len(kept) > len(all); a.Queued && a.Cars < 4*trainWindow {
 		in, out := medianOf(kept, trainSpan.sent), medianOf(kept, trainSpan.came)
 		a.Queued = in >= surely*out
 	}
-	if !a.Queued && free == 0 {
-		return // they came all at once: the receiver looked late
-	}
-	if !a.Queued {
-		kept = all
+	if !a.Queued || float64(len(kept)) < mostly*float64(len(all)) {
+		kept = all // to choose those that came late would find too little
 	}
 	a.Windows = len(kept)
 	rate := medianOf(kept, trainSpan.came)
