@@ -102,6 +102,9 @@ func (s *Search) Next() (t TrainPlan, ok bool) {
 		return t, false
 	case !s.asked:
 		t.Cars, t.Head = firstCars, firstCars
+	case !s.found.Queued && s.last.Pace > 0 && left >= worthCars && s.found.In < 2*s.last.Pace:
+		s.found.Rate *= 2 // the guess was too low
+		t = s.paced(t, left)
 	case !s.found.Queued:
 		t.Cars = min(growFree*s.last.Cars, left, MaxCars)
 		t.Head = t.Cars
@@ -174,6 +177,9 @@ func (s *Search) Took(a Arrival) {
 		s.peak = max(s.peak, a.Low)
 	}
 	better := a.Windows >= s.best.Windows || !s.best.Queued
+	if !a.Queued && !s.best.Queued && s.best.Windows >= enoughWindows { // the higher bound
+		better = a.Windows >= enoughWindows && min(a.In, a.Rate) > min(s.best.In, s.best.Rate)
+	}
 	if !a.Queued && s.best.Queued { // the sender was slow, unless the path has got faster
 		less := s.best.High
 		if s.best.Windows < enoughWindows {

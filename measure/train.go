@@ -33,6 +33,8 @@ const (
 	enoughWindows = 6
 	leastSpread   = 0.005 // what stamps are good for
 	fewSpread     = 0.05
+	// disagree is how wide the interval is, of the rate, if windows disagree.
+	disagree = 0.11
 )
 
 // A Car is a packet of a train that came.
@@ -97,7 +99,34 @@ func Arrive(cars []Car, planned, size int) Arrival {
 		}
 	}
 	a.summarize(all)
+	if a.Windows >= leastWindow && a.Varies() {
+		a.across(cars, came, min(start, n/4+a.Burst/size), bits)
+	}
 	return a
+}
+
+// across estimates what windows disagree about, by jitter most often: the median of the
+// rates over half of the train each.
+func (a *Arrival) across(cars []Car, came []overlay.Instant, start int, bits float64) {
+	var all []trainSpan
+	h := (len(cars) - start) / 2
+	for i := start; i+h < len(cars); i++ {
+		s := trainSpan{
+			rateOf(float64(int(cars[i+h].Number)-int(cars[i].Number))*bits, cars[i+h].Sent, cars[i].Sent),
+			rateOf(float64(h)*bits, came[i+h], came[i]),
+		}
+		if s.out > 0 && !math.IsInf(s.out, 1) {
+			all = append(all, s)
+		}
+	}
+	if len(all) < 2*leastWindow {
+		return
+	}
+	in, out := medianOf(all, trainSpan.sent), medianOf(all, trainSpan.came)
+	spread := 2 * medianOf(all, func(s trainSpan) float64 { return math.Abs(s.out - out) })
+	spread = max(spread, 0.55*disagree*out) // they do still
+	a.Queued = in >= queueing*out
+	a.Rate, a.Low, a.High, a.In = whole(out), whole(out-spread), whole(out+spread), whole(in)
 }
 
 // stalled says whether most of the time of a window passed between two packets.
@@ -147,7 +176,7 @@ func (s trainSpan) came() float64 { return s.out }
 // Varies says whether the windows disagree by more than stamps explain: others use
 // the path meanwhile, or something stalls.
 func (a Arrival) Varies() bool {
-	return a.Windows >= enoughWindows && float64(a.High-a.Low) > 0.1*float64(a.Rate)
+	return float64(a.High-a.Low) > disagree*float64(a.Rate)
 }
 
 // knee returns behind how many packets the rate at which they came fell to that of
