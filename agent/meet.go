@@ -25,8 +25,13 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 		n.own.due(c.Kind, r.Version)
 		return
 	}
-	if c.Kind == discovery.KindMember {
+	switch c.Kind {
+	case discovery.KindMember:
 		n.memberChanged(now, c.Origin)
+	case discovery.KindLinks:
+		if n.guesser != nil {
+			n.guesser.changed(c.Origin)
+		}
 	}
 }
 
@@ -90,6 +95,9 @@ func (n *node) forget(id overlay.AgentID) {
 	n.sessions.Forget(id)
 	p.pipe.end()
 	n.sw.Stations.Forget(p.place())
+	if n.guesser != nil {
+		n.guesser.forget(id)
+	}
 	p.out.Store(nil) // what it relayed takes another way
 	delete(n.peers, id)
 	n.byIndex[p.index] = nil

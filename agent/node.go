@@ -90,6 +90,7 @@ type node struct {
 	own      ownRecords
 	flows    flows
 	predict  predictor // nil: nothing is predicted
+	guesser  *guesser  // that predicts
 	keys     keys
 	stale    overlay.Instant // since when the remembered peers differ from the disk's, 0 not
 	saved    overlay.Instant

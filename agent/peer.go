@@ -35,7 +35,7 @@ type peer struct {
 	since    overlay.Instant // since when it is in its state
 	state    measure.State
 	probe    overlay.Instant // when to send one in any case, 0 never
-	watched  bool            // see watchful
+	watched  bool            // see chooseWatched
 	tried    overlay.Instant // directly, while another agent relays
 	asked    overlay.Instant // because it was silent
 	indirect overlay.Instant // since when it isn't reached directly, 0 it is
@@ -143,6 +143,7 @@ func (p *peer) echo(at overlay.Instant, r overlay.Probe, isReply bool, s *overla
 	if r.Echo >= overlay.ProbeSpecial {
 		if o := p.out.Load(); r.Echo == sizeProbe && o != nil && p.mtu != nil {
 			p.mtu.Acked(at, int(r.Size)+o.around)
+			p.path.Excuse(at, -1)
 		}
 		return true
 	}
@@ -152,6 +153,15 @@ func (p *peer) echo(at overlay.Instant, r overlay.Probe, isReply bool, s *overla
 		w <- rtt // has room for every probe
 	}
 	return receipt != measure.Odd
+}
+
+// excuse excuses datagrams that try a way; see measure.Path.
+func (p *peer) excuse(now overlay.Instant, count int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.path != nil {
+		p.path.Excuse(now, count)
+	}
 }
 
 // publish replaces the view after sessions changed.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"slices"
 	"syscall"
 	"time"
 
@@ -69,23 +70,21 @@ func (s *inboundSession) tell(q *overlay.Probe) {
 	q.Highest, q.Count = uint32(highest), uint32(count)
 }
 
-// watchRing is how many of the next peers on either side, in the order of the ids, an
-// agent watches unless somebody chooses better. Both ends choose each other so.
-const watchRing = 4
-
-// watchful says whether a peer is probed each second, however many there are: by default
-// if it is near in the order of the ids. It is decided when the view changes.
-func (n *node) watchful(p *peer) bool { return p.watched }
+// watched is how many peers an agent probes each second, however many there are. The
+// others share what is left of the probes.
+const watched = 8
 
 // chooseWatched decides whom to watch of the peers with a session, which are in the order
-// of their ids.
+// of their ids: whom the agent chose, and before it did its neighbours in that order.
 func (n *node) chooseWatched(linked []*peer) {
 	next := 0
 	for next < len(linked) && linked[next].id.Compare(n.self) < 0 {
 		next++
 	}
 	for i, p := range linked {
-		p.watched = measure.NearInRing(i, next, len(linked), watchRing)
+		if p.watched = slices.Contains(n.own.watched, p.id); n.own.watched == nil {
+			p.watched = measure.NearInRing(i, next, len(linked), watched/2)
+		}
 	}
 }
 
@@ -94,7 +93,7 @@ func (n *node) probeEvery(now overlay.Instant, p *peer) time.Duration {
 	if moved := n.roaming.moved; moved != 0 && now.Sub(moved) < roamFor {
 		return roamProbe
 	}
-	return measure.ProbeEvery(len(n.view.Load().linked), 2*watchRing, n.watchful(p))
+	return measure.ProbeEvery(len(n.view.Load().linked), watched, p.watched)
 }
 
 // fathomEvery is how often the search for a path's MTU is looked after: much more
@@ -126,6 +125,7 @@ func (n *node) fathom(now overlay.Instant, p *peer, out *outbound) {
 		if !ok {
 			break
 		}
+		p.path.Excuse(now, 1)
 		if err := n.probe(out, sizeProbe, size-header); errors.Is(err, syscall.EMSGSIZE) {
 			p.mtu.TooBig(now, size)
 		}

@@ -172,7 +172,7 @@ func (n *node) punch(now overlay.Instant, p *peer, out *outbound) bool {
 	if len(to) == 0 || !mayVary || p.member.Mapping == varied || len(n.punches.sides) >= maxSides || !n.punches.limit.allow(now, to[0].Addr()) {
 		return false
 	}
-	d := n.sealProbe(out, directProbe)
+	d := n.sealTry(p, out)
 	if d == nil {
 		return false
 	}
@@ -212,9 +212,10 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// sealProbe returns a probe as a datagram, nil if the session is over.
-func (n *node) sealProbe(out *outbound, number uint32) []byte {
-	b := overlay.AppendProbe(make([]byte, overlay.HeaderLen, probeSpace), overlay.Probe{Number: number}, false)
+// sealTry returns a probe that tries a way as a datagram, nil if the session is over.
+func (n *node) sealTry(p *peer, out *outbound) []byte {
+	p.excuse(n.now(), 1)
+	b := overlay.AppendProbe(make([]byte, overlay.HeaderLen, probeSpace), overlay.Probe{Number: directProbe}, false)
 	return out.session.Seal(overlay.KindProbe, 0, b)
 }
 
@@ -248,7 +249,7 @@ func (n *node) spray(now overlay.Instant, p *peer) bool {
 			if out = p.out.Load(); out == nil || out.byPort() || ctx.Err() != nil {
 				break
 			}
-			d := n.sealProbe(out, directProbe)
+			d := n.sealTry(p, out)
 			for _, a := range ports {
 				if d != nil {
 					_ = send(a, d, len(d))

@@ -192,11 +192,12 @@ func (n *node) tryDirectly(now overlay.Instant, p *peer, every time.Duration) {
 	}
 	p.tried = now
 	for _, a := range n.reachable(p.member.Addrs) {
-		n.tryAddress(out, a)
+		n.tryAddress(now, p, out, a)
 	}
 }
 
-func (n *node) tryAddress(out *outbound, a netip.AddrPort) {
+func (n *node) tryAddress(now overlay.Instant, p *peer, out *outbound, a netip.AddrPort) {
+	p.excuse(now, 1)
 	_ = n.probe(&outbound{session: out.session, way: overlay.Direct(a)}, directProbe, 0)
 }
 
@@ -205,7 +206,7 @@ func (n *node) tryAddress(out *outbound, a netip.AddrPort) {
 func (n *node) tried(now overlay.Instant, p *peer, from netip.AddrPort) {
 	if out := p.out.Load(); out != nil && !out.byPort() && now.Sub(p.echoed) >= directSoon && !isStream(from) {
 		p.echoed = now
-		n.tryAddress(out, from)
+		n.tryAddress(now, p, out, from)
 	}
 	n.tryDirectly(now, p, directSoon)
 }

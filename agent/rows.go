@@ -66,6 +66,8 @@ func (n *node) rowsToTell(now overlay.Instant) []discovery.Link {
 	told := own.rows.Links
 	if first := own.chosen == nil; first || now.Sub(own.chose) >= neighboursEvery {
 		own.chosen, own.chose = n.neighbours(now, all, linksTold), now
+		own.watched = n.neighbours(now, all, watched)
+		n.chooseWatched(n.view.Load().linked)
 		told = slices.DeleteFunc(slices.Clone(told), func(l discovery.Link) bool { return !first && !slices.Contains(own.chosen, l.Peer) })
 	}
 	for _, id := range own.chosen {

@@ -47,6 +47,7 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 		p.path.Asked(now)
 		p.mu.Unlock()
 	}
+	p.excuse(now, 1)
 	_ = n.probe(out, directProbe, 0)
 	if s != measure.Cut || p.asks <= patience {
 		return

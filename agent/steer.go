@@ -89,6 +89,7 @@ type ownRecords struct {
 	addrs                       []netip.AddrPort
 	rows                        discovery.Telling
 	chosen                      []overlay.AgentID // whose rows are told, if there are too many
+	watched                     []overlay.AgentID // who of them is probed each second
 	chose                       overlay.Instant
 	flows                       discovery.TrafficTelling
 	flowsVersion                uint64
@@ -123,6 +124,7 @@ func (n *node) steer(now overlay.Instant) {
 	n.lookAtPorts()
 	n.tell(now)
 	live := n.liveMembers()
+	n.guess(now, live)
 	want := discovery.Neighbours(n.self, live, discovery.Near(n.self, n.store.Links), controlDegree)
 	settled, crowded := n.control.settled(now)
 	switch {

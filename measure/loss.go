@@ -24,7 +24,7 @@ func (r *Receiver) Counts() (highest, count uint64) { return r.ack.Highest, r.ac
 // by what the receiver says that it has. The zero value is ready.
 type losses struct {
 	due, came  uint64              // of this session, as far as it was told
-	sent, lost [lossBuckets]uint32 // a ring; lost is negative, as uint32, where late ones came
+	sent, lost [lossBuckets]int32 // a ring; negative where late ones came, or were excused
 	bucket     int64               // the newest one, counted from the epoch
 }
 
@@ -44,8 +44,8 @@ func (l *losses) told(now overlay.Instant, highest, count, sent uint64) bool {
 	}
 	l.turn(now)
 	i := l.bucket % lossBuckets
-	l.sent[i] += uint32(due - l.due)
-	l.lost[i] += uint32((due - l.due) - (count - l.came))
+	l.sent[i] += int32(due - l.due)
+	l.lost[i] += int32((due - l.due) - (count - l.came))
 	l.due, l.came = due, count
 	return true
 }
@@ -54,6 +54,15 @@ func (l *losses) told(now overlay.Instant, highest, count, sent uint64) bool {
 func (l *losses) toldLow(now overlay.Instant, highest, count uint32, sent uint64) bool {
 	near := func(old uint64, low uint32) uint64 { return old + uint64(int64(int32(low-uint32(old)))) }
 	return l.told(now, near(max(l.due, 1)-1, highest), near(l.came, count), sent)
+}
+
+// excuse says that so many datagrams that are sent now prove nothing by being lost, or,
+// negative, that so many of those arrived.
+func (l *losses) excuse(now overlay.Instant, n int) {
+	l.turn(now)
+	i := l.bucket % lossBuckets
+	l.sent[i] -= int32(n)
+	l.lost[i] -= int32(n)
 }
 
 // turn empties the buckets that are too old.
@@ -72,10 +81,10 @@ func (l *losses) rate(now overlay.Instant) (fraction, low, high float64, ok bool
 	for b := max(newest-lossBuckets, l.bucket-lossBuckets) + 1; b <= l.bucket; b++ {
 		if b >= 0 {
 			sent += int64(l.sent[b%lossBuckets])
-			lost += int64(int32(l.lost[b%lossBuckets]))
+			lost += int64(l.lost[b%lossBuckets])
 		}
 	}
-	if sent == 0 {
+	if sent <= 0 {
 		return 0, 0, 0, false
 	}
 	fraction = float64(min(max(lost, 0), sent)) / float64(sent)

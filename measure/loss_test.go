@@ -70,3 +70,23 @@ func TestLosses(t *testing.T) {
 		t.Errorf("10 of 100: %v to %v", low, high)
 	}
 }
+
+// What tries a size or a way may be lost and is no loss, and counts as nothing if it
+// arrives either.
+func TestExcusedLosses(t *testing.T) {
+	var l losses
+	now := start
+	l.told(now, 99, 95, math.MaxUint64) // of 100, 5 are lost
+	l.excuse(now, 12)
+	now = now.Add(lossBucket)
+	l.told(now, 199, 186, math.MaxUint64) // of 100 more, 9 are lost: the 9 that were too long
+	l.excuse(now, -3)                     // the other three weren't
+	if got, _, _, ok := l.rate(now); !ok || math.Abs(got-5.0/191) > 1e-9 {
+		t.Errorf("%v, %v, want %v", got, ok, 5.0/191)
+	}
+	var none losses
+	none.excuse(now, 5)
+	if got, low, high, ok := none.rate(now); ok {
+		t.Errorf("nothing was told: %v, %v, %v", got, low, high)
+	}
+}
