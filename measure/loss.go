@@ -23,13 +23,17 @@ func (r *Receiver) Counts() (highest, count uint64) { return r.ack.Highest, r.ac
 // losses are the datagrams of one direction in the last minute, whatever they carried,
 // by what the receiver says that it has. The zero value is ready.
 type losses struct {
-	due, came  uint64              // of this session, as far as it was told
+	due, came  uint64             // of this session, as far as it was told
 	sent, lost [lossBuckets]int32 // a ring; negative where late ones came, or were excused
-	bucket     int64               // the newest one, counted from the epoch
+	bucket     int64              // the newest one, counted from the epoch
+	first      uint64             // counter of this session that counts
+	excused    int                // of this session, and not arrived
 }
 
-// restart says that a new session began: its counters begin at 0.
-func (l *losses) restart() { l.due, l.came = 0, 0 }
+// restart says that a new session began: its counters begin at 0. What was sent when
+// something is told of it for the first time doesn't count: some of it came before the
+// other end could open it.
+func (l *losses) restart() { l.due, l.came, l.excused = 0, 0, 0 }
 
 // told takes what the receiver says: the highest counter of this session that came, how
 // many datagrams did, and how many were sent by now. It is false if that can't be, and
@@ -40,6 +44,13 @@ func (l *losses) told(now overlay.Instant, highest, count, sent uint64) bool {
 		return false
 	}
 	if due < l.due || count < l.came {
+		return true
+	}
+	if l.due == 0 {
+		l.first = sent
+	}
+	if due <= l.first {
+		l.due, l.came = due, count
 		return true
 	}
 	l.turn(now)
@@ -59,6 +70,10 @@ func (l *losses) toldLow(now overlay.Instant, highest, count uint32, sent uint64
 // excuse says that so many datagrams that are sent now prove nothing by being lost, or,
 // negative, that so many of those arrived.
 func (l *losses) excuse(now overlay.Instant, n int) {
+	if l.due == 0 || l.excused+n < 0 {
+		return // what was sent doesn't count
+	}
+	l.excused += n
 	l.turn(now)
 	i := l.bucket % lossBuckets
 	l.sent[i] -= int32(n)

@@ -14,6 +14,9 @@ func TestLosses(t *testing.T) {
 	if _, _, _, ok := l.rate(start); ok {
 		t.Error("known before anything")
 	}
+	if !l.told(start, 5, 2, 10) || !l.told(start, 9, 6, 10) { // what was lost before doesn't count
+		t.Error("nothing was told")
+	}
 	for i, c := range []struct {
 		after           time.Duration
 		highest, count  uint64
@@ -21,16 +24,16 @@ func TestLosses(t *testing.T) {
 		good            bool
 		lost, fractions uint64 // lost of fractions
 	}{
-		{0, 99, 90, 200, true, 10, 100},
-		{0, 200, 150, 200, false, 10, 100},          // what wasn't sent
-		{0, 150, 152, 200, false, 10, 100},          // more than there were
-		{0, 150, 0, 200, false, 10, 100},            // nothing is never told
-		{0, 50, 40, 200, true, 10, 100},             // old
-		{time.Second, 199, 190, 200, true, 10, 200}, // none was lost
-		{time.Second, 199, 195, 200, true, 5, 200},  // late ones came
-		{57 * time.Second, 299, 285, 300, true, 15, 300},
-		{30 * time.Second, 399, 335, 400, true, 60, 200},
-		{2 * time.Minute, 499, 435, 500, true, 0, 100},
+		{0, 109, 96, 210, true, 10, 100},
+		{0, 210, 156, 210, false, 10, 100},          // what wasn't sent
+		{0, 160, 162, 210, false, 10, 100},          // more than there were
+		{0, 160, 0, 210, false, 10, 100},            // nothing is never told
+		{0, 60, 46, 210, true, 10, 100},             // old
+		{time.Second, 209, 196, 210, true, 10, 200}, // none was lost
+		{time.Second, 209, 201, 210, true, 5, 200},  // late ones came
+		{57 * time.Second, 309, 291, 310, true, 15, 300},
+		{30 * time.Second, 409, 341, 410, true, 60, 200},
+		{2 * time.Minute, 509, 441, 510, true, 0, 100},
 	} {
 		at := start
 		for range c.after / time.Second {
@@ -58,8 +61,8 @@ func TestLosses(t *testing.T) {
 	var long, short losses
 	r := rand.New(rand.NewPCG(4, 5))
 	highest, count, now := uint64(1<<32-5000), uint64(1<<32-6000), start
-	long.told(now, highest, count, math.MaxUint64)
-	short.told(now, highest, count, math.MaxUint64)
+	long.told(now, highest, count, highest+1)
+	short.told(now, highest, count, highest+1)
 	for range 100 {
 		highest, count, now = highest+uint64(r.IntN(100))+100, count+uint64(r.IntN(100)), now.Add(time.Second)
 		if !long.told(now, highest, count, math.MaxUint64) || !short.toldLow(now, uint32(highest), uint32(count), math.MaxUint64) || long != short {
@@ -76,10 +79,13 @@ func TestLosses(t *testing.T) {
 func TestExcusedLosses(t *testing.T) {
 	var l losses
 	now := start
-	l.told(now, 99, 95, math.MaxUint64) // of 100, 5 are lost
+	l.excuse(now, 7)
+	l.told(now, 0, 1, 1)
+	l.excuse(now, -7)                    // they had been sent before
+	l.told(now, 100, 96, math.MaxUint64) // of 100, 5 are lost
 	l.excuse(now, 12)
 	now = now.Add(lossBucket)
-	l.told(now, 199, 186, math.MaxUint64) // of 100 more, 9 are lost: the 9 that were too long
+	l.told(now, 200, 187, math.MaxUint64) // of 100 more, 9 are lost: the 9 that were too long
 	l.excuse(now, -3)                     // the other three weren't
 	if got, _, _, ok := l.rate(now); !ok || math.Abs(got-5.0/191) > 1e-9 {
 		t.Errorf("%v, %v, want %v", got, ok, 5.0/191)
