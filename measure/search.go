@@ -129,8 +129,7 @@ func (s *Search) Next() (t TrainPlan, ok bool) {
 // left returns how many cars may still be sent.
 func (s *Search) left() int {
 	budget := fewBytes
-	bucket := !s.found.Queued && s.spent+worthCars*s.size < fewBytes // it may be one
-	if s.found.Rate > fastFrom && !bucket {
+	if s.found.Rate > fastFrom && s.spent+worthCars*s.size > fewBytes { // else it may be a bucket
 		budget = manyBytes
 	}
 	return max(budget-s.spent, 0) / s.size
@@ -173,7 +172,7 @@ func (s *Search) Took(a Arrival) {
 	if a.Queued && s.last.Head >= a.Burst/s.size {
 		s.burst = max(s.burst, a.Burst)
 	}
-	if a.Queued && a.Burst == 0 && float64(a.In) > surely*float64(a.Rate) {
+	if a.Queued && float64(a.In) > surely*float64(a.Rate) {
 		s.peak = max(s.peak, a.Low)
 	}
 	better := a.Windows >= s.best.Windows || !s.best.Queued
