@@ -100,8 +100,8 @@ func (l *Latency) Nominate(slot, n int, eligible func(slot int) bool) []int {
 }
 
 // Neighbours returns whom an agent should measure, n slots at most: the nearer half
-// nominated, the rest at random, which tells more of all pairs together than n at
-// random do, and much more of short ones. The random ones depend on the seed, and
+// nominated, the rest at random, which tells more of short pairs, of the worst
+// predicted ones and of who is nearest than n at random do, and no less of the rest. The random ones depend on the seed, and
 // when a slot comes or goes only one of them changes.
 func (l *Latency) Neighbours(slot, n int, seed uint64, eligible func(slot int) bool) []int {
 	chosen := l.Nominate(slot, n/2, eligible)

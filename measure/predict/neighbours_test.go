@@ -12,9 +12,9 @@ import (
 func TestTruthNeighbours(t *testing.T) {
 	t.Parallel()
 	m := roundTrips(t, "planetlab490_rtt_ms.csv.gz")
-	shares := []int{0, 4, 8, 12, 16}
+	shares, fits := []int{0, 4, 8, 12, 16}, len(m)
 	if !full() {
-		m, shares = part(m, 120), []int{0, 8}
+		m, shares, fits = part(m, 120), []int{0, 8}, 40
 	}
 	// Pairs that are never measured judge all choices alike.
 	hidden := func(i, j int) bool { return mix(uint64(max(i, j)*len(m)+min(i, j)))%10 == 0 }
@@ -29,9 +29,9 @@ func TestTruthNeighbours(t *testing.T) {
 	var p90, short, found []float64
 	for _, near := range shares {
 		p := newReplay(t, open, 16, 1, false)
-		p.sample(48, len(m)/3)
+		p.sample(48, fits)
 		p.more(near, 32)
-		p.sample(48, len(m)/3)
+		p.sample(96, fits)
 		var all, below []float64
 		for i := range m {
 			for j := range i {
