@@ -92,6 +92,7 @@ const (
 // What the limits are after they were squeezed.
 var (
 	topRTT  = time.Duration(expand(squeeze(uint64(MaxRTT.Microseconds()), fine), fine)) * time.Microsecond
+	topAge  = time.Duration(expand(squeeze(uint64(RecordLifetime/(100*time.Millisecond)), coarse), coarse)) * 100 * time.Millisecond
 	topRate = int64(expand(squeeze(MaxRate/1000, fine), fine)) * 1000
 )
 
@@ -263,7 +264,7 @@ func parseTime(code byte) time.Duration {
 }
 
 func parseAge(code byte) time.Duration {
-	return min(time.Duration(min(expand(uint16(code), coarse), 1<<30))*100*time.Millisecond, RecordLifetime)
+	return min(time.Duration(min(expand(uint16(code), coarse), 1<<30))*100*time.Millisecond, topAge)
 }
 
 func parseMargin(code byte, unit float64) int64 {

@@ -15,9 +15,12 @@ const (
 	tellShare = 4 * time.Second
 	tellLeast = 5 * time.Second // between two records that aren't urgent
 	tellBurst = 8
+	slowBurst = 4 // of what isn't urgent
+	// In small networks records are short and few: there it is less.
+	smallNetwork = 10
 	// tellAfter is how long what isn't urgent must have been news: what a busy host
 	// does to its own measurements for a moment isn't.
-	tellAfter = 10 * time.Second
+	tellAfter = 5 * time.Second
 	// Urgent ones are tellGap apart for every agent there is, so that those are told
 	// together which come together: when an agent starts, or is cut off.
 	tellGap      = 100 * time.Millisecond
@@ -67,7 +70,7 @@ type Telling struct {
 // how many tell, this one included. It wants to be asked each second.
 func (t *Telling) Due(now overlay.Instant, links []Link, access measure.Access, agents int) bool {
 	since := now.Sub(t.At)
-	share := max(time.Duration(agents)*tellShare, tellLeast)
+	share := rowsEvery(agents)
 	gap := min(max(time.Duration(agents)*tellGap, tellGapLeast), tellGapMost)
 	if t.At == 0 || since < 0 {
 		return true
@@ -89,7 +92,7 @@ func (t *Telling) Due(now overlay.Instant, links []Link, access measure.Access, 
 	case Urgent:
 		return t.paid.allow(now, share, tellBurst)
 	case SlowNews:
-		return now.Sub(t.stirs) >= tellAfter && t.paid.allow(now, share, 1)
+		return now.Sub(t.stirs) >= tellAfter && t.paid.allow(now, share, slowBurst)
 	}
 	return false
 }
@@ -97,7 +100,13 @@ func (t *Telling) Due(now overlay.Instant, links []Link, access measure.Access, 
 // Told notes what is told now.
 func (t *Telling) Told(now overlay.Instant, links []Link, access measure.Access, agents int) {
 	t.Links, t.Access, t.At, t.stirs = links, access, now, 0
-	t.paid.pay(now, max(time.Duration(agents)*tellShare, tellLeast), tellBurst)
+	t.paid.pay(now, rowsEvery(agents), tellBurst)
+}
+
+// rowsEvery returns how often one of so many agents tells its rows on average, at most.
+func rowsEvery(agents int) time.Duration {
+	few := min(agents, smallNetwork)
+	return max(time.Duration(agents)*tellShare*time.Duration(few)/smallNetwork, tellLeast)
 }
 
 // Again says that what was told must be told again.

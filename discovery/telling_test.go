@@ -117,7 +117,7 @@ func TestTellingRate(t *testing.T) {
 			restless()
 			w.after(time.Second)
 		}
-		share := max(time.Duration(agents)*tellShare, tellLeast)
+		share := rowsEvery(agents)
 		want := int(hours*time.Hour/share) + tellBurst + 1
 		t.Logf("%d agents: %d records in %d hours, one each %v", agents, w.count, hours, (hours * time.Hour / time.Duration(w.count)).Round(time.Second))
 		if w.count > want || w.count < want/2 {
@@ -146,10 +146,10 @@ func TestTellingWaits(t *testing.T) {
 	w := newTellTest(t, 10)
 	for range 20 {
 		w.links[0].RTT += 4 * time.Millisecond
-		first := w.after(8 * time.Second)
+		first := w.after(4 * time.Second)
 		w.links[0].RTT -= 4 * time.Millisecond
 		if again := w.after(2 * time.Second); first >= 0 || again >= 0 {
-			t.Fatal("told of 8 seconds")
+			t.Fatal("told of 4 seconds")
 		}
 	}
 }
