@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -22,8 +23,8 @@ const watchEvery = 2 * time.Second
 
 // mapOptions are what 'farlan map' is asked for.
 type mapOptions struct {
-	own, matrix, dot, watch bool
-	from, to, metric, svg   string
+	own, matrix, dot, watch, refresh bool
+	from, to, metric, svg            string
 }
 
 func newMap() *cobra.Command {
@@ -46,6 +47,7 @@ would mislead, and every ten minutes.`,
 	f.BoolVar(&o.dot, "dot", false, "a graph in Graphviz's language")
 	f.StringVar(&o.svg, "svg", "", "draw a picture to `FILE`, - is standard output")
 	f.BoolVar(&o.watch, "watch", false, "again every 2 s")
+	f.BoolVar(&o.refresh, "refresh", false, "first measure what the paths from this agent carry, as 'farlan bench' does")
 	check := cmd.PreRunE
 	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
 		if err := o.check(cmd, c.json != ""); err != nil {
@@ -75,6 +77,8 @@ func (o *mapOptions) check(cmd *cobra.Command, json bool) error {
 		return usagef("add --matrix")("--metric is of the matrix")
 	case o.own && o.from != "":
 		return usagef("")("map: --own and --from exclude each other")
+	case o.refresh && o.from != "":
+		return usagef("run it on the machine of that agent")("map: --refresh measures paths from this agent only, not from %s", o.from)
 	}
 	return nil
 }
@@ -89,6 +93,11 @@ func (o *mapOptions) run(cmd *cobra.Command, c *client) error {
 	}
 	if o.own {
 		form.Set("own", "1")
+	}
+	if o.refresh {
+		if err := o.measure(cmd, c); err != nil {
+			return err
+		}
 	}
 	again := time.NewTicker(watchEvery)
 	defer again.Stop()
@@ -109,6 +118,31 @@ func (o *mapOptions) run(cmd *cobra.Command, c *client) error {
 			return nil
 		}
 	}
+}
+
+// measure has the paths to all peers measured, or to one, and says how far it is.
+func (o *mapOptions) measure(cmd *cobra.Command, c *client) error {
+	var v peersView
+	if err := c.call(cmd.Context(), http.MethodGet, "/peers", nil, &v); err != nil {
+		return err
+	}
+	v.Peers = slices.DeleteFunc(v.Peers, func(p peerView) bool {
+		return p.Path == "self" || p.State == "gone" || o.to != "" && p.Name != o.to && p.ID != o.to
+	})
+	patient := *c
+	patient.timeout += benchPatience
+	for i, p := range v.Peers {
+		var line refreshLine
+		if err := patient.call(cmd.Context(), http.MethodPost, "/refresh", url.Values{"peer": {p.ID}}, &line); err != nil {
+			return err
+		}
+		said := line.Error
+		if b := line.Bench; b != nil {
+			said = fmt.Sprintf("%.4g Mbit/s, %s", b.Mbit, b.Meaning)
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d: %s: %s\n", i+1, len(v.Peers), p.Name, said)
+	}
+	return nil
 }
 
 func (o *mapOptions) print(cmd *cobra.Command, c *client, v mapView) error {
