@@ -119,7 +119,7 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
-	if err := n.startP2P(start, after); err != nil {
+	if err = n.startP2P(start, after); err != nil {
 		return errors.Join(err, closeLanes(lanes))
 	}
 	for _, l := range lanes {
