@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"farlan/measure"
 	"farlan/overlay"
 	"farlan/overlay/link"
 )
@@ -259,14 +260,17 @@ func (in *inbound) next(overlay.Instant) overlay.Instant {
 }
 
 // ack packs an acknowledgement of the session if it is due, or can ride along.
-func (s *inboundSession) ack(now overlay.Instant, p *overlay.Packer) {
+func (s *inboundSession) ack(n *node, now overlay.Instant, p *overlay.Packer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if rides := p.Open() && s.receiver.Rides(now); !rides && !s.receiver.Due(now) {
 		return
 	}
 	a := s.receiver.Take(now)
-	a.Index = s.session.RemoteIndex()
+	a.Index, a.Sent = s.session.RemoteIndex(), measure.Micros(n.now())
+	if hold := n.wall().Sub(a.Stamp); a.Stamp > 0 && hold >= 0 && hold < time.Second {
+		a.HoldMicros = uint32(max(hold.Microseconds(), 1))
+	}
 	p.Ack(a)
 }
 
@@ -376,7 +380,7 @@ func (in *inbound) Ack(a overlay.Ack) {
 	if p.delivery != nil {
 		p.delivery.Acked(in.now, a)
 	}
-	if p.path != nil && !p.path.Told(in.now, a.Highest, a.Count, o.session.Sent()) {
+	if p.path != nil && (!p.path.Told(in.now, a.Highest, a.Count, o.session.Sent()) || p.path.Acked(in.arrived(), a) == measure.Odd) {
 		in.n.drops.add(dropProbe)
 	}
 	p.mu.Unlock()

@@ -137,19 +137,29 @@ func (o *outgoing) transmit(r *run, send sendFunc, b []byte, segment int) {
 	if min(segment, len(b)) > overlay.DatagramSize {
 		p.filled.Store(int64(o.now))
 	}
-	if r.class == overlay.ClassDelay || r.out.relay != nil {
-		return // too little to measure anything by, or not one path
+	rated := r.class != overlay.ClassDelay && r.out.relay == nil // else it is too little, or not one path
+	p.note(o.now, r.out, rated)
+	if rated && p != o.last && len(o.recent) < cap(o.recent) {
+		o.recent, o.last = append(o.recent, p), p
 	}
+}
+
+// note notes when frames were sent; rated says that they tell a rate.
+func (p *peer) note(now overlay.Instant, out *outbound, rated bool) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	sent := out.session.Sent()
+	if p.path != nil {
+		p.path.Sent(now, sent)
+	}
+	if !rated {
+		return
+	}
 	if p.delivery == nil {
 		p.delivery = new(measure.Delivery)
 	}
-	p.delivery.Around = r.out.around
-	p.delivery.Sent(o.now, r.out.session.Sent())
-	p.mu.Unlock()
-	if p != o.last && len(o.recent) < cap(o.recent) {
-		o.recent, o.last = append(o.recent, p), p
-	}
+	p.delivery.Around = out.around
+	p.delivery.Sent(now, sent)
 }
 
 // idle notes that nothing waits to be sent: until more comes, how much arrives at
@@ -320,7 +330,7 @@ func (o *outgoing) send(p *peer, class overlay.Class, f *overlay.Frame) {
 // end sends what a run has left, with an acknowledgement if one is due.
 func (o *outgoing) end(r *run) {
 	if s := r.peer.acking.Load(); s != nil {
-		s.ack(o.now, r.packer)
+		s.ack(o.n, o.now, r.packer)
 	}
 	r.packer.Flush()
 	r.peer = nil

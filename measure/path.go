@@ -26,7 +26,8 @@ const (
 // A Path is what is known of the way to a peer and back. The zero value is not
 // ready: use NewPath. Not safe for concurrent use. It takes about 1.5 kB.
 //
-// It is measured by probes, which are answered at once. Each datagram, probe or reply,
+// It is measured by frames, whose acknowledgements tell when they came, and by probes,
+// which are answered at once. Each datagram, probe or reply,
 // has a number and the sender's time, and echoes the newest one of the other direction
 // with how long ago that came: so both ends learn the round trip, (t4−t1) − (t3−t2),
 // from the same two datagrams (as in NTP, RFC 5905 § 8, and RFC 9616 § 3), and how long
@@ -35,6 +36,7 @@ const (
 type Path struct {
 	number uint32 // of the newest probe or reply
 	flight [flights]flight
+	frame  frame
 	came   uint32          // the newest of the peer's
 	cameAt overlay.Instant // 0: there is none in this session
 
@@ -65,7 +67,7 @@ func (p *Path) Moved() { p.moved = true }
 // Restart says that a new session began. The peer may have been started anew: its
 // numbers begin again, and so do the counters.
 func (p *Path) Restart() {
-	p.came, p.cameAt = 0, 0
+	p.came, p.cameAt, p.frame = 0, 0, frame{}
 	p.losses.restart()
 }
 
@@ -86,7 +88,7 @@ func (p *Path) next(now overlay.Instant, echo uint32, at overlay.Instant) overla
 		p.number = 1
 	}
 	p.flight[p.number%flights] = flight{p.number, now}
-	q := overlay.Probe{Number: p.number, Sent: micros(now), Echo: echo}
+	q := overlay.Probe{Number: p.number, Sent: Micros(now), Echo: echo}
 	if hold := now.Sub(at).Microseconds(); at == 0 || hold < 0 || hold >= 1<<32 {
 		q.Echo = 0
 	} else {
@@ -95,8 +97,8 @@ func (p *Path) next(now overlay.Instant, echo uint32, at overlay.Instant) overla
 	return q
 }
 
-// micros returns the low 32 bits of an instant in microseconds.
-func micros(t overlay.Instant) uint32 { return uint32(int64(t) / 1000) }
+// Micros returns the low 32 bits of an instant in microseconds: what probes carry.
+func Micros(t overlay.Instant) uint32 { return uint32(int64(t) / 1000) }
 
 // A Receipt says what a probe or reply was good for.
 type Receipt uint8
@@ -120,7 +122,7 @@ func (p *Path) Receive(at overlay.Instant, q overlay.Probe, reply bool) (rtt tim
 	case q.Number == 0 || q.Number >= overlay.ProbeSpecial:
 	case p.cameAt == 0 || ahead > 0 && !at.Before(p.cameAt):
 		p.came, p.cameAt = q.Number, at
-		p.back.sample(at, micros(at)-q.Sent)
+		p.back.sample(at, Micros(at)-q.Sent)
 	default:
 		r = Odd
 	}
@@ -144,12 +146,19 @@ func (p *Path) echoed(at overlay.Instant, q overlay.Probe) (time.Duration, Recei
 		return 0, Quiet // it is too old, or was echoed before: the peer heard nothing newer
 	}
 	hold := time.Duration(q.HoldMicros) * time.Microsecond
-	rtt, blur := at.Sub(f.sent)-hold, hold*driftMost/1e6
-	if at.Before(f.sent) || rtt < -blur-stampError {
+	sent := f.sent
+	rtt, blur := at.Sub(sent)-hold, hold*driftMost/1e6
+	if at.Before(sent) || rtt < -blur-stampError {
 		return 0, Odd
 	}
-	p.forth.sample(at, q.Sent-q.HoldMicros-micros(f.sent))
 	f.sent = 0
+	return p.returned(at, sent, q.Sent-q.HoldMicros, rtt, blur)
+}
+
+// returned takes a round trip, of a datagram that was sent at some time, and came at
+// another of the peer's clock. Clocks that drift apart make it wrong by blur at most.
+func (p *Path) returned(at, sent overlay.Instant, came uint32, rtt, blur time.Duration) (time.Duration, Receipt) {
+	p.forth.sample(at, came-Micros(sent))
 	if rtt <= 0 || blur > max(blurMost, rtt/50) {
 		return 0, Quiet
 	}

@@ -52,7 +52,7 @@ const (
 	chunkHeaderLen   = 10
 	probeLen         = 24
 	replyLen         = probeLen + 2
-	ackLen           = 36
+	ackLen           = 44
 
 	chunkECN = 0x80
 
@@ -172,10 +172,13 @@ func parseProbe(c []byte, reply bool) (p Probe, ok bool) {
 //	20–27  their bytes (UDP payload)
 //	28–35  when the newest came, by the kernel's stamp; nanoseconds of the
 //	       acknowledger's clock: only differences mean anything
+//	36–39  when it was sent, microseconds of the clock that stamps probes, modulo 2^32
+//	40–43  how long before that the newest came, microseconds; 0 if that isn't known
 type Ack struct {
 	Index                 uint32
 	Highest, Count, Bytes uint64
 	Stamp                 Instant
+	Sent, HoldMicros      uint32
 }
 
 // AckDatagram is the length of a datagram that holds nothing but an Ack.
@@ -188,7 +191,9 @@ func AppendAck(b []byte, a Ack) []byte {
 	b = binary.BigEndian.AppendUint64(b, a.Highest)
 	b = binary.BigEndian.AppendUint64(b, a.Count)
 	b = binary.BigEndian.AppendUint64(b, a.Bytes)
-	return binary.BigEndian.AppendUint64(b, uint64(a.Stamp))
+	b = binary.BigEndian.AppendUint64(b, uint64(a.Stamp))
+	b = binary.BigEndian.AppendUint32(b, a.Sent)
+	return binary.BigEndian.AppendUint32(b, a.HoldMicros)
 }
 
 func parseAck(c []byte) (Ack, bool) {
@@ -201,5 +206,6 @@ func parseAck(c []byte) (Ack, bool) {
 		Count:   binary.BigEndian.Uint64(c[12:]),
 		Bytes:   binary.BigEndian.Uint64(c[20:]),
 		Stamp:   Instant(binary.BigEndian.Uint64(c[28:])),
+		Sent:    binary.BigEndian.Uint32(c[36:]), HoldMicros: binary.BigEndian.Uint32(c[40:]),
 	}, true
 }

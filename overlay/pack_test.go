@@ -238,7 +238,7 @@ func TestProbeItems(t *testing.T) {
 	want := Probe{Number: 7, Sent: 123456789, Echo: 6, HoldMicros: 42, Highest: 99, Count: 98, Size: 1472, Seen: netip.MustParseAddrPort("192.0.2.7:4747")}
 	asked := want
 	asked.Size, asked.Seen = 0, netip.AddrPort{} // only a reply tells
-	ack := Ack{Index: 5, Highest: 1 << 40, Count: 77, Bytes: 99, Stamp: 1234}
+	ack := Ack{Index: 5, Highest: 1 << 40, Count: 77, Bytes: 99, Stamp: 1234, Sent: 5678, HoldMicros: 910}
 	var u Unpacker
 	var got sink
 	u.Unpack(AppendAck(AppendBye(AppendProbe(AppendProbe(nil, want, false), want, true)), ack), &got)
