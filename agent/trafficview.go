@@ -63,24 +63,13 @@ func (n *node) nameOf(b discovery.Brief, names map[overlay.AgentID]string) strin
 	return names[id]
 }
 
-// matrixOf returns the rates between the stations.
+// matrixOf returns the rates between the busiest stations.
 func matrixOf(flows []flowView) [][]float64 {
-	var stations []string
+	rates := make(map[[2]string]float64, len(flows))
 	for _, f := range flows {
-		stations = append(stations, f.From, f.To)
+		rates[[2]string{f.From, f.To}] += f.Mbit
 	}
-	slices.Sort(stations)
-	stations = slices.Compact(stations)
-	rates := make([][]float64, len(stations))
-	for i := range rates {
-		rates[i] = make([]float64, len(stations))
-	}
-	for _, f := range flows {
-		i, _ := slices.BinarySearch(stations, f.From)
-		j, _ := slices.BinarySearch(stations, f.To)
-		rates[i][j] += f.Mbit
-	}
-	return rates
+	return measure.Matrix(rates)
 }
 
 func newTraffic() *cobra.Command {

@@ -2,16 +2,16 @@ package measure
 
 import (
 	"cmp"
+	"maps"
 	"math/bits"
 	"slices"
 )
 
-// MaxPattern is of how many senders and receivers PatternOf names a pattern; of more it
-// looks at those with the most traffic.
+// MaxPattern is of how many senders and receivers at most PatternOf names a pattern.
 const MaxPattern = 64
 
 // PatternOf names the pattern of who sends to whom: rates[i][j] is what i sends to j, in
-// any unit; the diagonal doesn't count. It is
+// any unit; the diagonal doesn't count, and of more than MaxPattern it is irregular. It is
 //
 //	none         nobody sends
 //	pair         two talk to each other; pairs: each talks to one other
@@ -29,7 +29,9 @@ const MaxPattern = 64
 // ("Inferring the topology and traffic load of parallel programs running in a virtual
 // machine environment", JSSPP 2004), who normalise by the largest rate and prune, too.
 func PatternOf(rates [][]float64) string {
-	rates = busiest(rates)
+	if len(rates) > MaxPattern {
+		return "irregular"
+	}
 	cut := threshold(rates)
 	g := graphOf(rates, cut)
 	switch n := g.n; {
@@ -61,27 +63,21 @@ func PatternOf(rates [][]float64) string {
 	return "irregular"
 }
 
-// busiest returns the part of the matrix that is looked at.
-func busiest(rates [][]float64) [][]float64 {
-	if len(rates) <= MaxPattern {
-		return rates
+// Matrix returns the rates between those with the most traffic, at most MaxPattern of
+// them, in their order. The keys of rates are from whom and to whom.
+func Matrix[K cmp.Ordered](rates map[[2]K]float64) [][]float64 {
+	sums := make(map[K]float64)
+	for k, r := range rates {
+		sums[k[0]] += r
+		sums[k[1]] += r
 	}
-	sum := make([]float64, len(rates))
-	order := make([]int, len(rates))
-	for i, row := range rates {
-		order[i] = i
-		for j, r := range row {
-			sum[i] += r
-			sum[j] += r
-		}
-	}
-	slices.SortFunc(order, func(a, b int) int { return cmp.Or(cmp.Compare(sum[b], sum[a]), cmp.Compare(a, b)) })
-	order = order[:MaxPattern]
-	slices.Sort(order)
-	out := make([][]float64, MaxPattern)
-	for i, a := range order {
-		for _, b := range order {
-			out[i] = append(out[i], rates[a][b])
+	nodes := slices.SortedFunc(maps.Keys(sums), func(a, b K) int { return cmp.Or(cmp.Compare(sums[b], sums[a]), cmp.Compare(a, b)) })
+	nodes = nodes[:min(len(nodes), MaxPattern)]
+	slices.Sort(nodes)
+	out := make([][]float64, len(nodes))
+	for i, a := range nodes {
+		for _, b := range nodes {
+			out[i] = append(out[i], rates[[2]K{a, b}])
 		}
 	}
 	return out

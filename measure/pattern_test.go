@@ -178,14 +178,6 @@ func TestNoPattern(t *testing.T) {
 	if seen["irregular"] < 270 { // in some, one flow outweighs all others: a pair
 		t.Error("patterns are seen where there are none")
 	}
-	big := links(200, true, func(join func(i, j int)) {
-		for i := 1; i < 40; i++ {
-			join(0, i)
-		}
-	})
-	if got := PatternOf(big); got != "star" {
-		t.Errorf("40 of 200: %s", got)
-	}
 }
 
 func FuzzPattern(f *testing.F) {
@@ -202,4 +194,25 @@ func FuzzPattern(f *testing.F) {
 			t.Fatal("no answer")
 		}
 	})
+}
+
+// Of more stations than a pattern is looked for in, those with the most traffic count.
+func TestMatrixOfMany(t *testing.T) {
+	rates := make(map[[2]int]float64)
+	for i := range 20_000 {
+		rates[[2]int{i, i + 1}] = 1
+	}
+	for i := range MaxPattern - 1 {
+		rates[[2]int{19_000, 100 * i}] = 500
+	}
+	m := Matrix(rates)
+	if got := PatternOf(m); len(m) != MaxPattern || got != "star" {
+		t.Errorf("of %d: %s", len(m), got)
+	}
+	if got := PatternOf(append(m, nil)); got != "irregular" {
+		t.Errorf("of too many: %s", got)
+	}
+	if m := Matrix(map[[2]string]float64{}); len(m) != 0 || PatternOf(m) != "none" {
+		t.Errorf("of nobody: %v", m)
+	}
 }
