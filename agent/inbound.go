@@ -64,7 +64,7 @@ func newInbound(n *node, lane int) *inbound {
 func (in *inbound) receive(now overlay.Instant, view *view, replies *link.Writer, b *link.Batch) {
 	in.now, in.view, in.writer = now, view, replies
 	for i := range b.Len() {
-		in.from, in.data = b.From(i), b.Data(i)
+		in.from, in.data, in.stamp = b.From(i), b.Data(i), b.Stamp(i)
 		segment := b.Segment(i)
 		for at := 0; at < len(in.data); {
 			end := min(at+segment, len(in.data))

@@ -17,7 +17,7 @@ type mapAgentView struct {
 	Name       string   `json:"name"`
 	UpMbit     *float64 `json:"up_mbit"`
 	DownMbit   *float64 `json:"down_mbit"`
-	UpSource   string   `json:"up_source"` // configured, passive, train, none
+	UpSource   string   `json:"up_source"` // measured, configured, none
 	DownSource string   `json:"down_source"`
 }
 

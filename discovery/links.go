@@ -215,7 +215,8 @@ func parseAccess(b []byte) (a measure.Access, ok bool) {
 	a.UpSource, a.DownSource = measure.Source(b[0]&15), measure.Source(b[0]>>4)
 	a.Up, a.Down = parseRate(b[1:]), parseRate(b[3:])
 	good := func(s measure.Source, rate int64) bool {
-		return s <= measure.Configured && s != measure.Measured && rate <= topRate && (rate == 0) == (s == measure.Unknown)
+		known := s == measure.Measured || s == measure.Configured
+		return (known || s == measure.Unknown) && rate <= topRate && known == (rate > 0)
 	}
 	return a, good(a.UpSource, a.Up) && good(a.DownSource, a.Down)
 }

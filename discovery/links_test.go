@@ -65,7 +65,7 @@ func full(at overlay.Instant) measure.Pair {
 // What is told arrives within what squeezing costs, and unknown stays unknown.
 func TestLinksArrive(t *testing.T) {
 	now := at(0)
-	access := measure.Access{Up: 20_000_000, Down: 250_000_000, UpSource: measure.Configured, DownSource: measure.Passive}
+	access := measure.Access{Up: 20_000_000, Down: 250_000_000, UpSource: measure.Configured, DownSource: measure.Measured}
 	b, err := AppendLinks(nil, now, access, []Link{{agentID(1), full(now)}, {Peer: agentID(2)}})
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +156,7 @@ func TestLinksLimits(t *testing.T) {
 		RTT: time.Hour, RTTSource: measure.Measured, Jitter: time.Hour, Queue: -1, LossKnown: true, Loss: 7, LossLow: -1, LossHigh: 9,
 		Capacity: math.MaxInt64, CapacitySource: measure.Train, CapacityLow: math.MinInt64 / 2, CapacityHigh: math.MaxInt64, Available: math.MaxInt64, MTU: 1 << 20,
 	}
-	b, err = AppendLinks(nil, at(0), measure.Access{Up: math.MaxInt64, UpSource: measure.Passive}, []Link{{agentID(1), beyond}})
+	b, err = AppendLinks(nil, at(0), measure.Access{Up: math.MaxInt64, UpSource: measure.Measured}, []Link{{agentID(1), beyond}})
 	if err != nil {
 		t.Fatal(err)
 	}

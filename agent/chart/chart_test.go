@@ -62,7 +62,7 @@ func TestPictures(t *testing.T) {
 		}
 	}
 	few, _ := plane(12, 1)
-	many, _ := plane(500, 0.3)
+	many, _ := plane(300, 0.3)
 	for name, g := range map[string]Graph{
 		"nobody": {}, "one": {Nodes: []Node{{Name: "a"}}}, "apart": apart, "together": same, "few": few, "many": many,
 		"two": {Nodes: []Node{{Name: "a"}, {Name: "b"}}, Links: []Link{{B: 1, RTT: 30, Measured: true}}},
