@@ -208,6 +208,33 @@ func TestWaitsAreNoRoundTrip(t *testing.T) {
 	}
 }
 
+// A frame and its acknowledgement tell the round trip, too, without the time for which
+// either lies at a socket, or the acknowledgement waits for company.
+func TestFrameTellsTheRoundTrip(t *testing.T) {
+	const wait = 80 * time.Millisecond
+	m := newMirror(t)
+	frame := []overlay.Frame{{Head: ethernet(back, there, 100)}}
+	m.turn(t, frame) // from here on the kernel stamps
+	m.lane.in.acknowledge(m.n.now().Add(wait), m.lane.out)
+	m.receive(t)
+	first := m.peer.pair(m.n.now())
+	time.Sleep(300 * time.Millisecond)
+	m.lane.out.carry(m.n.now(), m.n.view.Load(), 0, frame)
+	time.Sleep(wait)
+	m.receive(t)
+	time.Sleep(wait)
+	m.lane.in.acknowledge(m.n.now(), m.lane.out)
+	time.Sleep(wait)
+	m.receive(t)
+	v := m.peer.pair(m.n.now())
+	if v.RTTSource != measure.Measured || v.RTTAt <= first.RTTAt || v.Smoothed <= 0 || v.Smoothed > wait/2 || v.RTT <= 0 {
+		t.Errorf("first %+v, then %+v", first, v)
+	}
+	if v := m.n.drops.views(); len(v) != 0 {
+		t.Errorf("dropped: %+v", v)
+	}
+}
+
 // Probes, replies and acknowledgements of a member that can't be change nothing, and are
 // counted where other drops are.
 func TestProbesOutOfPlace(t *testing.T) {
