@@ -118,7 +118,7 @@ func TestTellingRate(t *testing.T) {
 			w.after(time.Second)
 		}
 		share := rowsEvery(agents)
-		want := int(hours*time.Hour/share) + tellBurst + 1
+		want := int(hours*time.Hour/share) + tellBursts(agents) + 1
 		t.Logf("%d agents: %d records in %d hours, one each %v", agents, w.count, hours, (hours * time.Hour / time.Duration(w.count)).Round(time.Second))
 		if w.count > want || w.count < want/2 {
 			t.Errorf("%d agents: %d records, want %d at most", agents, w.count, want)
@@ -137,6 +137,40 @@ func TestTellingRate(t *testing.T) {
 			if got := w.after(time.Minute); got < 0 || got > tellGapMost {
 				t.Errorf("%d agents: step %d is told after %v", agents, i+1, got)
 			}
+		}
+	}
+}
+
+// What is told of new paths in a small network is corrected at once, a few times; in a
+// large one it waits as all news do.
+func TestTellingFresh(t *testing.T) {
+	for _, agents := range []int{3, fullMost, fullMost + 1} {
+		w := newTellTest(t, agents)
+		last := len(w.links) - 1
+		added := w.links[last]
+		w.links = w.links[:last]
+		w.after(time.Hour)
+		w.links = append(w.links, added)
+		gap := w.after(10 * time.Second) // 1 s, or as many agents' gap
+		wait := max(time.Second, time.Duration(agents)*tellGap).Truncate(time.Second) + time.Second
+		if agents > fullMost {
+			wait = tellAfter + time.Second
+		}
+		w.links[0].RTT = 47 * time.Millisecond
+		if got := w.after(wait); got < 0 || agents > fullMost && got < tellAfter {
+			t.Errorf("%d agents: a correction is told after %v (the new link after %v), want %v", agents, got, gap, wait)
+		}
+		w.count = 0
+		for range 20 {
+			w.links[0].RTT ^= 1 << 22 // 4 ms
+			w.after(time.Second)
+		}
+		if w.count > tellBursts(agents) {
+			t.Errorf("%d agents: told %d times in 20 s", agents, w.count)
+		}
+		w.links[0].RTT += 40 * time.Millisecond
+		if got := w.after(5 * time.Second); got < 0 {
+			t.Errorf("%d agents: after that a step isn't told", agents)
 		}
 	}
 }
