@@ -26,7 +26,8 @@ type mapAgent struct {
 type mapPair struct {
 	from, to int
 	measure.Pair
-	by float64 // the relative error of a predicted round trip
+	by  float64 // the relative error of a predicted round trip
+	via string  // the name of the member that relays, if this agent knows it
 }
 
 // A peerMap is the map as an agent knows it: what it measured itself, what the others
@@ -66,6 +67,9 @@ func (n *node) peerMap(now overlay.Instant, keep func(from, to string) bool) pee
 			if i != j && (keep == nil || keep(a.name, b.name)) {
 				pair := mapPair{from: i, to: j, Pair: rows[a.id][discovery.BriefOf(b.id)]}
 				n.predictPair(a.id, b.id, &pair)
+				if p := n.peers[b.id]; a.id == n.self && p != nil {
+					pair.via = names[p.via()]
+				}
 				m.pairs = append(m.pairs, pair)
 			}
 		}
@@ -73,20 +77,21 @@ func (n *node) peerMap(now overlay.Instant, keep func(from, to string) bool) pee
 	return m
 }
 
-// ownRows returns what this agent has measured of those whom it reaches directly.
+// ownRows returns what this agent has measured of those whom it reaches.
 func (n *node) ownRows(now overlay.Instant) map[discovery.Brief]measure.Pair {
 	rows := make(map[discovery.Brief]measure.Pair)
 	for _, p := range n.view.Load().linked {
-		if p.state != measure.Gone && p.direct() {
+		if p.state != measure.Gone && p.out.Load() != nil {
 			rows[discovery.BriefOf(p.id)] = p.pair(now)
 		}
 	}
 	return rows
 }
 
-// predictPair fills in what nobody measured.
+// predictPair fills in what nobody measured, of pairs that nothing is said of: of one that
+// is relayed it would be another way than frames take.
 func (n *node) predictPair(from, to overlay.AgentID, p *mapPair) {
-	if n.predict == nil {
+	if n.predict == nil || p.Relayed {
 		return
 	}
 	if p.RTTSource == measure.Unknown {
@@ -170,7 +175,10 @@ func (m peerMap) view() mapView {
 }
 
 func (m peerMap) pairView(p mapPair) mapPairView {
-	v := mapPairView{From: m.agents[p.from].name, To: m.agents[p.to].name, CapacitySource: p.CapacitySource.String()}
+	v := mapPairView{From: m.agents[p.from].name, To: m.agents[p.to].name, CapacitySource: p.CapacitySource.String(), Relayed: p.Relayed}
+	if p.via != "" {
+		v.Via = &p.via
+	}
 	if p.RTTSource != measure.Unknown {
 		v.RTTms, v.RTTSource = millis(p.RTT), new(p.RTTSource.String())
 	}

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -188,6 +190,73 @@ func TestMapPredicted(t *testing.T) {
 	}
 	if p.rttText() != "~80.0" || p.rttKnown() != "predicted ±12%" || p.capacityText() != "~300" {
 		t.Errorf("%s, %s, %s", p.rttText(), p.rttKnown(), p.capacityText())
+	}
+}
+
+// A pair that goes by way of a member has a row, which says so, and by whom if it is this
+// agent's own. Nothing is predicted by it or in its place, and it is no link.
+func TestMapRelayed(t *testing.T) {
+	w := newMapWorld(t, "a", "b", "c")
+	a, b, c := w.id("a"), w.id("b"), w.id("c")
+	w.n.predict = hunches{}
+	row := func(id overlay.AgentID, ms int, relayed bool) discovery.Link {
+		return discovery.Link{Peer: id, Pair: measure.Pair{
+			RTT: time.Duration(ms) * time.Millisecond, RTTSource: measure.Measured, RTTAt: w.n.wall(), Relayed: relayed,
+			Loss: 0.02, LossHigh: 0.04, LossKnown: true,
+		}}
+	}
+	w.publish("a", discovery.KindLinks, must(discovery.AppendLinks(nil, w.n.wall(), measure.Access{}, []discovery.Link{row(b, 90, true), row(c, 40, false)})))
+	p := w.pair("a", "b")
+	if !p.Relayed || p.Via != nil || p.rttText() != "90.1" && p.rttText() != "90.0" || p.rttKnown() != "measured 0s relayed" || *p.Loss < 0.018 || p.CapacityMbit != nil || p.CapacitySource != "none" {
+		t.Errorf("%+v, %s %s", p, p.rttText(), p.rttKnown())
+	}
+	if p := w.pair("a", "c"); p.Relayed || p.CapacitySource != "predicted" {
+		t.Errorf("%+v", p)
+	}
+	if links, _ := w.n.store.Links(a); len(links) != 1 || links[0].Peer != c {
+		t.Errorf("a's links are %+v", links)
+	}
+
+	// This agent reaches a and b directly, and c by way of b.
+	now := w.n.now()
+	var linked []*peer
+	for _, id := range []overlay.AgentID{a, b, c} {
+		p := w.n.peers[id]
+		p.heard(now)
+		q := p.path.Probe(now)
+		p.path.Receive(now.Add(30*time.Millisecond), overlay.Probe{Number: 1, Echo: q.Number}, true)
+		out := &outbound{way: overlay.Direct(netip.MustParseAddrPort("192.0.2.1:4747"))}
+		if id == c {
+			out = &outbound{way: overlay.Relayed(b), relay: w.n.peers[b]}
+			p.trains.out.Rate, p.trains.out.at = 1e8, now // from when it was direct
+		}
+		p.out.Store(out)
+		linked = append(linked, p)
+	}
+	slices.SortFunc(linked, func(p, q *peer) int { return p.id.Compare(q.id) })
+	w.n.view.Store(&view{linked: linked})
+	p = w.pair("self", "c")
+	if !p.Relayed || p.Via == nil || *p.Via != "b" || *p.RTTms != 30 || p.CapacityMbit != nil || !strings.HasSuffix(p.rttKnown(), " via b") {
+		t.Errorf("%+v, %s", p, p.rttKnown())
+	}
+	if p := w.pair("self", "a"); p.Relayed || p.Via != nil || *p.RTTms != 30 {
+		t.Errorf("%+v", p)
+	}
+	rows := w.n.rowsToTell(now)
+	if len(rows) != 3 || !slices.IsSortedFunc(rows, func(a, b discovery.Link) int { return a.Peer.Compare(b.Peer) }) {
+		t.Errorf("%+v", rows)
+	}
+	for _, r := range rows {
+		if r.Relayed != (r.Peer == c) {
+			t.Errorf("%+v", r)
+		}
+	}
+	w.n.tellLinks(now)
+	if told, _, _ := w.n.store.Told(w.n.self); len(told.Rows) != 3 {
+		t.Errorf("told %+v", told)
+	}
+	if links := linksOf(w.n.own.rows.Links); len(links) != 2 {
+		t.Errorf("predicted by %+v", links)
 	}
 }
 

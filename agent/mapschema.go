@@ -30,6 +30,8 @@ type mapPairView struct {
 	RTTError  *float64 `json:"rtt_error"` // of a predicted one: by which part of it it may be wrong
 	JitterMs  *float64 `json:"jitter_ms"`
 	QueueMs   *float64 `json:"queue_ms"` // on the way there
+	Relayed   bool     `json:"relayed"`  // by a member: times and loss are of that way
+	Via       *string  `json:"via"`      // its name, of this agent's pairs
 	Loss      *float64 `json:"loss"`
 	LossLow   *float64 `json:"loss_low"`
 	LossHigh  *float64 `json:"loss_high"`

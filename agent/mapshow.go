@@ -34,6 +34,8 @@ func newMap() *cobra.Command {
 		Long: `The peer map: for each pair of agents the round trip, loss, capacity and MTU of the
 path from one to the other, how that is known, and how long ago it was measured. What
 isn't known is shown as –, what is a lower bound with ≥, what is predicted with ~.
+Where frames go by way of a member, round trip and loss are those of that way, and it
+says relayed, or via whom.
 What another agent measured is as old as what it told last: it tells again when that
 would mislead, and every ten minutes.`,
 	}
@@ -249,7 +251,14 @@ func (p mapPairView) rttKnown() string {
 	case p.predicted():
 		return fmt.Sprintf("predicted ±%.0f%%", 100**cmp.Or(p.RTTError, new(0.0)))
 	}
-	return *p.RTTSource + " " + ageText(p.RTTAgeS)
+	known := *p.RTTSource + " " + ageText(p.RTTAgeS)
+	switch {
+	case p.Via != nil:
+		known += " via " + *p.Via
+	case p.Relayed:
+		known += " relayed"
+	}
+	return known
 }
 
 // lossText prints the loss with its interval, if that says more.

@@ -10,13 +10,17 @@ import (
 // availableFresh is how long what a train found is taken for what can be achieved now.
 const availableFresh = time.Minute
 
-// pair returns what this agent knows of the path to a peer.
+// pair returns what this agent knows of the way to a peer that frames take.
 func (p *peer) pair(now overlay.Instant) measure.Pair {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var v measure.Pair
 	p.times(now, &v)
-	p.rates(now, &v)
+	if out := p.out.Load(); out != nil && out.relay != nil {
+		v.Relayed = true // what it carries may be the relay's own way to others
+	} else {
+		p.rates(now, &v)
+	}
 	if p.mtu != nil {
 		v.MTU = p.mtu.Size()
 	}

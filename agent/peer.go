@@ -132,6 +132,12 @@ func (p *peer) heard(now overlay.Instant) {
 // echo takes a probe or a reply on a session, which came at some time; false is that it
 // can't be.
 func (p *peer) echo(at overlay.Instant, r overlay.Probe, isReply bool, s *overlay.Session) (good bool) {
+	var relay *peer // by which a try came that was excused
+	defer func() {
+		if relay != nil {
+			relay.excuse(at, -1)
+		}
+	}()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.path == nil {
@@ -144,6 +150,7 @@ func (p *peer) echo(at overlay.Instant, r overlay.Probe, isReply bool, s *overla
 		if o := p.out.Load(); r.Echo == sizeProbe && o != nil && p.mtu != nil {
 			p.mtu.Acked(at, int(r.Size)+o.around)
 			p.path.Excuse(at, -1)
+			relay = o.relay
 		}
 		return true
 	}

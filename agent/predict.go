@@ -188,7 +188,7 @@ func (n *node) guess(now overlay.Instant, live []overlay.AgentID) {
 	}
 	n.guesser.look(now, all, func(id overlay.AgentID) []discovery.Link {
 		if id == n.self {
-			return n.own.rows.Links
+			return linksOf(n.own.rows.Links)
 		}
 		links, _ := n.store.Links(id)
 		return links

@@ -120,7 +120,8 @@ func (n *node) fathom(now overlay.Instant, p *peer, out *outbound) {
 		p.mtu.Used()
 	}
 	rtt, _, _ := p.path.Smoothed()
-	for {
+	tries := 0
+	for ; ; tries++ {
 		size, ok := p.mtu.Probe(now, rtt)
 		if !ok {
 			break
@@ -134,6 +135,9 @@ func (n *node) fathom(now overlay.Instant, p *peer, out *outbound) {
 	// A search that follows one that failed proves nothing until it finds something.
 	failed := p.mtu.State() == measure.MTUFailed || p.mtu.State() == measure.MTUSearching && out.fragment && size <= out.size
 	p.mu.Unlock()
+	if out.relay != nil {
+		out.relay.excuse(now, tries) // its session's datagrams are around them
+	}
 	if size != out.size || failed != out.fragment {
 		n.log.Debug("path MTU", "peer", p.member.Name, "mtu", size+header, "fragmented", failed)
 		next := *out

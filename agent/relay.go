@@ -42,6 +42,14 @@ func (p *peer) direct() bool {
 	return out != nil && out.relay == nil
 }
 
+// via returns the agent that relays frames to the peer, the zero one if none does.
+func (p *peer) via() overlay.AgentID {
+	if out := p.out.Load(); out != nil && out.relay != nil {
+		return out.relay.id
+	}
+	return overlay.AgentID{}
+}
+
 // hop returns how to reach the agent that relays, nil if it can't be.
 func (o *outbound) hop() *outbound {
 	if hop := o.relay.out.Load(); hop != nil && hop.relay == nil {

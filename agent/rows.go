@@ -44,26 +44,43 @@ func (n *node) access(now overlay.Instant) (a measure.Access) {
 	return a
 }
 
-// ownLinks returns the agents that this one has a link to, ascending.
-func (n *node) ownLinks(now overlay.Instant) []discovery.Link {
-	links := []discovery.Link{}
+// ownLinks returns the agents that this one has a link to, and those that it reaches by
+// way of others, both ascending.
+func (n *node) ownLinks(now overlay.Instant) (links, relayed []discovery.Link) {
+	links = []discovery.Link{}
 	for _, p := range n.view.Load().linked {
-		if p.state == measure.Up && p.direct() {
-			links = append(links, discovery.Link{Peer: p.id, Pair: p.pair(now)})
+		if p.state != measure.Up {
+			continue
 		}
+		if l := (discovery.Link{Peer: p.id, Pair: p.pair(now)}); l.Relayed {
+			relayed = append(relayed, l)
+		} else {
+			links = append(links, l)
+		}
+	}
+	return links, relayed
+}
+
+// rowsToTell returns the rows that this agent tells, ascending: its links, and as far as
+// there is room beside them the agents that it reaches by way of others.
+func (n *node) rowsToTell(now overlay.Instant) []discovery.Link {
+	links, relayed := n.ownLinks(now)
+	links = n.linksToTell(now, links)
+	if room := linksTold - len(links); len(relayed) > 0 && room > 0 {
+		links = append(slices.Clip(links), relayed[:min(room, len(relayed))]...)
+		slices.SortFunc(links, func(a, b discovery.Link) int { return a.Peer.Compare(b.Peer) })
 	}
 	return links
 }
 
-// rowsToTell returns which links this agent tells of, ascending: all, or when they are
-// too many those that it told of before, then those that it would measure, then the
-// nearest.
-func (n *node) rowsToTell(now overlay.Instant) []discovery.Link {
-	all, own := n.ownLinks(now), &n.own
+// linksToTell returns which of its links this agent tells of: all, or when they are too
+// many those that it told of before, then those that it would measure, then the nearest.
+func (n *node) linksToTell(now overlay.Instant, all []discovery.Link) []discovery.Link {
+	own := &n.own
 	if len(all) <= linksTold {
 		return all
 	}
-	told := own.rows.Links
+	told := linksOf(own.rows.Links)
 	if first := own.chosen == nil; first || now.Sub(own.chose) >= neighboursEvery {
 		own.chosen, own.chose = n.neighbours(now, all, linksTold), now
 		own.watched = n.neighbours(now, all, watched)
@@ -76,6 +93,11 @@ func (n *node) rowsToTell(now overlay.Instant) []discovery.Link {
 		}
 	}
 	return discovery.Tellable(n.self, all, told, linksTold)
+}
+
+// linksOf returns the rows that are links.
+func linksOf(rows []discovery.Link) []discovery.Link {
+	return slices.DeleteFunc(slices.Clone(rows), func(l discovery.Link) bool { return l.Relayed })
 }
 
 func comparePeer(l discovery.Link, id overlay.AgentID) int { return l.Peer.Compare(id) }

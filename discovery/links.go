@@ -26,7 +26,7 @@ const (
 )
 
 // A Link is an agent that the origin of a KindLinks record exchanges datagrams
-// with directly, and what the origin has measured of the path to it.
+// with, directly unless it is Relayed, and what the origin has measured of the way to it.
 type Link struct {
 	Peer overlay.AgentID
 	measure.Pair
@@ -56,7 +56,8 @@ type Row struct {
 //	      rows by ascending peer:
 //	        0–7   peer's brief name
 //	        8     flags: 1 loss is known, 2 the capacity is a lower bound, 28 how it is
-//	              known (as the sources are numbered); the others are ignored
+//	              known (as the sources are numbered), 32 it is relayed; the others are
+//	              ignored
 //	        9–10  round trip
 //	        11    its age
 //	        12    jitter; 13 queue on the way there
@@ -83,6 +84,7 @@ const (
 	rowLoss    = 1
 	rowBound   = 2
 	rowSources = 28
+	rowRelayed = 32
 
 	lossUnit   = 1 << 20
 	marginUnit = 1 << 10
@@ -134,6 +136,9 @@ func appendPair(b []byte, at overlay.Instant, p measure.Pair) []byte {
 	}
 	if p.CapacityBound {
 		flags |= rowBound
+	}
+	if p.Relayed {
+		flags |= rowRelayed
 	}
 	flags |= byte(p.CapacitySource) << 2 & rowSources
 	rtt, aged := uint16(0), uint16(0)
@@ -229,7 +234,7 @@ func parsePair(b []byte, at overlay.Instant) (p measure.Pair, ok bool) {
 		p.RTTAt = at.Add(-parseAge(b[3]))
 	}
 	p.Jitter, p.Queue = parseTime(b[4]), parseTime(b[5])
-	p.LossKnown = flags&rowLoss != 0
+	p.LossKnown, p.Relayed = flags&rowLoss != 0, flags&rowRelayed != 0
 	p.Loss, p.LossLow, p.LossHigh = parseLoss(b[6]), parseLoss(b[7]), parseLoss(b[8])
 	p.CapacitySource, p.CapacityBound = measure.Source(flags&rowSources>>2), flags&rowBound != 0
 	p.Capacity = parseRate(b[9:])

@@ -103,12 +103,37 @@ func TestLinksArrive(t *testing.T) {
 		near("capacity at most", float64(p.CapacityHigh), float64(w.CapacityHigh), 0.003)
 		near("its age", now.Sub(p.CapacityAt).Seconds(), 60, 0.06)
 		near("available", float64(p.Available), float64(w.Available), 0.001)
-		if p.MTU != w.MTU || !p.LossKnown || !p.CapacityBound || p.CapacitySource != w.CapacitySource || p.RTTSource != w.RTTSource {
+		if p.MTU != w.MTU || p.Relayed || !p.LossKnown || !p.CapacityBound || p.CapacitySource != w.CapacitySource || p.RTTSource != w.RTTSource {
 			t.Errorf("%+v", p)
 		}
 	}
 	if got.Access.UpSource != access.UpSource || got.Access.DownSource != access.DownSource {
 		t.Errorf("%+v", got.Access)
+	}
+}
+
+// That a row is relayed is told beside all else, and such a row is no link.
+func TestRelayedRow(t *testing.T) {
+	now := at(0)
+	p := full(now)
+	p.Relayed = true
+	b, err := AppendLinks(nil, now, measure.Access{}, []Link{{agentID(1), full(now)}, {agentID(2), p}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseLinks(b, now)
+	if err != nil || len(got.Rows) != 2 {
+		t.Fatal(err)
+	}
+	for _, r := range got.Rows {
+		same := r.Pair
+		same.Relayed = false
+		if relayed := r.Peer == BriefOf(agentID(2)); r.Relayed != relayed || same != got.Rows[0].Pair && same != got.Rows[1].Pair || r.RTT == 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+	if got := NewsOf(full(now), p); got != Urgent {
+		t.Errorf("that a pair is relayed now is news %v", got)
 	}
 }
 

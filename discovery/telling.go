@@ -162,7 +162,7 @@ func newsOfTimes(told, is measure.Pair) News {
 	jitter := max(is.Jitter, told.Jitter) > 2*min(is.Jitter, told.Jitter) && (is.Jitter-told.Jitter).Abs() > leastJitter
 	queue := max(is.Queue, told.Queue) > 2*min(is.Queue, told.Queue) && (is.Queue-told.Queue).Abs() > leastStep
 	switch {
-	case told.RTTSource == measure.Unknown && is.RTTSource != measure.Unknown:
+	case told.RTTSource == measure.Unknown && is.RTTSource != measure.Unknown, told.Relayed != is.Relayed:
 		return Urgent
 	case told.RTTSource != is.RTTSource, off > leastStep && off*stepRTT > told.RTT && is.RTTSource == measure.Measured:
 		return Urgent

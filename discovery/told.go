@@ -8,7 +8,8 @@ import (
 )
 
 // Links returns the links that an agent tells, ascending by peer. Those to agents of
-// whom there is no record are left out.
+// whom there is no record are left out, and those that are relayed: they are rows of the
+// map, but no links.
 func (s *Store) Links(id overlay.AgentID) ([]Link, bool) {
 	told, _, ok := s.Told(id)
 	if !ok {
@@ -16,7 +17,7 @@ func (s *Store) Links(id overlay.AgentID) ([]Link, bool) {
 	}
 	links := make([]Link, 0, len(told.Rows))
 	for _, r := range told.Rows {
-		if peer, known := s.Find(r.Peer); known {
+		if peer, known := s.Find(r.Peer); known && !r.Relayed {
 			links = append(links, Link{peer, r.Pair})
 		}
 	}

@@ -48,4 +48,8 @@ type Pair struct {
 	AvailableBound                      bool  // and more: what is sent now doesn't wait
 
 	MTU int // of IP packets, 0 unknown
+
+	// Relayed says that datagrams go by way of a member: what is known is of that way,
+	// nothing of the path between the two.
+	Relayed bool
 }

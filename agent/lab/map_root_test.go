@@ -18,10 +18,14 @@ type mapPair struct {
 	Source *string  `json:"rtt_source"`
 	Age    *float64 `json:"rtt_age_s"`
 	Loss   *float64 `json:"loss"`
+
+	Relayed  bool     `json:"relayed"`
+	Via      *string  `json:"via"`
+	Capacity *float64 `json:"capacity_mbit"`
 }
 
-// peerMap returns the round trips in milliseconds that a site's agent shows as measured.
-func (l *Lab) peerMap(t *testing.T, site string) (map[[2]string]float64, error) {
+// pairs returns what a site's agent shows.
+func (l *Lab) pairs(t *testing.T, site string) ([]mapPair, error) {
 	t.Helper()
 	b, err := l.farlan(within(t, 10*time.Second), site, "map", "--json")
 	if err != nil {
@@ -30,11 +34,18 @@ func (l *Lab) peerMap(t *testing.T, site string) (map[[2]string]float64, error) 
 	var v struct {
 		Pairs []mapPair `json:"pairs"`
 	}
-	if err := json.Unmarshal(b, &v); err != nil {
+	return v.Pairs, json.Unmarshal(b, &v)
+}
+
+// peerMap returns the round trips in milliseconds that a site's agent shows as measured.
+func (l *Lab) peerMap(t *testing.T, site string) (map[[2]string]float64, error) {
+	t.Helper()
+	pairs, err := l.pairs(t, site)
+	if err != nil {
 		return nil, err
 	}
 	rtts := make(map[[2]string]float64)
-	for _, p := range v.Pairs {
+	for _, p := range pairs {
 		if p.Source != nil && *p.Source == "measured" {
 			rtts[[2]string{p.From, p.To}] = *p.RTT
 		}
@@ -184,4 +195,45 @@ func TestMapOfSites(t *testing.T) {
 		return nil
 	})
 	t.Logf("a killed agent's pairs vanish within %v", time.Since(killed).Round(10*time.Millisecond))
+}
+
+// Two sites whose NATs let no datagram pass between them: all agents show what frames
+// between the two experience by way of a member, and the two show by whose.
+func TestMapOfRelayed(t *testing.T) {
+	o := testOptions(t)
+	o.Sites, o.VMs, o.NATs = 4, 0, nats(t, "site1=symmetric", "site2=symmetric")
+	o.Shape = Shape{Delay: 20 * time.Millisecond, Rate: 100_000, Queue: Queue{Time: DefaultQueue}}
+	l := up(t, o)
+	const direct = 40 // ms; a relay is as far from both
+	check := func(site string, p mapPair) error {
+		relayed, want := p.From[:4]+p.To[:4] == "sitesite" && p.From != "site3" && p.To != "site3", float64(direct)
+		if relayed {
+			want = 2 * direct
+		}
+		switch {
+		case p.Source == nil || *p.Source != "measured" || p.Loss == nil || p.Relayed != relayed:
+		case math.Abs(*p.RTT-want) > 0.05*want || relayed && *p.Loss > 0.2:
+		case (p.Via != nil) != (relayed && p.From == site), p.Via != nil && *p.Via != "home" && *p.Via != "site3", relayed && p.Capacity != nil:
+		default:
+			return nil
+		}
+		b, err := json.Marshal(p)
+		return errors.Join(fmt.Errorf("%s shows %s, want %v ms, relayed %v", site, b, want, relayed), err)
+	}
+	began := time.Now()
+	eventually(t, time.Minute, func() error {
+		for _, s := range []string{"home", "site1", "site2", "site3"} {
+			pairs, err := l.pairs(t, s)
+			if err != nil || len(pairs) != 12 {
+				return fmt.Errorf("%s shows %d pairs, %w", s, len(pairs), err)
+			}
+			for _, p := range pairs {
+				if err := check(s, p); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	t.Logf("4 agents show all pairs, 2 of them relayed, after %v", time.Since(began).Round(10*time.Millisecond))
 }
