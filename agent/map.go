@@ -39,36 +39,70 @@ type peerMap struct {
 	pairs  []mapPair       // by from and to
 }
 
-// peerMap returns the pairs that keep wants; nil: all.
-func (n *node) peerMap(now overlay.Instant, keep func(from, to string) bool) peerMap {
-	m := peerMap{now: now, agents: []mapAgent{{n.self, "", n.access(now)}}}
-	wall := n.wall()
-	rows := map[overlay.AgentID]map[discovery.Brief]measure.Pair{n.self: n.ownRows(now)}
+// mapFacts are what the map is made of, as the loop knows it at one time. Nothing in them
+// changes, so that the map can be made of them elsewhere: all pairs of 500 agents take
+// seconds.
+type mapFacts struct {
+	now, wall overlay.Instant
+	self      overlay.AgentID
+	own       map[discovery.Brief]measure.Pair    // what this agent measured
+	told      map[overlay.AgentID]discovery.Links // what the others tell
+	names     map[overlay.AgentID]string
+	via       map[overlay.AgentID]overlay.AgentID // who relays to whom
+	access    measure.Access                      // this agent's
+	predict   predictor
+}
+
+// mapFacts gathers them.
+func (n *node) mapFacts(now overlay.Instant) mapFacts {
+	f := mapFacts{
+		now: now, wall: n.wall(), self: n.self, own: n.ownRows(now), names: n.names(), access: n.access(now),
+		told: make(map[overlay.AgentID]discovery.Links, len(n.peers)), via: make(map[overlay.AgentID]overlay.AgentID),
+	}
 	for id, p := range n.peers {
 		if p.state == measure.Gone || p.member.Left {
 			continue
 		}
-		told, _, _ := n.store.Told(id)
-		m.agents = append(m.agents, mapAgent{id, "", told.Access})
-		rows[id] = make(map[discovery.Brief]measure.Pair, len(told.Rows))
-		for _, r := range told.Rows {
-			// Ages count from when it was told, by its clock and ours.
-			r.RTTAt, r.CapacityAt = now.Add(-wall.Sub(r.RTTAt)), now.Add(-wall.Sub(r.CapacityAt))
-			rows[id][r.Peer] = r.Pair
+		f.told[id], _, _ = n.store.Told(id)
+		if via := p.via(); via != (overlay.AgentID{}) {
+			f.via[id] = via
 		}
 	}
-	names := n.names()
-	for i := range m.agents {
-		m.agents[i].name = names[m.agents[i].id]
+	if n.predict != nil {
+		f.predict = n.predict.frozen()
+	}
+	return f
+}
+
+// rows returns what an agent says of its pairs, by this agent's clock.
+func (f *mapFacts) rows(id overlay.AgentID) map[discovery.Brief]measure.Pair {
+	if id == f.self {
+		return f.own
+	}
+	rows := make(map[discovery.Brief]measure.Pair, len(f.told[id].Rows))
+	for _, r := range f.told[id].Rows {
+		// Ages count from when it was told, by its clock and ours.
+		r.RTTAt, r.CapacityAt = f.now.Add(-f.wall.Sub(r.RTTAt)), f.now.Add(-f.wall.Sub(r.CapacityAt))
+		rows[r.Peer] = r.Pair
+	}
+	return rows
+}
+
+// peerMap returns the pairs that keep wants; nil: all.
+func (f *mapFacts) peerMap(keep func(from, to string) bool) peerMap {
+	m := peerMap{now: f.now, agents: []mapAgent{{f.self, f.names[f.self], f.access}}}
+	for id, told := range f.told {
+		m.agents = append(m.agents, mapAgent{id, f.names[id], told.Access})
 	}
 	slices.SortFunc(m.agents, func(a, b mapAgent) int { return cmp.Or(strings.Compare(a.name, b.name), a.id.Compare(b.id)) })
 	for i, a := range m.agents {
+		rows := f.rows(a.id)
 		for j, b := range m.agents {
 			if i != j && (keep == nil || keep(a.name, b.name)) {
-				pair := mapPair{from: i, to: j, Pair: rows[a.id][discovery.BriefOf(b.id)]}
-				n.predictPair(a.id, b.id, &pair)
-				if p := n.peers[b.id]; a.id == n.self && p != nil {
-					pair.via = names[p.via()]
+				pair := mapPair{from: i, to: j, Pair: rows[discovery.BriefOf(b.id)]}
+				f.predictPair(a.id, b.id, &pair)
+				if a.id == f.self {
+					pair.via = f.names[f.via[b.id]]
 				}
 				m.pairs = append(m.pairs, pair)
 			}
@@ -90,28 +124,27 @@ func (n *node) ownRows(now overlay.Instant) map[discovery.Brief]measure.Pair {
 
 // predictPair fills in what nobody measured, of pairs that nothing is said of: of one that
 // is relayed it would be another way than frames take.
-func (n *node) predictPair(from, to overlay.AgentID, p *mapPair) {
-	if n.predict == nil || p.Relayed {
+func (f *mapFacts) predictPair(from, to overlay.AgentID, p *mapPair) {
+	if f.predict == nil || p.Relayed {
 		return
 	}
 	if p.RTTSource == measure.Unknown {
-		if rtt, by, ok := n.predict.RTT(from, to); ok {
+		if rtt, by, ok := f.predict.RTT(from, to); ok {
 			p.RTT, p.RTTSource, p.RTTAt, p.by = rtt, measure.Predicted, 0, by
 		}
 	}
 	if p.CapacitySource == measure.Unknown {
-		if rate, by, ok := n.predict.Capacity(from, to); ok {
+		if rate, by, ok := f.predict.Capacity(from, to); ok {
 			p.Capacity, p.CapacitySource, p.CapacityAt = rate, measure.Predicted, 0
 			p.CapacityLow, p.CapacityHigh = rate-int64(by*float64(rate)), rate+int64(by*float64(rate))
 		}
 	}
 }
 
-// serveMap answers with the map. The loop makes a copy; putting it into words is done
-// here, as that may take a while.
+// serveMap answers with the map. The loop only gathers what it is made of.
 func (n *node) serveMap(w http.ResponseWriter, r *http.Request) {
 	from, to := r.FormValue("from"), r.FormValue("to")
-	var m peerMap
+	var facts mapFacts
 	var refused *failure
 	err := n.do(r.Context(), func(now overlay.Instant) {
 		names := n.names()
@@ -129,7 +162,7 @@ func (n *node) serveMap(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		if refused == nil {
-			m = n.peerMap(now, func(a, b string) bool { return (from == "" || a == from) && (to == "" || b == to) })
+			facts = n.mapFacts(now)
 		}
 	})
 	switch {
@@ -138,6 +171,7 @@ func (n *node) serveMap(w http.ResponseWriter, r *http.Request) {
 	case refused != nil:
 		refuse(w, http.StatusNotFound, refused)
 	default:
+		m := facts.peerMap(func(a, b string) bool { return (from == "" || a == from) && (to == "" || b == to) })
 		reply(w, m.view())
 	}
 }

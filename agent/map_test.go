@@ -83,9 +83,14 @@ func (w *mapWorld) tell(name string, rtts map[overlay.AgentID]float64) {
 	w.publish(name, discovery.KindLinks, must(discovery.AppendLinks(nil, w.n.wall(), measure.Access{Up: 1e6, UpSource: measure.Configured}, links)))
 }
 
+func (w *mapWorld) peerMap() peerMap {
+	f := w.n.mapFacts(w.n.now())
+	return f.peerMap(nil)
+}
+
 func (w *mapWorld) pair(from, to string) mapPairView {
 	w.t.Helper()
-	v := w.n.peerMap(w.n.now(), nil).view()
+	v := w.peerMap().view()
 	for _, p := range v.Pairs {
 		if p.From == from && p.To == to {
 			return p
@@ -117,12 +122,12 @@ func TestMapByWhom(t *testing.T) {
 			t.Errorf("%v: %+v, want %v ms", pair, p, want)
 		}
 	}
-	v := w.n.peerMap(w.n.now(), nil).view()
+	v := w.peerMap().view()
 	if len(v.Agents) != 4 || len(v.Pairs) != 12 || v.Agents[0].Name != "a" || *v.Agents[0].UpMbit < 0.999 || v.Agents[0].DownMbit != nil {
 		t.Errorf("%+v", v)
 	}
 	w.n.peers[liar].state = measure.Gone
-	if v := w.n.peerMap(w.n.now(), nil).view(); len(v.Agents) != 3 || len(v.Pairs) != 6 {
+	if v := w.peerMap().view(); len(v.Agents) != 3 || len(v.Pairs) != 6 {
 		t.Errorf("with one gone: %+v", v)
 	}
 }
@@ -175,6 +180,8 @@ func (hunches) RTT(overlay.AgentID, overlay.AgentID) (time.Duration, float64, bo
 func (hunches) Capacity(overlay.AgentID, overlay.AgentID) (int64, float64, bool) {
 	return 3e8, 0.3, true
 }
+
+func (h hunches) frozen() predictor { return h }
 
 // What is predicted is said to be, and never stands in for what was measured.
 func TestMapPredicted(t *testing.T) {
@@ -349,5 +356,44 @@ func TestOnWire(t *testing.T) {
 	super.Super, super.Head = overlay.SuperUDP, super.Head[:42]
 	if n := onWire(&super); n != 3000+3*42 {
 		t.Errorf("3 segments take %d bytes", n)
+	}
+}
+
+// The loop is held for as long as gathering takes, and everything else is done beside it:
+// of 500 agents that tell 32 rows each all pairs are shown.
+func BenchmarkMap(b *testing.B) {
+	for _, count := range []int{100, maxMap} {
+		t := &testing.T{}
+		var names []string
+		for i := 1; i < count; i++ {
+			names = append(names, fmt.Sprintf("agent-%03d", i))
+		}
+		w := newMapWorld(t, names...)
+		for i, name := range names {
+			rtts := make(map[overlay.AgentID]float64)
+			for k := 1; k <= linksTold; k++ {
+				j := (i + k*k + k) % len(names)
+				if j != i {
+					rtts[w.id(names[j])] = 5 + float64((i*7+j*7)%200)
+				}
+			}
+			w.tell(name, rtts)
+		}
+		now := w.n.now()
+		for range 60 {
+			now = now.Add(time.Second)
+			w.n.guess(now, w.n.liveMembers())
+		}
+		b.Run(fmt.Sprintf("gather-%d", count), func(b *testing.B) {
+			for b.Loop() {
+				w.n.mapFacts(now)
+			}
+		})
+		f := w.n.mapFacts(now)
+		b.Run(fmt.Sprintf("pairs-%d", count), func(b *testing.B) {
+			for b.Loop() {
+				f.peerMap(nil)
+			}
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"maps"
 	"time"
 
 	"farlan/discovery"
@@ -16,6 +17,8 @@ type predictor interface {
 	RTT(from, to overlay.AgentID) (rtt time.Duration, relErr float64, ok bool)
 	// Capacity returns the rate of an idle path, in bits of IP packets a second.
 	Capacity(from, to overlay.AgentID) (rate int64, relErr float64, ok bool)
+	// frozen returns a copy that others may use, and that doesn't change.
+	frozen() predictor
 }
 
 const (
@@ -171,6 +174,10 @@ func (g *guesser) Capacity(from, to overlay.AgentID) (rate int64, relErr float64
 		return 0, 0, false
 	}
 	return g.rates.Predict(i, j)
+}
+
+func (g *guesser) frozen() predictor {
+	return &guesser{slots: maps.Clone(g.slots), times: g.times.Clone(), rates: g.rates.Clone()}
 }
 
 // guess looks after what is predicted.

@@ -29,6 +29,8 @@ type claim struct {
 // claims are the rows of all slots, each in order of the other end.
 type claims [][]claim
 
+func (c claims) clone() claims { return cloneRows(c) }
+
 // find returns where the claim of from about to is, or belongs.
 func (c claims) find(from, to int) (int, bool) {
 	row := c[from]

@@ -3,6 +3,7 @@ package predict
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"farlan/overlay"
@@ -27,17 +28,19 @@ type Latency struct {
 	near    [][]neighbour
 	level   float64 // mean logarithm of the fitted claims, in ms
 	stretch stretch
-	rand    *rand.Rand
-	springs []spring // scratch
+	random  *rand.PCG
+	rand    *rand.Rand // of random
+	springs []spring   // scratch
 }
 
 // NewLatency returns an empty model of so many slots, 0 to slots−1. The seed decides
 // where slots are placed at first.
 func NewLatency(slots int, seed uint64) *Latency {
+	random := rand.NewPCG(seed, 0)
 	l := &Latency{
 		claims: make(claims, slots), agenda: newAgenda(slots), placed: make([]bool, slots),
 		spread: make([]float64, slots), near: make([][]neighbour, slots),
-		level: math.Log(100), stretch: 1.5, rand: rand.New(rand.NewPCG(seed, 0)),
+		level: math.Log(100), stretch: 1.5, random: random, rand: rand.New(random),
 	}
 	for m := range l.spaces {
 		l.spaces[m] = newSpace(slots)
@@ -96,6 +99,20 @@ func (l *Latency) Predict(i, j int) (rtt time.Duration, within float64, ok bool)
 	const longest = float64(maxTime / time.Millisecond)
 	rtt = time.Duration(min(math.Exp(log), longest) * float64(time.Millisecond))
 	return rtt, l.stretch.within(l.doubt(i, j, differ)), true
+}
+
+// Clone returns a copy that goes on its own.
+func (l *Latency) Clone() *Latency {
+	c := *l
+	c.claims, c.agenda = l.claims.clone(), l.agenda.clone()
+	for m, s := range l.spaces {
+		c.spaces[m] = &space{slices.Clone(s.points), slices.Clone(s.damp)}
+	}
+	c.placed, c.spread, c.near = slices.Clone(l.placed), slices.Clone(l.spread), cloneRows(l.near)
+	random := *l.random
+	c.random, c.springs = &random, nil
+	c.rand = rand.New(c.random)
+	return &c
 }
 
 // known says whether a slot has a place that its own claims gave it.

@@ -17,11 +17,13 @@
 // pair and disagree, both claims count little. Slots whose own claims fit no place
 // count little for those who measure them, and losses are Cauchy's throughout.
 //
-// No type of this package is safe for concurrent use.
+// No type of this package is safe for concurrent use. Clone makes a copy, for one who
+// asks for many pairs meanwhile.
 package predict
 
 import (
 	"math"
+	"slices"
 
 	"farlan/overlay"
 )
@@ -54,6 +56,27 @@ type agenda struct {
 
 func newAgenda(slots int) agenda {
 	return agenda{stir: make([]float64, slots), age: make([]int, slots)}
+}
+
+// clone returns a copy.
+func (a *agenda) clone() agenda {
+	c := *a
+	c.stir, c.age = slices.Clone(a.stir), slices.Clone(a.age)
+	return c
+}
+
+// cloneRows copies rows, into one piece of memory.
+func cloneRows[T any](rows [][]T) [][]T {
+	n := 0
+	for _, row := range rows {
+		n += len(row)
+	}
+	all, out := make([]T, 0, n), make([][]T, len(rows))
+	for i, row := range rows {
+		all = append(all, row...)
+		out[i] = all[len(all)-len(row) : len(all) : len(all)]
+	}
+	return out
 }
 
 // changed says that a claim of a slot is another than before.

@@ -136,6 +136,17 @@ func (r *Rates) Predict(from, to int) (rate int64, within float64, ok bool) {
 	return int64(min(math.Exp(log), maxRate)), r.stretch.within(r.doubt(from, to, differ)), true
 }
 
+// Clone returns a copy that goes on its own.
+func (r *Rates) Clone() *Rates {
+	c := *r
+	c.claims, c.agenda, c.senders = r.claims.clone(), r.agenda.clone(), cloneRows(r.senders)
+	for m, p := range r.products {
+		c.products[m] = &product{slices.Clone(p.send), slices.Clone(p.receive)}
+	}
+	c.spread, c.received = slices.Clone(r.spread), slices.Clone(r.received)
+	return &c
+}
+
 // model returns the logarithm of a pair's rate, and how far the products differ.
 func (r *Rates) model(i, j int) (log, differ float64) {
 	var sum, squares float64
