@@ -164,6 +164,10 @@ func (e edge) link() chart.Link {
 		if p.Loss != nil {
 			l.Loss = max(l.Loss, *p.Loss)
 		}
+		if p.LossLow != nil {
+			l.LossLow = max(l.LossLow, *p.LossLow)
+		}
+		l.Relayed = l.Relayed || p.Relayed
 		if c := p.CapacityMbit; c != nil && p.CapacitySource != "predicted" && (l.Mbit == 0 || *c < l.Mbit) {
 			l.Mbit = *c
 		}
@@ -209,7 +213,11 @@ func showDot(w io.Writer, v mapView) {
 		if l.Mbit > 0 {
 			label += "\\n" + digits(l.Mbit) + " Mbit/s"
 		}
-		fmt.Fprintf(w, "\tn%d -- n%d [label=\"%s\", len=%.3f];\n", l.A, l.B, label, max(l.RTT, 1)/25)
+		style := "solid"
+		if l.Relayed {
+			style = "dotted"
+		}
+		fmt.Fprintf(w, "\tn%d -- n%d [label=\"%s\", len=%.3f, style=%s];\n", l.A, l.B, label, max(l.RTT, 1)/25, style)
 	}
 	fmt.Fprintln(w, "}")
 }

@@ -122,7 +122,7 @@ func TestAgentsApart(t *testing.T) {
 func TestLossIsSeen(t *testing.T) {
 	g, _ := plane(100, 1)
 	for i := range g.Links {
-		g.Links[i].Loss = 0
+		g.Links[i].Loss, g.Links[i].LossLow = 0.02, 0.001 // one of fifty says little
 	}
 	longest := 0
 	for i, l := range g.Links {
@@ -130,8 +130,53 @@ func TestLossIsSeen(t *testing.T) {
 			longest = i
 		}
 	}
-	g.Links[longest].Loss = 0.08
+	g.Links[longest].Loss, g.Links[longest].LossLow = 0.08, 0.03
 	if got := strings.Count(string(SVG(g)), `class="link loss"`); got != 2 { // and in the legend
 		t.Errorf("%d lossy links", got)
+	}
+}
+
+// A name stands where the fewest lines pass; a link by way of another agent is dotted, and
+// the legend says so.
+func TestNamesBesideLines(t *testing.T) {
+	near := box{10, 10, 20, 8}
+	for _, c := range []struct {
+		p, q point
+		want bool
+	}{
+		{point{0, 0}, point{40, 28}, true},
+		{point{0, 14}, point{100, 14}, true},
+		{point{20, 0}, point{20, 100}, true},
+		{point{12, 12}, point{13, 13}, true},
+		{point{0, 14}, point{9, 14}, false},
+		{point{0, 5}, point{100, 5}, false},
+		{point{0, 20}, point{20, 40}, false},
+	} {
+		if got := near.crossed(c.p, c.q); got != c.want {
+			t.Errorf("%v to %v: %v", c.p, c.q, got)
+		}
+	}
+	g := Graph{
+		Nodes: []Node{{Name: "left"}, {Name: "right"}},
+		Links: []Link{{A: 0, B: 1, RTT: 30, Measured: true}},
+	}
+	picture := string(SVG(g))
+	if strings.Contains(picture, relayed) || strings.Count(picture, `text-anchor="start"`)+strings.Count(picture, `text-anchor="end"`) < 2 {
+		t.Error(picture)
+	}
+	c := canvasOf(2)
+	at, _ := place(g, c)
+	for i, p := range at {
+		name, anchor := g.Nodes[i].Name, "end"
+		if p.x > at[1-i].x {
+			anchor = "start"
+		}
+		if !strings.Contains(picture, `text-anchor="`+anchor+`">`+name+"<") {
+			t.Errorf("the line passes through %s", name)
+		}
+	}
+	g.Links[0].Relayed = true
+	if picture := string(SVG(g)); strings.Count(picture, relayed) != 2 || !strings.Contains(picture, "by way of another agent") {
+		t.Error("it isn't drawn as relayed")
 	}
 }

@@ -17,7 +17,9 @@ type Link struct {
 	RTT      float64 // milliseconds, over 0
 	Measured bool    // else it is predicted
 	Loss     float64 // 0 to 1
+	LossLow  float64 // it is so much at least
 	Mbit     float64 // 0 unknown
+	Relayed  bool    // by way of another agent
 }
 
 // A Graph is what is drawn.

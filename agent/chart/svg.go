@@ -53,8 +53,15 @@ var classes = []class{
 	{"r4", "over 200 ms", "#8c8c8c", "#9a9a9a", math.Inf(1)},
 }
 
-// lossy is from what loss on a link is drawn as one that loses.
+// lossy is from what loss on a link is drawn as one that loses, if that is sure: of few
+// datagrams one lost says little.
 const lossy = 0.005
+
+// How lines are dashed.
+const (
+	losing  = ` stroke-dasharray="7 5"`
+	relayed = ` stroke-dasharray="1 6"`
+)
 
 // SVG draws a map. The picture is at most about 400 kB for 500 agents.
 func SVG(g Graph) []byte {
@@ -77,7 +84,7 @@ func SVG(g Graph) []byte {
 		}
 		fmt.Fprintf(&b, `<circle class="node" cx="%.1f" cy="%.1f" r="%.1f"><title>%s</title></circle>`+"\n", at[i].x, at[i].y, radius, title)
 	}
-	drawNames(&b, g, c, at, radius)
+	drawNames(&b, g, c, at, radius, links)
 	legend(&b, g, c, unit, len(links))
 	b.WriteString("</svg>\n")
 	return b.Bytes()
@@ -175,10 +182,10 @@ func drawn(g Graph) []Link {
 		near := slices.DeleteFunc(slices.Clone(links), func(l Link) bool {
 			has[l.A]++
 			has[l.B]++
-			return l.Loss >= lossy || has[l.A] > most && has[l.B] > most
+			return l.LossLow >= lossy || has[l.A] > most && has[l.B] > most
 		})
-		bad := slices.DeleteFunc(links, func(l Link) bool { return l.Loss < lossy })
-		slices.SortStableFunc(bad, func(a, b Link) int { return cmp.Compare(b.Loss, a.Loss) })
+		bad := slices.DeleteFunc(links, func(l Link) bool { return l.LossLow < lossy })
+		slices.SortStableFunc(bad, func(a, b Link) int { return cmp.Compare(b.LossLow, a.LossLow) })
 		bad = bad[:min(len(bad), mostLossy)]
 		links = append(bad, near[:min(len(near), mostLinks-len(bad))]...)
 		slices.SortStableFunc(links, func(a, b Link) int { return cmp.Compare(a.RTT, b.RTT) })
@@ -207,8 +214,14 @@ func drawLink(b *bytes.Buffer, g Graph, l Link, at []point) {
 			break
 		}
 	}
-	if l.Loss >= lossy {
-		name, more = "loss", ` stroke-dasharray="7 5"`
+	if l.Relayed {
+		more = relayed
+	}
+	if l.LossLow >= lossy {
+		name = "loss"
+		if !l.Relayed {
+			more = losing
+		}
 	}
 	opacity := 0.9
 	if len(g.Nodes) > allLinks {
@@ -216,6 +229,9 @@ func drawLink(b *bytes.Buffer, g Graph, l Link, at []point) {
 	}
 	p, q := at[l.A], at[l.B]
 	title := fmt.Sprintf("%s – %s: %.1f ms", g.Nodes[l.A].Name, g.Nodes[l.B].Name, l.RTT)
+	if l.Relayed {
+		title += " by way of another agent"
+	}
 	if l.Loss > 0 {
 		title += fmt.Sprintf(", %.1f %% lost", 100*l.Loss)
 	}
@@ -233,9 +249,45 @@ func (a box) hits(b box) bool {
 	return a.x < b.x+b.w && b.x < a.x+a.w && a.y < b.y+b.h && b.y < a.y+a.h
 }
 
-// drawNames writes the agents' names where there is room: right of them, left, below or
-// above. A name for which there is none is shown on pointing at its agent only.
-func drawNames(b *bytes.Buffer, g Graph, c canvas, at []point, radius float64) {
+// crossed says whether the line from p to q passes through the box (Liang and Barsky, "A
+// new concept and method for line clipping", ACM TOG 3, 1984).
+func (a box) crossed(p, q point) bool {
+	d, from, to := q.sub(p), 0.0, 1.0
+	for _, side := range [4][2]float64{{-d.x, p.x - a.x}, {d.x, a.x + a.w - p.x}, {-d.y, p.y - a.y}, {d.y, a.y + a.h - p.y}} {
+		switch t := side[1] / side[0]; {
+		case side[0] == 0 && side[1] < 0:
+			return false
+		case side[0] < 0:
+			from = max(from, t)
+		case side[0] > 0:
+			to = min(to, t)
+		}
+	}
+	return from <= to
+}
+
+// A caption is where a name may stand.
+type caption struct {
+	box
+	x, y   float64
+	anchor string
+}
+
+// captions returns the places of a name of a width: right of its agent, left, below, above.
+func captions(p point, gap, w, size float64) []caption {
+	height := func(y float64) float64 { return y - 0.8*size }
+	side, below, above := p.y+size/3, p.y+gap+0.8*size, p.y-gap
+	return []caption{
+		{box{p.x + gap, height(side), w, size}, p.x + gap, side, "start"},
+		{box{p.x - gap - w, height(side), w, size}, p.x - gap, side, "end"},
+		{box{p.x - w/2, height(below), w, size}, p.x, below, "middle"},
+		{box{p.x - w/2, height(above), w, size}, p.x, above, "middle"},
+	}
+}
+
+// drawNames writes the agents' names where there is room and the fewest lines pass. A name
+// for which there is none is shown on pointing at its agent only.
+func drawNames(b *bytes.Buffer, g Graph, c canvas, at []point, radius float64, links []Link) {
 	size := 15.0
 	if len(g.Nodes) > 2*allLinks {
 		size = 11
@@ -246,27 +298,27 @@ func drawNames(b *bytes.Buffer, g Graph, c canvas, at []point, radius float64) {
 	}
 	for i, n := range g.Nodes {
 		name := cut(n.Name)
-		w, gap := 0.6*size*float64(utf8.RuneCountInString(name)), radius+3
-		for _, o := range []struct {
-			dx, dy float64
-			anchor string
-		}{{gap, size / 3, "start"}, {-gap, size / 3, "end"}, {0, gap + 0.8*size, "middle"}, {0, -gap, "middle"}} {
-			x, y := at[i].x+o.dx, at[i].y+o.dy
-			t := box{x, y - 0.8*size, w, size}
-			switch o.anchor {
-			case "end":
-				t.x -= w
-			case "middle":
-				t.x -= w / 2
-			}
-			outside := t.x < 4 || t.x+t.w > c.w-4 || t.y < 4 || t.y+t.h > c.legend
-			if outside || slices.ContainsFunc(taken, t.hits) {
+		best, fewest := caption{}, math.MaxInt
+		for _, o := range captions(at[i], radius+3, 0.6*size*float64(utf8.RuneCountInString(name)), size) {
+			outside := o.box.x < 4 || o.box.x+o.w > c.w-4 || o.box.y < 4 || o.box.y+o.h > c.legend
+			if outside || slices.ContainsFunc(taken, o.hits) {
 				continue
 			}
-			taken = append(taken, t)
-			fmt.Fprintf(b, `<text class="name" x="%.1f" y="%.1f" font-size="%.0f" text-anchor="%s">%s</text>`+"\n", x, y, size, o.anchor, escape(name))
-			break
+			lines := 0
+			for _, l := range links {
+				if o.crossed(at[l.A], at[l.B]) {
+					lines++
+				}
+			}
+			if lines < fewest {
+				best, fewest = o, lines
+			}
 		}
+		if fewest == math.MaxInt {
+			continue
+		}
+		taken = append(taken, best.box)
+		fmt.Fprintf(b, `<text class="name" x="%.1f" y="%.1f" font-size="%.0f" text-anchor="%s">%s</text>`+"\n", best.x, best.y, size, best.anchor, escape(name))
 	}
 }
 
@@ -290,7 +342,10 @@ func legend(b *bytes.Buffer, g Graph, c canvas, unit float64, links int) {
 	for _, class := range classes {
 		entry(class.name, "", class.label, 3, 130)
 	}
-	entry("loss", ` stroke-dasharray="7 5"`, "loses 0.5 % or more", 3, 190)
+	entry("loss", losing, "loses 0.5 % or more", 3, 190)
+	if slices.ContainsFunc(g.Links, func(l Link) bool { return l.Relayed }) {
+		entry("scale", relayed, "by way of another agent", 3, 0)
+	}
 	x, y = 40, y+26
 	for _, mbit := range []float64{0, 100, 1000, 10_000} {
 		label := fmt.Sprintf("%.0f Mbit/s", mbit)
