@@ -28,6 +28,8 @@ func TestScript(t *testing.T) {
 			e.Setenv("FARLAN_KEY_FILE", e.WorkDir+"/network.key")
 			e.Setenv("FARLAN_CONFIG", e.WorkDir+"/farlan.yaml")
 			e.Setenv("FARLAN_LISTEN", "127.0.0.1:0")
+			// Under the race detector each command would wait for a second before it ends.
+			e.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 			return os.WriteFile(e.WorkDir+"/farlan.yaml", nil, 0o600)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits},
