@@ -397,7 +397,6 @@ func takeTurn(t *testing.T) {
 // seconds is meant for a machine that has nothing else to do.
 func othersTime(t *testing.T, agents []*process) time.Duration {
 	t.Helper()
-	const hertz = 100 // USER_HZ
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		t.Fatal(err)
@@ -414,17 +413,26 @@ func othersTime(t *testing.T, agents []*process) time.Duration {
 		pids = append(pids, a.cmd.Process.Pid)
 	}
 	for _, pid := range pids {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			continue // it has ended
-		}
-		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-		for _, f := range fields[11:13] {
-			n, _ := strconv.Atoi(f)
-			busy -= n
-		}
+		busy -= int(processorTime(pid) * hertz / time.Second)
 	}
 	return time.Duration(busy) * time.Second / hertz / time.Duration(runtime.NumCPU())
+}
+
+const hertz = 100 // USER_HZ
+
+// processorTime returns how long a process has been running on processors, 0 if it has
+// ended.
+func processorTime(pid int) (took time.Duration) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	for _, f := range fields[11:13] {
+		n, _ := strconv.Atoi(f)
+		took += time.Duration(n) * time.Second / hertz
+	}
+	return took
 }
 
 // What strangers send changes nothing but a counter, and is never answered.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/binary"
 	"net/netip"
 	"os"
@@ -14,21 +15,29 @@ import (
 	"farlan/overlay"
 )
 
-// What an agent sends to measure at idle: at most 1 kB/s with 10 agents, and 1.6 with 100.
-// They are on one machine; FARLAN_TRUTH says for how long it is counted.
+// What an agent that has nothing to do sends to measure and to tell, as bytes of IP
+// packets a second, and the share of a core that it takes for everything.
+const (
+	truthCostFew  = 1300 // with 10 agents
+	truthCostMany = 2500 // with 100
+	truthCostCore = 0.01 // with 100, in the median
+)
+
+// Measuring costs little: probes, and control, records among it. All agents are on one
+// machine; FARLAN_TRUTH says for how long it is counted.
 func TestTruthCost(t *testing.T) {
 	watch, err := time.ParseDuration(os.Getenv("FARLAN_TRUTH"))
 	if err != nil {
 		t.Log("only with FARLAN_TRUTH, a duration: measure's tests count the datagrams, overlay's their bytes")
 		return
 	}
-	t.Run("10", func(t *testing.T) { truthCost(t, 10, 10, 1000, 20*time.Second, watch) })
-	t.Run("100", func(t *testing.T) { truthCost(t, 100, manyReal, 1600, time.Minute, watch) })
+	t.Run("10", func(t *testing.T) { truthCost(t, 10, 10, truthCostFew, 1, 30*time.Second, watch) })
+	t.Run("100", func(t *testing.T) { truthCost(t, 100, manyReal, truthCostMany, truthCostCore, time.Minute, watch) })
 }
 
 // truthCost has count agents, of which some are real and the others light members, and
-// looks what probes the real ones send while they are watched, after a rest.
-func truthCost(t *testing.T, count, processes, most int, rest, watch time.Duration) {
+// looks what the real ones send and take while they are watched, after a rest.
+func truthCost(t *testing.T, count, processes, most int, core float64, rest, watch time.Duration) {
 	takeTurn(t)
 	c := newCrowd(t)
 	seed := c.add().bootstrap()
@@ -40,24 +49,52 @@ func truthCost(t *testing.T, count, processes, most int, rest, watch time.Durati
 	}
 	c.see(c.agents, count, 4*time.Minute)
 	time.Sleep(rest)
+	stop, told := make(chan struct{}), make(chan int)
+	go func() { told <- c.countTold(stop) }()
+	before := c.cpu()
 	heard := c.sent(watch)
-	sums := make(map[string][]int)
+	after := c.cpu()
+	close(stop)
+	t.Logf("in %v all together told their rows %d times", watch, <-told)
+
+	costs := map[string][]float64{}
 	for i := range c.agents {
-		for kind, n := range heard[netip.MustParseAddr(c.address(i))] {
-			sums[kind] = append(sums[kind], int(float64(n)/watch.Seconds()))
+		kinds := heard[netip.MustParseAddr(c.address(i))]
+		for _, kind := range []string{"probes", "control"} {
+			if kinds[kind] == 0 {
+				t.Errorf("%s sends no %s", c.agents[i].name, kind)
+			}
+			costs[kind] = append(costs[kind], float64(kinds[kind])/watch.Seconds())
+		}
+		costs["both"] = append(costs["both"], float64(kinds["probes"]+kinds["control"])/watch.Seconds())
+		if i > 0 { // the first one is asked for its map all the while
+			costs["core"] = append(costs["core"], (after[i]-before[i]).Seconds()/watch.Seconds())
 		}
 	}
-	for kind, each := range sums {
+	median := func(what string) float64 { return costs[what][len(costs[what])/2] }
+	worst := func(what string) float64 { return costs[what][len(costs[what])-1] }
+	for _, each := range costs {
 		slices.Sort(each)
-		t.Logf("%d agents, idle for %v: an agent sends %d B/s of %s in the median, %d at most", count, watch, each[len(each)/2], kind, each[len(each)-1])
 	}
-	probes := sums["probes"]
-	if len(probes) != processes {
-		t.Fatalf("%d agents send probes: %v", len(probes), sums)
+	for _, kind := range []string{"probes", "control", "both"} {
+		t.Logf("%d agents, idle for %v: an agent sends %.0f B/s of %s in the median, %.0f at most", count, watch, median(kind), kind, worst(kind))
 	}
-	if n := probes[len(probes)-1]; n > most {
-		t.Errorf("an agent sends %d B/s of probes, want %d", n, most)
+	t.Logf("%d agents: one takes %.2f %% of a core in the median, %.2f %% at most", count, 100*median("core"), 100*worst("core"))
+	if worst("both") > float64(most) {
+		t.Errorf("an agent sends %.0f B/s, want %d", worst("both"), most)
 	}
+	if median("core") > core {
+		t.Errorf("an agent takes %.2f %% of a core, want %.0f %%", 100*median("core"), 100*core)
+	}
+}
+
+// cpu returns the processor time that each agent has taken.
+func (c *crowd) cpu() (all []time.Duration) {
+	c.t.Helper()
+	for _, a := range c.agents {
+		all = append(all, processorTime(a.cmd.Process.Pid))
+	}
+	return all
 }
 
 // sent counts for a while what each address sends, in bytes of IP packets, by what it is.
@@ -83,4 +120,37 @@ func (c *crowd) sent(d time.Duration) map[netip.Addr]map[string]int {
 		out[from][kind] += int(binary.BigEndian.Uint16(packet[2:]))
 	})
 	return out
+}
+
+// countTold counts how often the first agent hears that others tell their rows anew,
+// until stop is closed: then what they told grows younger.
+func (c *crowd) countTold(stop <-chan struct{}) (count int) {
+	last := make(map[string]float64)
+	look := time.NewTicker(2 * time.Second)
+	defer look.Stop()
+	for {
+		select {
+		case <-stop:
+			return count
+		case <-look.C:
+		}
+		var v mapView
+		if c.agents[0].client().call(context.Background(), "GET", "/map", nil, &v) != nil {
+			continue
+		}
+		youngest := make(map[string]float64)
+		for _, p := range v.Pairs {
+			if p.RTTAgeS != nil && p.From != c.agents[0].name {
+				if age, ok := youngest[p.From]; !ok || *p.RTTAgeS < age {
+					youngest[p.From] = *p.RTTAgeS
+				}
+			}
+		}
+		for from, age := range youngest {
+			if before, ok := last[from]; ok && age < before {
+				count++
+			}
+		}
+		last = youngest
+	}
 }
