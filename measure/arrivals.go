@@ -112,7 +112,7 @@ func (a *Arrivals) expects(now overlay.Instant, from overlay.AgentID, t overlay.
 func (a Arrival) Report(id uint32) overlay.Train {
 	return overlay.Train{
 		Verb: overlay.TrainReport, ID: id, Cars: uint16(a.Cars), Windows: uint16(a.Windows),
-		Rate: a.Rate, Low: a.Low, High: a.High, In: a.In, Burst: uint32(a.Burst), Queued: a.Queued,
+		Rate: a.Rate, Low: a.Low, High: a.High, In: a.In, Burst: uint32(a.Burst), Queued: a.Queued, Shared: a.Shared,
 	}
 }
 
@@ -122,7 +122,7 @@ func (a Arrival) Report(id uint32) overlay.Train {
 func Reported(plan TrainPlan, r overlay.Train) (a Arrival, ok bool) {
 	a = Arrival{
 		Cars: int(r.Cars), Windows: int(r.Windows), Rate: r.Rate, Low: r.Low, High: r.High, In: r.In,
-		Burst: int(r.Burst), Queued: r.Queued,
+		Burst: int(r.Burst), Queued: r.Queued, Shared: r.Shared,
 	}
 	ok = a.Cars <= plan.Cars && a.Windows <= a.Cars && a.Burst <= plan.Cars*plan.Size &&
 		0 <= a.Low && a.Low <= a.Rate && a.Rate <= a.High && a.High <= 2*maxRate && 0 <= a.In && a.In <= maxRate &&

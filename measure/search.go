@@ -18,6 +18,8 @@ const (
 	firstCars = 16
 	// A train may be so much longer than the one before if that queued, or if not.
 	growQueued, growFree = 8, 4
+	// growUnsure is what it may be longer if that showed next to nothing.
+	growUnsure = 2
 	// A train lasts at least trainTime, and has at least leastCars.
 	trainTime = 10 * time.Millisecond
 	leastCars = 112
@@ -27,8 +29,11 @@ const (
 	// make more than queueTime of queue.
 	pace, leastPace = 1.3, 1.1
 	queueTime       = 20 * time.Millisecond
-	longestTrain    = 2 * time.Second
-	maxFruitless    = 3
+	// mostAbove is how much more than the guess the rate is taken for that the guess
+	// leaves open.
+	mostAbove    = 2
+	longestTrain = 2 * time.Second
+	maxFruitless = 3
 	// MaxCarSize is the longest packet, bytes: jumbo frames would take all that may
 	// be sent for a few windows.
 	MaxCarSize = 1500
@@ -102,6 +107,9 @@ func (s *Search) Next() (t TrainPlan, ok bool) {
 		return t, false
 	case !s.asked:
 		t.Cars, t.Head = firstCars, firstCars
+	case s.found.unsure() && left >= worthCars && s.last.Cars < growUnsure*firstCars:
+		t.Cars = min(growUnsure*s.last.Cars, left)
+		t.Head = t.Cars
 	case !s.found.Queued && s.last.Pace > 0 && left >= worthCars && s.found.In < 2*s.last.Pace:
 		s.found.Rate *= 2 // the guess was too low
 		t = s.paced(t, left)
@@ -129,7 +137,7 @@ func (s *Search) Next() (t TrainPlan, ok bool) {
 // left returns how many cars may still be sent.
 func (s *Search) left() int {
 	budget := fewBytes
-	if s.found.Rate > fastFrom && s.spent+worthCars*s.size > fewBytes { // else it may be a bucket
+	if max(s.found.Low, s.best.Low) > fastFrom && s.spent+worthCars*s.size > fewBytes { // else it may be a bucket
 		budget = manyBytes
 	}
 	return max(budget-s.spent, 0) / s.size
@@ -137,6 +145,9 @@ func (s *Search) left() int {
 
 // want returns how many cars a train must have at the rate that the last one found.
 func (s *Search) want() int {
+	if s.found.Varies() {
+		return MaxCars // delays vary: the longer, the less that matters
+	}
 	n := trainTime.Seconds() * float64(s.found.Rate) / float64(s.size*8)
 	return int(min(max(n, leastCars), MaxCars))
 }
@@ -148,15 +159,26 @@ func (s *Search) paced(t TrainPlan, left int) TrainPlan {
 		t.Head = s.burst*5/4/s.size + 1
 	}
 	most := int(longestTrain.Seconds() * guess / float64(s.size*8))
-	t.Cars = min(s.want()+t.Head, growQueued*s.last.Cars, left, MaxCars, max(most, firstCars)+t.Head)
+	t.Cars = min(s.want()+t.Head, s.grown(), left, MaxCars, max(most, firstCars)+t.Head)
 	t.Head = min(t.Head, t.Cars/2)
 	bits := float64((t.Cars - t.Head) * s.size * 8)
-	faster := pace
-	if spare := queueTime.Seconds() * guess / bits; spare < 1 {
-		faster = min(max(1/(1-spare), leastPace), pace)
+	faster, queue := pace, queueTime
+	if s.found.Varies() { // it must queue in any case
+		faster, queue = min(pace*float64(s.found.High)/guess, pace*mostAbove), 2*queueTime
+	}
+	if spare := queue.Seconds() * guess / bits; spare < 1 {
+		faster = min(max(1/(1-spare), leastPace), faster)
 	}
 	t.Pace = whole(faster * guess)
 	return t
+}
+
+// grown returns how long the next train may be, by the last one.
+func (s *Search) grown() int {
+	if s.found.Varies() {
+		return MaxCars
+	}
+	return growQueued * s.last.Cars
 }
 
 // Took says what the train found that was planned last.
@@ -172,10 +194,10 @@ func (s *Search) Took(a Arrival) {
 	if a.Queued && s.last.Head >= a.Burst/s.size {
 		s.burst = max(s.burst, a.Burst)
 	}
-	if a.Queued && float64(a.In) > surely*float64(a.Rate) {
+	if a.Queued && float64(a.In) > surely*float64(a.Rate) && !a.Varies() {
 		s.peak = max(s.peak, a.Low)
 	}
-	better := a.Windows >= s.best.Windows || !s.best.Queued
+	better := a.surer(s.best) || !s.best.Queued
 	if !a.Queued && !s.best.Queued && s.best.Windows >= enoughWindows { // the higher bound
 		better = a.Windows >= enoughWindows && min(a.In, a.Rate) > min(s.best.In, s.best.Rate)
 	}
@@ -184,10 +206,13 @@ func (s *Search) Took(a Arrival) {
 		if s.best.Windows < enoughWindows {
 			less = s.best.Rate
 		}
-		better = min(a.In, a.Rate) > less
+		better = min(a.In, a.Rate) > less && !a.Varies()
 	}
-	if better {
+	switch {
+	case better:
 		s.best = a
+	case a.Varies() && s.best.Queued && !s.best.Varies():
+		s.found = s.best // goes on with what is known
 	}
 }
 
@@ -212,7 +237,7 @@ func (s *Search) Result() (f Found, ok bool) {
 		f.Limit = ByMost
 	case !b.Queued:
 		f.Limit = BySender
-	case s.peak > b.Rate+b.Rate/50 || b.Varies():
+	case s.peak > b.Rate+max(b.Rate/50, (b.High-b.Rate)*2/5) || b.Shared: // beyond what both may be wrong by
 		f.Limit = ByTraffic
 	}
 	if !b.Queued {

@@ -21,12 +21,15 @@ type trainPath struct {
 	loss, swap   float64       // of packets
 	cross        float64       // bit/s of others' packets
 	jitter       time.Duration // of the receiver's stamps
+	vary         time.Duration // of the delay behind the bottleneck, either way
+	overtake     bool          // packets do, where it varies
 	r            *rand.Rand
 
 	now   overlay.Instant
 	free  overlay.Instant // when the bottleneck has sent all that waits
 	level float64         // of the bucket
 	other overlay.Instant // when the next of the others' packets comes
+	last  overlay.Instant // when the newest arrived
 }
 
 func newTrainPath(rate float64, seed uint64) *trainPath {
@@ -57,6 +60,18 @@ func (p *trainPath) pass(at overlay.Instant, size int) (left overlay.Instant, ok
 	}
 	p.free = max(p.free, at).Add(time.Duration(float64(size) * 8 / p.rate * 1e9))
 	return p.free, true
+}
+
+// varied delays a packet by chance, as the lab's emulator does.
+func (p *trainPath) varied(came overlay.Instant) overlay.Instant {
+	if p.vary > 0 {
+		came = came.Add(time.Duration(p.r.Int64N(int64(2*p.vary)+1)) - p.vary)
+		if !p.overtake {
+			came = max(came, p.last)
+		}
+		p.last = came
+	}
+	return came
 }
 
 // run sends a train and returns what came of it.
@@ -90,6 +105,7 @@ func (p *trainPath) run(t TrainPlan) (cars []Car) {
 		if i == stallAt && p.late {
 			held = came.Add(p.stall)
 		}
+		came = p.varied(came)
 		came = max(came, held).Add(time.Duration(p.r.Int64N(int64(p.jitter) + 1)))
 		cars = append(cars, Car{uint16(i), sent.Add(clockSkew), came.Add(20 * time.Millisecond)})
 	}

@@ -32,7 +32,7 @@ const (
 //	report, rates in bits of IP packets a second:
 //	9–16   rate at which the cars came    17–24, 25–32  its 95 % interval
 //	33–40  rate at which they were sent   41–44  bytes that passed before
-//	45     1: they queued on the way
+//	45     1: they queued on the way, 2: they came as among others' packets
 type Train struct {
 	Verb         TrainVerb
 	ID           uint32
@@ -44,7 +44,7 @@ type Train struct {
 	Windows             uint16
 	Rate, Low, High, In int64
 	Burst               uint32
-	Queued              bool
+	Queued, Shared      bool
 }
 
 // Lengths of a Train item's content, by verb.
@@ -53,6 +53,12 @@ const (
 	trainAskLen    = trainLen + 4
 	trainCarLen    = trainLen + 10
 	trainReportLen = 46
+)
+
+// Flags of a report.
+const (
+	trainQueued = 1 << iota
+	trainShared
 )
 
 // AppendTrain appends an item of a train to body b.
@@ -76,11 +82,14 @@ func AppendTrain(b []byte, t Train) []byte {
 			b = binary.BigEndian.AppendUint64(b, uint64(rate))
 		}
 		b = binary.BigEndian.AppendUint32(b, t.Burst)
-		queued := byte(0)
+		flags := byte(0)
 		if t.Queued {
-			queued = 1
+			flags |= trainQueued
 		}
-		b = append(b, queued)
+		if t.Shared {
+			flags |= trainShared
+		}
+		b = append(b, flags)
 	}
 	binary.BigEndian.PutUint16(b[start+1:], uint16(len(b)-start-itemHeaderLen))
 	return b
@@ -124,7 +133,8 @@ func parseTrain(c []byte) (t Train, known, ok bool) {
 			for i, rate := range [...]*int64{&t.Rate, &t.Low, &t.High, &t.In} {
 				*rate = int64(binary.BigEndian.Uint64(c[9+8*i:]))
 			}
-			t.Burst, t.Queued = binary.BigEndian.Uint32(c[41:]), c[45]&1 != 0
+			t.Burst = binary.BigEndian.Uint32(c[41:])
+			t.Queued, t.Shared = c[45]&trainQueued != 0, c[45]&trainShared != 0
 		}
 	default:
 		return t, false, true

@@ -14,6 +14,7 @@ func TestTrainItems(t *testing.T) {
 		{Verb: TrainCar, ID: 1<<32 - 1, Number: 1599, Sent: 1 << 62},
 		{Verb: TrainEnd, ID: 9},
 		{Verb: TrainReport, ID: 9, Cars: 3, Windows: 5, Rate: 1e9, Low: -1, High: 1 << 62, In: 2e9, Burst: 65536, Queued: true},
+		{Verb: TrainReport, ID: 9, Rate: 1, Shared: true},
 	}
 	for _, want := range all {
 		var u Unpacker
