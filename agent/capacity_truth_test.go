@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -237,6 +238,49 @@ func TestTruthAmongOthers(t *testing.T) {
 		t.Errorf("%s, %v", out, err)
 	}
 	t.Log(out)
+}
+
+// What trains lose, which fill a queue on purpose, is no loss of the path.
+func TestTruthTrainLoss(t *testing.T) {
+	takeTurn(t)
+	s := newSites(t)
+	s.plain()
+	s.limit("tbf rate 20mbit burst 4kb limit 12kb") // eight packets have room
+	s.join(t, "")
+	s.fathomed()
+	eventually(t, 20*time.Second, func() error {
+		if s.toB().Loss == nil {
+			return errors.New("no loss is known")
+		}
+		return nil
+	})
+	before := s.dropped()
+	for range 3 {
+		var v benchView
+		if err := s.agents[0].ask(&v, "bench", "b"); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%.2f Mbit/s, %s", v.Mbit, v.Meaning)
+	}
+	lost, worst := s.dropped()-before, 0.0
+	for range 20 { // and while the probes tell of it
+		worst = max(worst, value(s.toB().Loss))
+		time.Sleep(150 * time.Millisecond)
+	}
+	t.Logf("%d cars were dropped; a tells a loss of %.1f %% at most", lost, 100*worst)
+	if lost < 50 || worst > 0.05 {
+		t.Errorf("%d cars were dropped, and %.1f %% lost", lost, 100*worst)
+	}
+}
+
+// dropped returns how many packets the way to b had no room for.
+func (s *sites) dropped() (n int) {
+	s.t.Helper()
+	_, after, ok := strings.Cut(s.in(s.r, "tc -s qdisc show dev ub"), "dropped ")
+	if _, err := fmt.Sscanf(after, "%d", &n); err != nil || !ok {
+		s.t.Fatal(after, err)
+	}
+	return n
 }
 
 // Trains keep to --uplink and to --max-mbit, and say that these limit them.

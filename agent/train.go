@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -46,6 +45,7 @@ var (
 	errNotDirect = errors.New("no datagrams pass directly: trains need a path of their own")
 	errTrainBusy = errors.New("the other agent takes no more trains now")
 	errNoAnswer  = errors.New("no answer about trains: an older farlan, or the path loses much")
+	errUntrue    = errors.New("its report can't be true")
 	errNothing   = errors.New("too little came to tell")
 )
 
@@ -201,20 +201,34 @@ func (d *departure) run(ctx context.Context, search *measure.Search) error {
 		if err := d.ask(ctx, id, plan); err != nil {
 			return err
 		}
-		d.leave(id, plan)
-		report, err := d.said(ctx, overlay.Train{Verb: overlay.TrainEnd, ID: id}, overlay.TrainReport)
+		found, err := d.train(ctx, id, plan)
 		if err != nil {
 			return err
-		}
-		found, ok := measure.Reported(plan, report)
-		if !ok {
-			d.n.drops.add(dropTrain)
-			return fmt.Errorf("its report can't be true")
 		}
 		search.Took(found)
 		d.n.log.Debug("train", "peer", d.p.id, "cars", plan.Cars, "came", found.Cars, "pace", plan.Pace, "sent", found.In,
 			"rate", found.Rate, "queued", found.Queued, "windows", found.Windows, "burst", found.Burst)
 	}
+}
+
+// train sends a train and returns what it found. What is lost of it proves nothing of the
+// path: it queues on purpose.
+func (d *departure) train(ctx context.Context, id uint32, plan measure.TrainPlan) (found measure.Arrival, err error) {
+	d.p.excuse(d.n.now(), plan.Cars)
+	came := plan.Cars // if nobody tells, what is lost is lost as anything else
+	defer func() { d.p.excuse(d.n.now(), -came) }()
+	d.leave(id, plan)
+	report, err := d.said(ctx, overlay.Train{Verb: overlay.TrainEnd, ID: id}, overlay.TrainReport)
+	if err != nil {
+		return found, err
+	}
+	found, ok := measure.Reported(plan, report)
+	if !ok {
+		d.n.drops.add(dropTrain)
+		return found, errUntrue
+	}
+	came = found.Cars
+	return found, nil
 }
 
 // await lets answers about a train come.

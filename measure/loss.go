@@ -24,16 +24,17 @@ func (r *Receiver) Counts() (highest, count uint64) { return r.ack.Highest, r.ac
 // by what the receiver says that it has. The zero value is ready.
 type losses struct {
 	due, came  uint64             // of this session, as far as it was told
-	sent, lost [lossBuckets]int32 // a ring; negative where late ones came, or were excused
+	sent, lost [lossBuckets]int32 // a ring; lost is negative where late ones came
 	bucket     int64              // the newest one, counted from the epoch
 	first      uint64             // counter of this session that counts
 	excused    int                // of this session, and not arrived
+	pending    int                // of those, which aren't known to be lost
 }
 
 // restart says that a new session began: its counters begin at 0. What was sent when
 // something is told of it for the first time doesn't count: some of it came before the
 // other end could open it.
-func (l *losses) restart() { l.due, l.came, l.excused = 0, 0, 0 }
+func (l *losses) restart() { l.due, l.came, l.excused, l.pending = 0, 0, 0, 0 }
 
 // told takes what the receiver says: the highest counter of this session that came, how
 // many datagrams did, and how many were sent by now. It is false if that can't be, and
@@ -58,6 +59,7 @@ func (l *losses) told(now overlay.Instant, highest, count, sent uint64) bool {
 	l.sent[i] += int32(due - l.due)
 	l.lost[i] += int32((due - l.due) - (count - l.came))
 	l.due, l.came = due, count
+	l.settle()
 	return true
 }
 
@@ -74,8 +76,17 @@ func (l *losses) excuse(now overlay.Instant, n int) {
 		return // what was sent doesn't count
 	}
 	l.excused += n
+	l.pending += n
 	l.turn(now)
+	l.settle()
+}
+
+// settle takes what is excused off what is lost, in the bucket where that is told: there
+// they are forgotten together. Were others taken for them, that is undone.
+func (l *losses) settle() {
 	i := l.bucket % lossBuckets
+	n := min(l.pending, int(max(l.lost[i], 0)))
+	l.pending -= n
 	l.sent[i] -= int32(n)
 	l.lost[i] -= int32(n)
 }

@@ -120,3 +120,40 @@ func TestExcusedLosses(t *testing.T) {
 		t.Errorf("nothing was told: %v, %v, %v", got, low, high)
 	}
 }
+
+// A whole train is excused when it leaves, and what came of it counts: however late what
+// is lost is told, nothing of it shows, then or when the minute is over, and the losses
+// of others do.
+func TestExcusedTrain(t *testing.T) {
+	for _, after := range []time.Duration{0, time.Second, lossBucket, 2 * lossBucket} {
+		var l losses
+		now, sent, count := start, uint64(1000), uint64(1000)
+		l.told(now, sent-1, count, sent)
+		check := func(what string, least, most float64) {
+			t.Helper()
+			if got, _, _, ok := l.rate(now); !ok || got < least || got > most {
+				t.Errorf("told after %v: %.4f is lost %s, want %v to %v", after, got, what, least, most)
+			}
+		}
+		sent, count = sent+100, count+99
+		l.told(now, sent-1, count, sent)
+		l.excuse(now, 178)
+		sent, count = sent+178, count+120 // 58 are lost
+		if after == 0 {
+			l.told(now, sent-1, count, sent)
+		}
+		l.excuse(now, -120)
+		check("before", 0, 0.01)
+		now = now.Add(after)
+		l.told(now, sent-1, count, sent)
+		check("with the train", 1.0/220, 0.01)
+		for now.Sub(start) < 2*lossWindow {
+			now = now.Add(time.Second)
+			sent, count = sent+100, count+99
+			l.told(now, sent-1, count, sent)
+			if now.Sub(start) > 20*time.Second {
+				check("later", 0.009, 0.0101)
+			}
+		}
+	}
+}
