@@ -88,7 +88,12 @@ type peerTrains struct {
 
 // runTrains measures what decisions wait for, within a budget, until ctx ends.
 func (n *node) runTrains(ctx context.Context) error {
-	budget := overlay.NewBucket(trainRate, trainBurst)
+	return n.grantWishes(ctx, func(p *peer) (capacity, error) { return n.measureCapacity(ctx, p, 0) })
+}
+
+// grantWishes measures what is wanted, as long as the budget allows it.
+func (n *node) grantWishes(ctx context.Context, measure func(*peer) (capacity, error)) error {
+	budget := newTrainBudget()
 	for {
 		select {
 		case <-ctx.Done():
@@ -97,14 +102,33 @@ func (n *node) runTrains(ctx context.Context) error {
 			p.mu.Lock()
 			p.trains.wanted = false
 			p.mu.Unlock()
-			if now := n.now(); budget.Wait(now, trainGuess) > 0 || !p.wantsTrain(now) {
+			if now := n.now(); !p.wantsTrain(now) || !budget.allows(now) {
 				continue
 			}
-			c, err := n.measureCapacity(ctx, p, 0)
-			budget.Take(n.now(), int64(c.Bytes))
+			c, err := measure(p)
+			budget.spent(n.now(), c.Bytes)
 			n.log.Debug("capacity measured", "peer", p.id, "bytes", c.Bytes, "rate", c.Rate, "error", err)
 		}
 	}
+}
+
+// A trainBudget is what is left for measurements that no person asked for.
+type trainBudget overlay.Bucket
+
+func newTrainBudget() *trainBudget {
+	b := overlay.NewBucket(trainRate, trainBurst)
+	return (*trainBudget)(&b)
+}
+
+// allows says whether there is enough for a measurement, if it is as most are.
+func (b *trainBudget) allows(now overlay.Instant) bool {
+	return (*overlay.Bucket)(b).Wait(now, trainGuess) == 0
+}
+
+// spent takes what a measurement sent, though it be more than there was: then the next
+// one has to wait for that, too.
+func (b *trainBudget) spent(now overlay.Instant, bytes int) {
+	(*overlay.Bucket)(b).Take(now, int64(bytes))
 }
 
 // wantCapacity says that a decision waits for what the path to a peer carries: it

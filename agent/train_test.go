@@ -108,6 +108,68 @@ func TestWantCapacity(t *testing.T) {
 	}
 }
 
+// However many paths decisions wait for, trains that no person asked for keep to their
+// budget: what they may send at once, its rate, and what one measurement took more than
+// was thought.
+func TestTrainBudget(t *testing.T) {
+	for _, each := range []int{1000, 206_000, 292_000, 1_165_000} {
+		budget, now, sent := newTrainBudget(), overlay.Instant(1e18), 0
+		begin := now
+		for now.Sub(begin) < 24*time.Hour {
+			if budget.allows(now) {
+				budget.spent(now, each)
+				sent += each
+			}
+			now = now.Add(200 * time.Millisecond)
+			most := trainBurst + int(trainRate*now.Sub(begin).Seconds()) + max(each-trainGuess, 0)
+			if sent > most {
+				t.Fatalf("by %d bytes each: %d bytes in %v, want %d at most", each, sent, now.Sub(begin), most)
+			}
+		}
+		if least := trainRate * 24 * 3600 * 9 / 10; each > 1000 && sent < least {
+			t.Errorf("by %d bytes each: %d bytes in a day, and %d may be sent", each, sent, least)
+		}
+	}
+}
+
+// The wishes of many peers that come all the time are granted within that budget, and
+// those that aren't can be made again.
+func TestWishesKeepToTheBudget(t *testing.T) {
+	m := newMirror(t)
+	var peers []*peer
+	for i := range 50 {
+		p := newPeer(overlay.AgentID{byte(i), 1}, i, m.n.now(), 1)
+		p.path = measure.NewPath(m.n.now())
+		p.out.Store(m.peer.out.Load())
+		peers = append(peers, p)
+	}
+	const each = 292_000
+	ctx, cancel := context.WithCancel(t.Context())
+	begin, measured, wishes := time.Now(), make(chan *peer, 100), 0
+	done := make(chan error)
+	go func() {
+		done <- m.n.grantWishes(ctx, func(p *peer) (capacity, error) {
+			measured <- p
+			return capacity{Found: measure.Found{Bytes: each}}, errNothing // it stays unknown
+		})
+	}()
+	for wishes < 2000 {
+		for _, p := range peers {
+			m.n.wantCapacity(p)
+			wishes++
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	sent, most := each*len(measured), trainBurst+int(trainRate*time.Since(begin).Seconds())
+	if sent > most || len(measured) < 3 {
+		t.Errorf("%d wishes: %d measurements sent %d bytes in %v, want %d at most", wishes, len(measured), sent, time.Since(begin), most)
+	}
+}
+
 // flow makes the peer's delivery show a rate, of a flow that queues or not.
 func (m *mirror) flow(mbit int64, queues bool) overlay.Instant {
 	d := new(measure.Delivery)
