@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"farlan/agent/lab"
 )
 
 // truthRounds is how often each case is measured: a few times, unless FARLAN_TRUTH_ROUNDS
@@ -143,6 +145,83 @@ func (s *sites) truth(t *testing.T, name, qdisc string, mbit, within float64) {
 	}
 	if most > allowed {
 		t.Errorf("%s: %d bytes on the wire, want %d at most", name, most, allowed)
+	}
+}
+
+// Through the lab's wide area, with delay, jitter, loss and a rate that differs by the
+// direction, the capacity is found just so, with an interval that holds it, and nobody
+// else is said to be there.
+func TestTruthCapacityWide(t *testing.T) {
+	w := newWide(t, 2, lab.Shape{Delay: time.Millisecond})
+	eventually(t, 20*time.Second, func() error {
+		if v, err := w.view(0, 1); err != nil || v.MTU == nil || *v.MTU != 1500 {
+			return fmt.Errorf("MTU %v, %w", v.MTU, err)
+		}
+		return nil
+	})
+	const ms = time.Millisecond
+	all, inside, shared := 0, 0, 0
+	for _, c := range []struct {
+		name    string
+		mbit    float64
+		delay   time.Duration
+		jitter  time.Duration
+		reorder bool
+		loss    float64
+		within  float64 // the median error
+		short   bool
+	}{
+		{"100 Mbit/s", 100, 20 * ms, 0, false, 0, 0.01, false},
+		{"100 Mbit/s ± 2 ms", 100, 20 * ms, 2 * ms, false, 0, 0.05, true},
+		{"100 Mbit/s ± 2 ms, overtaking", 100, 20 * ms, 2 * ms, true, 0, 0.06, false},
+		{"100 Mbit/s ± 2 ms, 80 ms, 1 % lost", 100, 80 * ms, 2 * ms, false, 0.01, 0.06, false},
+		{"100 Mbit/s, 1 % lost", 100, 40 * ms, 0, false, 0.01, 0.01, false},
+		{"100 Mbit/s, 5 % lost", 100, 20 * ms, 0, false, 0.05, 0.02, false},
+		{"10 Mbit/s ± 2 ms", 10, 40 * ms, 2 * ms, false, 0, 0.02, false},
+		{"20 Mbit/s ± 5 ms, overtaking", 20, 40 * ms, 5 * ms, true, 0, 0.03, false},
+		{"50 Mbit/s ± 2 ms, overtaking, 1 % lost", 50, 20 * ms, 2 * ms, true, 0.01, 0.04, false},
+		{"200 Mbit/s", 200, 10 * ms, 0, false, 0, 0.01, false},
+		{"200 Mbit/s ± 2 ms", 200, 20 * ms, 2 * ms, false, 0, 0.08, false},
+		{"500 Mbit/s", 500, 10 * ms, 0, false, 0, 0.02, false},
+	} {
+		if !c.short && !thorough() {
+			continue
+		}
+		none, up, down, loss := time.Duration(0), lab.Rate(c.mbit*1000), lab.Rate(c.mbit*300), lab.Loss(c.loss*1e6)
+		w.both(0, 1, lab.Change{Jitter: &none}) // which the delay may not be less than
+		w.both(0, 1, lab.Change{Delay: &c.delay, Jitter: &c.jitter, Loss: &loss, Reorder: &c.reorder})
+		w.change(0, 1, lab.Change{Rate: &up})
+		w.change(1, 0, lab.Change{Rate: &down})
+		time.Sleep(time.Second) // what is under way arrives, and probes know the delay
+		rounds, bytes := truthRounds(3), 0
+		var errs []float64
+		for range rounds {
+			var v benchView
+			if err := w.agents[0].ask(&v, "bench", wideName(1)); err != nil {
+				t.Errorf("%s: %v", c.name, err)
+				continue
+			}
+			errs, bytes, all = append(errs, math.Abs(v.Mbit/c.mbit-1)), max(bytes, v.Bytes), all+1
+			if v.LowMbit <= c.mbit && (v.HighMbit == nil || *v.HighMbit >= c.mbit) {
+				inside++
+			}
+			if v.Meaning == "achievable" {
+				shared++
+			}
+		}
+		if len(errs) == 0 {
+			continue
+		}
+		slices.Sort(errs)
+		median := errs[len(errs)/2]
+		t.Logf("%s: %d measurements, median error %.2f %%, worst %.2f %%, at most %d bytes", c.name, len(errs), 100*median, 100*errs[len(errs)-1], bytes)
+		if median > c.within && (thorough() || median > 5*c.within) || c.mbit <= 200 && bytes > 300_000 {
+			t.Errorf("%s: median error %.2f %%, want %.0f; %d bytes", c.name, 100*median, 100*c.within, bytes)
+		}
+	}
+	t.Logf("%d of %d intervals hold the truth; %d say that others use the path", inside, all, shared)
+	if thorough() && (10*inside < 9*all-10 || 10*shared > all+10) { // chance has its part
+		t.Errorf("%d of %d intervals hold the truth; %d say that others use the path", inside, all, shared)
 	}
 }
 

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"farlan/measure"
 	"farlan/overlay"
@@ -31,11 +28,6 @@ const (
 	// answered, trainPatience how long one that is busy is asked again.
 	trainTries    = 4
 	trainPatience = 10 * time.Second
-	// sleepOver is the longest wait for a car's time without sleeping: a sleep ends
-	// up to 100 µs late.
-	sleepOver = 200 * time.Microsecond
-	// tardy is by how much a car may be late before the others wait for it.
-	tardy = 200 * time.Microsecond
 	// maxWanted bounds the peers whose capacity decisions wait for; for more they
 	// have to ask again.
 	maxWanted = 16
@@ -177,7 +169,9 @@ func (n *node) measureCapacity(ctx context.Context, p *peer, most int64) (capaci
 	d := &departure{
 		n: n, p: p, out: out, answers: make(chan overlay.Train, trainTries),
 		send: n.sender(func(p *link.Port) *link.Writer { return p.Probe.Writer() }),
-		cars: n.sender(func(p *link.Port) *link.Writer { return p.Train.Writer() }),
+	}
+	for i := range d.cars {
+		d.cars[i] = n.sender(func(p *link.Port) *link.Writer { return p.Train.Writer() })
 	}
 	start := n.now()
 	search := measure.NewSearch(out.size+out.around, most)
@@ -206,8 +200,8 @@ type departure struct {
 	n       *node
 	p       *peer
 	out     *outbound
-	send    sendFunc // what is said
-	cars    sendFunc
+	send    sendFunc    // what is said
+	cars    [2]sendFunc // by each thread
 	answers chan overlay.Train
 	bytes   int // of IP packets sent
 }
@@ -313,46 +307,6 @@ func (d *departure) item(t overlay.Train) {
 	if b = d.out.session.Seal(overlay.KindProbe, 0, b); b != nil {
 		d.bytes += len(b) + d.out.around
 		_ = d.send(d.out.way.Addr, b, len(b))
-	}
-}
-
-// leave sends the cars, each at its time: those that are a little late leave at once,
-// after a stall the others wait as if nothing had been.
-func (d *departure) leave(id uint32, plan measure.TrainPlan) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	room := make([]byte, plan.Size-d.out.around)
-	body := room[:len(room)-overlay.TagLen]
-	now := d.n.now()
-	for i, due := 0, now; i < plan.Cars; i++ {
-		if due = due.Add(plan.Gap(i)); now.Sub(due) > tardy {
-			due = now
-		}
-		now = d.n.sleepUntil(due)
-		head := overlay.AppendTrain(body[:overlay.HeaderLen], overlay.Train{Verb: overlay.TrainCar, ID: id, Number: uint16(i), Sent: now})
-		clear(body[len(head):])
-		b := d.out.session.Seal(overlay.KindTrain, 0, body)
-		if b == nil {
-			return
-		}
-		_ = d.cars(d.out.way.Addr, b, len(b))
-		d.bytes += plan.Size
-	}
-}
-
-// sleepUntil returns at a time, which is soon, as exactly as it can, and says what
-// time it is.
-func (n *node) sleepUntil(at overlay.Instant) overlay.Instant {
-	for {
-		now := n.now()
-		left := at.Sub(now)
-		if left <= 0 {
-			return now
-		}
-		if left > sleepOver {
-			wait := unix.NsecToTimespec(int64(left - sleepOver/2))
-			_ = unix.Nanosleep(&wait, nil)
-		}
 	}
 }
 

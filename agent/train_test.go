@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,6 +107,47 @@ func TestWantCapacity(t *testing.T) {
 	m.peer.trains = peerTrains{out: capacity{Found: measure.Found{Rate: 1e6, Limit: measure.ByPath}, at: now.Add(-capacityFresh - time.Second)}}
 	if m.n.wantCapacity(m.peer); len(m.n.trains.wanted) != 1 {
 		t.Error("what is old is enough")
+	}
+}
+
+// Two threads that take cars off a timetable take each one once, at its time; one that
+// is a little late is due still, and after a stall all that are left wait.
+func TestTimetable(t *testing.T) {
+	plan := measure.TrainPlan{Cars: 400, Head: 40, Size: 1500, Pace: 120e6} // 100 µs each behind the head
+	start := overlay.Instant(1e18)
+	table := newTimetable(start, plan)
+	var seen [400]atomic.Int32
+	var threads sync.WaitGroup
+	for range 2 {
+		threads.Go(func() {
+			for {
+				car, due, ok := table.take(start)
+				if !ok {
+					return
+				}
+				seen[car].Add(1)
+				if want := start.Add(time.Duration(max(car-39, 0)) * 100 * time.Microsecond); due != want {
+					t.Errorf("car %d is due %v after the start", car, due.Sub(start))
+				}
+			}
+		})
+	}
+	threads.Wait()
+	for i := range seen {
+		if n := seen[i].Load(); n != 1 {
+			t.Errorf("car %d leaves %d times", i, n)
+		}
+	}
+	table = newTimetable(start, measure.TrainPlan{Cars: 4, Size: 1500, Pace: 120e6})
+	for car, c := range []struct{ now, due time.Duration }{
+		{0, 0},
+		{tardy, 100 * time.Microsecond}, // a little late
+		{time.Second, 200 * time.Microsecond},
+		{time.Second, time.Second + 100*time.Microsecond}, // after the stall
+	} {
+		if _, due, ok := table.take(start.Add(c.now)); !ok || due.Sub(start) != c.due {
+			t.Errorf("car %d, taken after %v: due after %v, want %v", car, c.now, due.Sub(start), c.due)
+		}
 	}
 }
 

@@ -92,7 +92,7 @@ func Arrive(cars []Car, planned, size int) Arrival {
 	slices.Sort(came)
 	burst, bits := knee(came), float64(size*8)
 	a.Burst = burst * size
-	start := max(burst, n/2)
+	start := n / 2 // a longer burst is rather a stall near the end, or else windows disagree
 	if n < 4*trainWindow {
 		start = max(burst, n/4) // that makes a guess
 	}
