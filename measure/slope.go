@@ -68,7 +68,11 @@ func (a *Arrival) slope(cars []Car, burst int, behind bool, bits float64) bool {
 	off := min(max(c.off/c.gap, leastSpread), mostOff)
 	a.Windows = max(2*len(part)/trainWindow, 1)
 	a.Rate, a.Low, a.High, a.In = whole(out), whole(out/(1+off)), whole(out/(1-off)), whole(in)
-	a.Queued = in >= max(queueing, 1+off/2)*out
+	least := queueing
+	if a.Cars < 4*trainWindow {
+		least = surely
+	}
+	a.Queued = in >= max(least, 1+off/2)*out
 	return a.Rate > 0
 }
 
@@ -156,7 +160,7 @@ func fit(x, y []float64) course {
 	// Neighbours are late together: so many say as much as fewer that don't depend on
 	// each other, by Student's distribution.
 	free := max(float64(len(kept))/alike, 3)
-	wide := math.Sqrt(variance*alike/xx) * z95 * (1 + 4/free)
+	wide := math.Sqrt(variance*alike/xx) * z95 * (1 + 6/free)
 	return course{gap: gap, off: wide, spread: math.Sqrt(variance)}
 }
 
