@@ -225,7 +225,7 @@ func (d *departure) run(ctx context.Context, search *measure.Search) error {
 		}
 		search.Took(found)
 		d.n.log.Debug("train", "peer", d.p.id, "cars", plan.Cars, "came", found.Cars, "pace", plan.Pace, "sent", found.In,
-			"rate", found.Rate, "queued", found.Queued, "windows", found.Windows, "burst", found.Burst)
+			"rate", found.Rate, "queued", found.Queued, "windows", found.Windows, "burst", found.Burst, "low", found.Low, "high", found.High, "shared", found.Shared)
 	}
 }
 
