@@ -363,7 +363,7 @@ func (in *inbound) ProbeReply(r overlay.Probe) {
 		}
 	} else if in.hop == nil && (!in.byway || !in.at.peer.byPort()) {
 		n, s, from := in.n, in.at.session, in.way()
-		in.at.peer.excuse(in.now, -1)
+		in.at.peer.arrived(in.now, 1)
 		n.mail.offer(func(now overlay.Instant) { n.sessions.Heard(now, s, from) })
 	}
 }

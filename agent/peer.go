@@ -135,7 +135,7 @@ func (p *peer) echo(at overlay.Instant, r overlay.Probe, isReply bool, s *overla
 	var relay *peer // by which a try came that was excused
 	defer func() {
 		if relay != nil {
-			relay.excuse(at, -1)
+			relay.arrived(at, 1)
 		}
 	}()
 	p.mu.Lock()
@@ -149,7 +149,7 @@ func (p *peer) echo(at overlay.Instant, r overlay.Probe, isReply bool, s *overla
 	if r.Echo >= overlay.ProbeSpecial {
 		if o := p.out.Load(); r.Echo == sizeProbe && o != nil && p.mtu != nil {
 			p.mtu.Acked(at, int(r.Size)+o.around)
-			p.path.Excuse(at, -1)
+			p.path.Arrived(at, 1)
 			relay = o.relay
 		}
 		return true
@@ -162,12 +162,21 @@ func (p *peer) echo(at overlay.Instant, r overlay.Probe, isReply bool, s *overla
 	return receipt != measure.Odd
 }
 
-// excuse excuses datagrams that try a way; see measure.Path.
+// excuse excuses datagrams that try something, before they are sent; see measure.Path.
 func (p *peer) excuse(now overlay.Instant, count int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if out := p.out.Load(); p.path != nil && out != nil {
+		p.path.Excuse(now, count, out.session.Sent()+uint64(count))
+	}
+}
+
+// arrived says that some of those have arrived.
+func (p *peer) arrived(now overlay.Instant, count int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.path != nil {
-		p.path.Excuse(now, count)
+		p.path.Arrived(now, count)
 	}
 }
 

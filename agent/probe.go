@@ -126,7 +126,7 @@ func (n *node) fathom(now overlay.Instant, p *peer, out *outbound) {
 		if !ok {
 			break
 		}
-		p.path.Excuse(now, 1)
+		p.path.Excuse(now, 1, out.session.Sent()+1)
 		if err := n.probe(out, sizeProbe, size-header); errors.Is(err, syscall.EMSGSIZE) {
 			p.mtu.TooBig(now, size)
 		}

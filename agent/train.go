@@ -234,7 +234,7 @@ func (d *departure) run(ctx context.Context, search *measure.Search) error {
 func (d *departure) train(ctx context.Context, id uint32, plan measure.TrainPlan) (found measure.Arrival, err error) {
 	d.p.excuse(d.n.now(), plan.Cars)
 	came := plan.Cars // if nobody tells, what is lost is lost as anything else
-	defer func() { d.p.excuse(d.n.now(), -came) }()
+	defer func() { d.p.arrived(d.n.now(), came) }()
 	d.leave(id, plan)
 	report, err := d.said(ctx, overlay.Train{Verb: overlay.TrainEnd, ID: id}, overlay.TrainReport)
 	if err != nil {

@@ -26,15 +26,25 @@ type losses struct {
 	due, came  uint64             // of this session, as far as it was told
 	sent, lost [lossBuckets]int32 // a ring; lost is negative where late ones came
 	bucket     int64              // the newest one, counted from the epoch
-	first      uint64             // counter of this session that counts
-	excused    int                // of this session, and not arrived
-	pending    int                // of those, which aren't known to be lost
+	first      uint64             // counter of this session from which on they count
+	excuses    excuses
 }
+
+// excuses are datagrams of a session whose loss proves nothing of the path.
+type excuses struct {
+	pending int             // whose fate isn't told yet
+	taken   int             // that were taken for lost
+	to      uint64          // counter that follows the newest
+	at      overlay.Instant // when that was sent
+}
+
+// excuseFor is how long after it was sent the answer to an excused datagram may come.
+const excuseFor = 2 * time.Second
 
 // restart says that a new session began: its counters begin at 0. What was sent when
 // something is told of it for the first time doesn't count: some of it came before the
 // other end could open it.
-func (l *losses) restart() { l.due, l.came, l.excused, l.pending = 0, 0, 0, 0 }
+func (l *losses) restart() { l.due, l.came, l.excuses = 0, 0, excuses{} }
 
 // told takes what the receiver says: the highest counter of this session that came, how
 // many datagrams did, and how many were sent by now. It is false if that can't be, and
@@ -50,17 +60,26 @@ func (l *losses) told(now overlay.Instant, highest, count, sent uint64) bool {
 	if l.due == 0 {
 		l.first = sent
 	}
-	if due <= l.first {
-		l.due, l.came = due, count
+	counts := l.due >= l.first // else a part of it was sent before
+	more, lost := int(due-l.due), int((due-l.due)-(count-l.came))
+	if l.due, l.came = due, count; !counts {
 		return true
 	}
+	n := min(l.excuses.pending, max(lost, 0))
+	l.excuses.pending, l.excuses.taken = l.excuses.pending-n, l.excuses.taken+n
+	l.note(now, more-n, lost-n)
+	if e := &l.excuses; due >= e.to && now.Sub(e.at) > excuseFor {
+		e.pending, e.taken = 0, 0 // they came, or were lost before losses counted
+	}
+	return true
+}
+
+// note notes what was sent and lost, in the bucket of now.
+func (l *losses) note(now overlay.Instant, sent, lost int) {
 	l.turn(now)
 	i := l.bucket % lossBuckets
-	l.sent[i] += int32(due - l.due)
-	l.lost[i] += int32((due - l.due) - (count - l.came))
-	l.due, l.came = due, count
-	l.settle()
-	return true
+	l.sent[i] += int32(sent)
+	l.lost[i] += int32(lost)
 }
 
 // toldLow is told by the low 32 bits of what the receiver says.
@@ -69,26 +88,20 @@ func (l *losses) toldLow(now overlay.Instant, highest, count uint32, sent uint64
 	return l.told(now, near(max(l.due, 1)-1, highest), near(l.came, count), sent)
 }
 
-// excuse says that so many datagrams that are sent now prove nothing by being lost, or,
-// negative, that so many of those arrived.
-func (l *losses) excuse(now overlay.Instant, n int) {
-	if l.due == 0 || l.excused+n < 0 {
-		return // what was sent doesn't count
-	}
-	l.excused += n
-	l.pending += n
-	l.turn(now)
-	l.settle()
+// excuse says that so many datagrams that are sent now prove nothing by being lost; sent
+// have been of the session then.
+func (l *losses) excuse(now overlay.Instant, n int, sent uint64) {
+	l.excuses.pending += n
+	l.excuses.to, l.excuses.at = max(l.excuses.to, sent), now
 }
 
-// settle takes what is excused off what is lost, in the bucket where that is told: there
-// they are forgotten together. Were others taken for them, that is undone.
-func (l *losses) settle() {
-	i := l.bucket % lossBuckets
-	n := min(l.pending, int(max(l.lost[i], 0)))
-	l.pending -= n
-	l.sent[i] -= int32(n)
-	l.lost[i] -= int32(n)
+// arrived says that so many excused datagrams arrived: what was taken for them was lost.
+func (l *losses) arrived(now overlay.Instant, n int) {
+	e := &l.excuses
+	came := min(n, e.pending)
+	wrong := min(n-came, e.taken)
+	e.pending, e.taken = e.pending-came, e.taken-wrong
+	l.note(now, wrong, wrong)
 }
 
 // turn empties the buckets that are too old.

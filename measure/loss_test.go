@@ -103,21 +103,44 @@ func TestScoreInterval(t *testing.T) {
 func TestExcusedLosses(t *testing.T) {
 	var l losses
 	now := start
-	l.excuse(now, 7)
+	l.excuse(now, 7, 7)
 	l.told(now, 0, 1, 1)
-	l.excuse(now, -7)                    // they had been sent before
+	l.arrived(now, 7)                    // as all did that were sent before
 	l.told(now, 100, 96, math.MaxUint64) // of 100, 5 are lost
-	l.excuse(now, 12)
+	l.excuse(now, 12, 113)
 	now = now.Add(lossBucket)
 	l.told(now, 200, 187, math.MaxUint64) // of 100 more, 9 are lost: the 9 that were too long
-	l.excuse(now, -3)                     // the other three weren't
+	l.arrived(now, 3)                     // the other three weren't
 	if got, _, _, ok := l.rate(now); !ok || math.Abs(got-5.0/191) > 1e-9 {
 		t.Errorf("%v, %v, want %v", got, ok, 5.0/191)
 	}
 	var none losses
-	none.excuse(now, 5)
+	none.excuse(now, 5, 5)
+	none.arrived(now, 9)
 	if got, low, high, ok := none.rate(now); ok {
 		t.Errorf("nothing was told: %v, %v, %v", got, low, high)
+	}
+}
+
+// What was sent before the other end told anything doesn't count, nor does it if it is told
+// later; tries of then excuse nothing that is lost later.
+func TestLossesAtTheStart(t *testing.T) {
+	var l losses
+	now := start
+	l.excuse(now, 5, 8)
+	l.told(now, 2, 3, 8)                   // the next five are too long, and lost
+	l.told(now.Add(time.Second), 9, 5, 12) // of ten
+	if got, _, _, ok := l.rate(now); ok {
+		t.Errorf("%v of what was sent before", got)
+	}
+	now = now.Add(3 * time.Second)
+	l.told(now, 19, 15, 20)
+	if got, _, _, ok := l.rate(now); !ok || got != 0 {
+		t.Errorf("%v, %v", got, ok)
+	}
+	l.told(now, 29, 20, 30)
+	if got, _, _, ok := l.rate(now); !ok || got != 5.0/20 {
+		t.Errorf("%v, %v, want a quarter", got, ok)
 	}
 }
 
@@ -137,12 +160,12 @@ func TestExcusedTrain(t *testing.T) {
 		}
 		sent, count = sent+100, count+99
 		l.told(now, sent-1, count, sent)
-		l.excuse(now, 178)
+		l.excuse(now, 178, sent+178)
 		sent, count = sent+178, count+120 // 58 are lost
 		if after == 0 {
 			l.told(now, sent-1, count, sent)
 		}
-		l.excuse(now, -120)
+		l.arrived(now, 120)
 		check("before", 0, 0.01)
 		now = now.Add(after)
 		l.told(now, sent-1, count, sent)

@@ -209,9 +209,12 @@ func (p *Path) ToldLow(now overlay.Instant, q overlay.Probe, sent uint64) bool {
 }
 
 // Excuse says that so many datagrams that are sent now may well be lost and prove nothing
-// of the path then, as those that ask whether their size passes, or another way. One that
-// arrives after all is told by −1.
-func (p *Path) Excuse(now overlay.Instant, n int) { p.losses.excuse(now, n) }
+// of the path then, as those that ask whether their size passes, or another way. The
+// session has sent so many in all then.
+func (p *Path) Excuse(now overlay.Instant, n int, sent uint64) { p.losses.excuse(now, n, sent) }
+
+// Arrived says that so many datagrams that were excused have arrived.
+func (p *Path) Arrived(now overlay.Instant, n int) { p.losses.arrived(now, n) }
 
 // RTT returns the smallest round trip of the last 10 s, or the newest if all are older;
 // ok is false if none is known. After a shift to another level it is that of the new one.
