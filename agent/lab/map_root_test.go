@@ -212,7 +212,7 @@ func TestMapOfRelayed(t *testing.T) {
 		}
 		switch {
 		case p.Source == nil || *p.Source != "measured" || p.Loss == nil || p.Relayed != relayed:
-		case math.Abs(*p.RTT-want) > 0.05*want || relayed && *p.Loss > 0.2:
+		case math.Abs(*p.RTT-want) > 0.05*want || *p.Loss > 0.05:
 		case (p.Via != nil) != (relayed && p.From == site), p.Via != nil && *p.Via != "home" && *p.Via != "site3", relayed && p.Capacity != nil:
 		default:
 			return nil
