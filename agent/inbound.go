@@ -268,7 +268,7 @@ func (s *inboundSession) ack(n *node, now overlay.Instant, p *overlay.Packer) {
 	}
 	a := s.receiver.Take(now)
 	a.Index, a.Sent = s.session.RemoteIndex(), measure.Micros(n.now())
-	if hold := n.wall().Sub(a.Stamp); a.Stamp > 0 && hold >= 0 && hold < time.Second {
+	if hold := n.wall().Sub(a.Stamp); s.receiver.Stamped() && hold >= 0 && hold < time.Second {
 		a.HoldMicros = uint32(max(hold.Microseconds(), 1))
 	}
 	p.Ack(a)

@@ -42,6 +42,7 @@ const (
 // for concurrent use; it does not allocate.
 type Receiver struct {
 	ack     overlay.Ack
+	stamped bool            // the kernel stamped what came last
 	unacked uint64          // datagrams of data since the last acknowledgement
 	first   overlay.Instant // when the first of those came
 	taken   overlay.Instant // when the last acknowledgement was
@@ -71,8 +72,12 @@ func (r *Receiver) Counted(counter uint64, n, bytes int, stamp overlay.Instant) 
 	r.ack.Highest = max(r.ack.Highest, counter)
 	r.ack.Count += uint64(n)
 	r.ack.Bytes += uint64(bytes)
-	r.ack.Stamp = max(r.ack.Stamp, stamp)
+	r.ack.Stamp, r.stamped = max(r.ack.Stamp, stamp), stamp > 0
 }
+
+// Stamped says whether the acknowledgement's stamp is that of what came last: what comes
+// through TCP has none.
+func (r *Receiver) Stamped() bool { return r.stamped }
 
 // Due says whether an acknowledgement is to be sent now.
 func (r *Receiver) Due(now overlay.Instant) bool { return r.unacked > 0 && !now.Before(r.Next()) }

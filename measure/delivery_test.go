@@ -265,8 +265,14 @@ func TestReceiverSteps(t *testing.T) {
 	if r.Due(now.Add(time.Hour)) {
 		t.Error("an acknowledgement makes one due")
 	}
+	if !r.Stamped() {
+		t.Error("the newest was stamped")
+	}
 	if a := r.Take(now); a != (overlay.Ack{Highest: 1000, Count: 1 + 1 + 15 + 1 + 40 + 40 + 1, Bytes: 9860, Stamp: now}) {
 		t.Errorf("%+v", a)
+	}
+	if r.Counted(1001, 1, 0, 0); r.Stamped() { // through TCP
+		t.Error("the newest wasn't stamped")
 	}
 }
 
