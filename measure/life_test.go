@@ -64,3 +64,22 @@ func TestSilent(t *testing.T) {
 		})
 	}
 }
+
+// A probe of the peer's says that it is there, not that what is sent to it arrives: it may
+// have come by another way, and so may the reply have gone that it echoes. A reply to a
+// probe says that.
+func TestHeardByReply(t *testing.T) {
+	p := NewPath(start)
+	now := start.Add(time.Second)
+	p.Receive(now, overlay.Probe{Number: 1, Sent: 7}, false)
+	a := p.Answer(now, 1, now)
+	p.Receive(now.Add(ms), overlay.Probe{Number: 2, Sent: 9, Echo: a.Number}, false)
+	if at := p.LastHeard(); at != start {
+		t.Errorf("heard %v after the start by probes", at.Sub(start))
+	}
+	q := p.Probe(now.Add(2 * ms))
+	p.Receive(now.Add(3*ms), overlay.Probe{Number: 3, Sent: 11, Echo: q.Number}, true)
+	if at := p.LastHeard(); at != now.Add(3*ms) {
+		t.Errorf("heard %v after the start by a reply", at.Sub(start))
+	}
+}

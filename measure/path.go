@@ -112,12 +112,12 @@ const (
 
 // Receive takes a probe of the peer's, or a reply to one of ours, which came at some
 // time by the kernel's stamp. It returns the round trip if there is one. What is Odd
-// changes nothing but that the peer was heard from.
+// changes nothing. A reply to ours says that the peer was heard from: what is sent arrives.
+// A probe may have come by another way than ours take: see Heard.
 func (p *Path) Receive(at overlay.Instant, q overlay.Probe, reply bool) (rtt time.Duration, r Receipt) {
 	if !reply {
 		p.wasAsked(at)
 	}
-	p.Heard(at)
 	switch ahead := int32(q.Number - p.came); {
 	case q.Number == 0 || q.Number >= overlay.ProbeSpecial:
 	case p.cameAt == 0 || ahead > 0 && !at.Before(p.cameAt):
@@ -132,6 +132,9 @@ func (p *Path) Receive(at overlay.Instant, q overlay.Probe, reply bool) (rtt tim
 	rtt, echo := p.echoed(at, q)
 	if echo != Quiet {
 		r = echo // what comes late is an answer all the same
+	}
+	if reply && r != Odd {
+		p.Heard(at)
 	}
 	return rtt, r
 }
