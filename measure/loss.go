@@ -127,8 +127,24 @@ func (l *losses) rate(now overlay.Instant) (fraction, low, high float64, ok bool
 		return 0, 0, 0, false
 	}
 	fraction = float64(min(max(lost, 0), sent)) / float64(sent)
-	low, high = scoreInterval(fraction, float64(sent))
+	low, high = scoreInterval(fraction, max(float64(sent)/l.bursts(newest, fraction), 1))
 	return fraction, low, high, true
+}
+
+// bursts returns how much more the losses of the buckets differ than losses by chance would,
+// at least 1: such as come in bursts say as much as fewer that don't depend on each other.
+func (l *losses) bursts(newest int64, fraction float64) float64 {
+	var chi2 float64
+	n := -1
+	for b := max(newest-lossBuckets, l.bucket-lossBuckets, -1) + 1; b <= l.bucket; b++ {
+		i := b % lossBuckets
+		want := float64(l.sent[i]) * fraction
+		if l.sent[i] > 0 && want > 0 && fraction < 1 {
+			chi2 += (float64(l.lost[i]) - want) * (float64(l.lost[i]) - want) / (want * (1 - fraction))
+			n++
+		}
+	}
+	return max(chi2/float64(max(n, 1)), 1)
 }
 
 // scoreInterval returns the 95 % interval of a fraction that n trials showed: Wilson's, with

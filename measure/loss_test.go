@@ -98,6 +98,50 @@ func TestScoreInterval(t *testing.T) {
 	}
 }
 
+// The interval has the truth in nine of ten cases, whether losses come by chance or ten in a
+// row, and is no wider than it must be where they come by chance.
+func TestLossInterval(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	const runs = 400
+	for _, c := range []struct {
+		perSecond, burst int
+		lost, widest     float64
+	}{
+		{1, 1, 0.02, 0.14}, {45, 1, 0.002, 0.006}, {45, 1, 0.02, 0.014}, {45, 10, 0.02, 0.05}, {500, 10, 0.01, 0.02},
+	} {
+		covered, width := 0, 0.0
+		for range runs {
+			var l losses
+			now, sent, count := start, uint64(1), uint64(1)
+			l.told(now, 0, 1, 1)
+			burst := 0
+			for range 70 {
+				now = now.Add(time.Second)
+				for range c.perSecond {
+					if sent++; burst == 0 && r.Float64() < c.lost/float64(c.burst) {
+						burst = c.burst
+					}
+					if burst == 0 {
+						count++
+					} else {
+						burst--
+					}
+				}
+				l.told(now, sent-1, count, sent)
+			}
+			_, low, high, _ := l.rate(now)
+			if low <= c.lost && c.lost <= high {
+				covered++
+			}
+			width += (high - low) / runs
+		}
+		t.Logf("%d a second, %.1f %% lost, %d in a row: %d of %d intervals have it, %.2f %% wide", c.perSecond, 100*c.lost, c.burst, covered, runs, 100*width)
+		if covered*10 < runs*9 || width > c.widest {
+			t.Error("too few, or too wide")
+		}
+	}
+}
+
 // What tries a size or a way may be lost and is no loss, and counts as nothing if it
 // arrives either.
 func TestExcusedLosses(t *testing.T) {
