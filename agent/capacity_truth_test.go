@@ -178,7 +178,7 @@ func TestTruthCapacityWide(t *testing.T) {
 		{"100 Mbit/s, 1 % lost", 100, 40 * ms, 0, false, 0.01, 0.01, false},
 		{"100 Mbit/s, 5 % lost", 100, 20 * ms, 0, false, 0.05, 0.02, false},
 		{"10 Mbit/s ± 2 ms", 10, 40 * ms, 2 * ms, false, 0, 0.02, false},
-		{"20 Mbit/s ± 5 ms, overtaking", 20, 40 * ms, 5 * ms, true, 0, 0.06, false},
+		{"20 Mbit/s ± 5 ms, overtaking", 20, 40 * ms, 5 * ms, true, 0, 0.03, false},
 		{"50 Mbit/s ± 2 ms, overtaking, 1 % lost", 50, 20 * ms, 2 * ms, true, 0.01, 0.04, false},
 		{"200 Mbit/s", 200, 10 * ms, 0, false, 0, 0.01, false},
 		{"200 Mbit/s ± 2 ms", 200, 20 * ms, 2 * ms, false, 0, 0.08, false},
