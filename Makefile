@@ -98,7 +98,7 @@ lint: $(GOLANGCI)
 # All tests, under the race detector: those that don't mind others beside them on all
 # cores, then one package at a time, as some start dozens of agents. As root none may be
 # skipped.
-BESIDE := farlan farlan/agent/chart farlan/discovery farlan/discovery/p2p farlan/measure farlan/measure/predict farlan/overlay farlan/reserve
+BESIDE := farlan farlan/agent/chart farlan/discovery farlan/discovery/p2p farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/route farlan/reserve
 
 race:
 	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -timeout 14m $(BESIDE)

@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"overlay":                 {"overlay/internal/gcm"},
 	"overlay/link":            {"overlay"},
 	"overlay/poll":            {},
+	"overlay/route":           {"overlay"},
 	"overlay/tap":             {"overlay", "overlay/internal/vnet"},
 	"overlay/lan":             {"overlay", "overlay/internal/vnet"},
 	"overlay/internal/gcm":    {},
@@ -42,7 +43,7 @@ var mayImport = map[string][]string{
 
 // pure are the packages that decide: no clock, no global randomness, no I/O, no
 // goroutines.
-var pure = []string{"agent/chart", "agent/lab/nat", "discovery", "reserve", "measure", "measure/predict", "overlay"}
+var pure = []string{"agent/chart", "agent/lab/nat", "discovery", "reserve", "measure", "measure/predict", "overlay", "overlay/route"}
 
 // impure is what pure packages must not use.
 var impure = map[string][]string{

@@ -14,6 +14,6 @@
 // when sessions begin and end (sessions.go, contact.go) by the Handshaker's
 // messages (handshake.go).
 //
-// The packages below do the I/O: link is the UDP sockets, tap and lan are
-// ports, poll is what waits for them.
+// Of the packages below, route says which way frames go, and is pure too. The others do
+// the I/O: link is the UDP sockets, tap and lan are ports, poll is what waits for them.
 package overlay

@@ -1,0 +1,274 @@
+// Package route says which way frames go: it is the graph of what all agents know of
+// each other's links, and pure functions on it. All of it is integers and ties are
+// broken by hashes, so agents that know the same compute the same, whatever the order
+// in which they came to know it.
+//
+// Facts (Node, Link) become a Graph (graph.go, cost.go). On it a Finder finds paths of
+// at most MaxHops links (search.go): the shortest to all others for what is in haste
+// (Delay, table.go), the widest for the bulk (Bulk, widest.go; for a pair with a load of
+// its own Choose, choose.go), alternates for when one breaks (alternate.go), and the tree
+// by which an agent's broadcasts spread (Tree, tree.go). Explain says why a path was
+// chosen and what would change that (explain.go).
+//
+// Agents are named by their index in the graph, in the order of their ids. Nothing that
+// agents tell can make any of this panic, loop, or grow beyond MaxNodes and MaxDegree.
+package route
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"math"
+	"math/bits"
+	"slices"
+
+	"farlan/overlay"
+)
+
+// Bounds of a graph.
+const (
+	// MaxNodes is how many agents a graph has at most: those of the lowest ids. The
+	// others can't be reached through it, and don't relay.
+	MaxNodes = 1 << 14
+	// MaxDegree is how many links an agent has at most: those to the lowest ids.
+	MaxDegree = 1 << 10
+)
+
+// A Node is what an agent tells of itself. Rates are kbit/s of underlay IP packets that
+// are left, what flows now not counted; 0 is unknown, so who has nothing left tells 1.
+type Node struct {
+	ID          overlay.AgentID
+	NoTransit   bool   // it relays nothing
+	TransitKbit uint32 // what is left of the limit that it has for relaying; 0: no limit
+	UpKbit      uint32 // what is left of its access link, up
+	DownKbit    uint32 // and down
+	CostMicros  uint32 // what relaying by it costs more
+}
+
+// A Link is what From tells of its link to To, in that direction. Rates are as those of
+// a Node.
+type Link struct {
+	From, To    overlay.AgentID
+	RTTMicros   uint32 // smallest round trip; 0: unknown
+	QueueMicros uint32 // how long datagrams queue on the way there
+	Loss        uint32 // on the way there, 1 of LossUnit
+	RateKbit    uint32 // what is left on the way there; 0: unknown
+	CostMicros  uint32 // what somebody wants it to cost more, both ways
+	Up          bool
+	Relayed     bool // datagrams go by other members: no link of its own
+}
+
+// A Path is the agents on a way, both ends included, by their indexes.
+type Path []int32
+
+// A Graph is made of facts by New and doesn't change: it is safe for concurrent use. It
+// takes 24 bytes a link and direction, and 84 a node.
+type Graph struct {
+	nodes []Node   // ascending by id
+	keys  []uint64 // hashes of the ids
+	first []int32  // the links of node i are those from first[i] to first[i+1]
+	to    []int32  // ascending within a node
+	links []figures
+	sum   weights // for shortest paths
+	rates rates
+	off   []offLink // ascending: told by somebody, but no links
+}
+
+// figures are what people are shown of a link.
+type figures struct{ micros, rtt uint32 }
+
+// An offLink is a pair of which somebody told, and why it is no link.
+type offLink struct {
+	from, to int32
+	why      Reason
+}
+
+// A fact is a Link with indexes for ids.
+type fact struct {
+	from, to int32
+	*Link
+}
+
+// New makes a graph of facts in any order. A pair is a link if both ends tell that it is
+// up (as in OSPF, RFC 2328 § 16.1 2b), and its round trip is the longer one of what they
+// tell: so one liar alone can neither invent links to others nor shorten them. Links of
+// agents that aren't nodes, and of an agent to itself, are ignored; of facts that are
+// there twice one is taken, the same one whatever the order.
+func New(nodes []Node, links []Link) *Graph {
+	g := &Graph{nodes: order(nodes)}
+	index := make(map[overlay.AgentID]int32, len(g.nodes))
+	for i, n := range g.nodes {
+		index[n.ID] = int32(i)
+		h := sha256.Sum256(append([]byte("farlan route 1"), n.ID[:]...))
+		g.keys = append(g.keys, binary.BigEndian.Uint64(h[:]))
+		transit := micros(uint64(n.CostMicros)) << tieBits
+		if n.NoTransit {
+			transit = barred
+		}
+		g.sum.transit = append(g.sum.transit, transit)
+		g.rates.up = append(g.rates.up, limit(n.UpKbit))
+		g.rates.down = append(g.rates.down, limit(n.DownKbit))
+		g.rates.transit = append(g.rates.transit, limit(n.TransitKbit))
+	}
+	facts := g.facts(links, index)
+	g.first = append(make([]int32, 0, len(g.nodes)+1), 0)
+	at := 0
+	for i := range g.nodes {
+		for degree := 0; at < len(facts) && facts[at].from == int32(i); at++ {
+			if degree++; degree <= MaxDegree {
+				g.add(facts[at], facts)
+			}
+		}
+		g.first = append(g.first, int32(len(g.to)))
+	}
+	return g
+}
+
+// order returns the nodes by ascending id, each once.
+func order(nodes []Node) []Node {
+	all := slices.SortedFunc(slices.Values(nodes), func(a, b Node) int {
+		return cmp.Or(a.ID.Compare(b.ID), compareBool(b.NoTransit, a.NoTransit),
+			cmp.Compare(a.UpKbit, b.UpKbit), cmp.Compare(a.DownKbit, b.DownKbit),
+			cmp.Compare(a.TransitKbit, b.TransitKbit), cmp.Compare(a.CostMicros, b.CostMicros))
+	})
+	all = slices.CompactFunc(all, func(a, b Node) bool { return a.ID == b.ID })
+	return all[:min(len(all), MaxNodes)]
+}
+
+// facts returns the links with indexes, in their order, each direction once.
+func (g *Graph) facts(links []Link, index map[overlay.AgentID]int32) []fact {
+	all := make([]fact, 0, len(links))
+	for i := range links {
+		from, ok := index[links[i].From]
+		to, known := index[links[i].To]
+		if ok && known && from != to {
+			all = append(all, fact{from, to, &links[i]})
+		}
+	}
+	slices.SortFunc(all, func(a, b fact) int {
+		if c := cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to)); c != 0 {
+			return c
+		}
+		return cmp.Or(compareBool(a.Up, b.Up), compareBool(b.Relayed, a.Relayed),
+			cmp.Compare(b.RTTMicros, a.RTTMicros), cmp.Compare(b.QueueMicros, a.QueueMicros),
+			cmp.Compare(b.Loss, a.Loss), cmp.Compare(a.RateKbit, b.RateKbit), cmp.Compare(b.CostMicros, a.CostMicros))
+	})
+	return slices.CompactFunc(all, func(a, b fact) bool { return a.from == b.from && a.to == b.to })
+}
+
+// add adds a link, or why it is none, as its other end sees it too.
+func (g *Graph) add(f fact, all []fact) {
+	there, ok := slices.BinarySearchFunc(all, f, func(a, f fact) int {
+		return cmp.Or(cmp.Compare(a.from, f.to), cmp.Compare(a.to, f.from))
+	})
+	why := f.state()
+	switch {
+	case why != None:
+	case !ok || beyond(all, there):
+		why = OneWay
+	default:
+		why = all[there].state()
+	}
+	if why != None {
+		g.off = append(g.off, offLink{f.from, f.to, why})
+		return
+	}
+	back := all[there]
+	cost, rtt := linkMicros(f.Link, back.Link)
+	g.to = append(g.to, f.to)
+	g.links = append(g.links, figures{uint32(cost), rtt})
+	g.sum.link = append(g.sum.link, cost<<tieBits|g.tie(f.from, f.to))
+	g.rates.link = append(g.rates.link, f.RateKbit)
+}
+
+// beyond says whether fact i is one that its agent has too many of.
+func beyond(all []fact, i int) bool {
+	return i >= MaxDegree && all[i-MaxDegree].from == all[i].from
+}
+
+// state says why a fact makes no link, or None.
+func (f fact) state() Reason {
+	switch {
+	case f.Relayed:
+		return Relayed
+	case !f.Up || f.Loss >= LossUnit:
+		return Down
+	}
+	return None
+}
+
+// Len returns how many nodes there are.
+func (g *Graph) Len() int { return len(g.nodes) }
+
+// ID returns the id of a node.
+func (g *Graph) ID(i int32) overlay.AgentID { return g.nodes[i].ID }
+
+// Index returns an agent's index; ok is false if it is no node.
+func (g *Graph) Index(id overlay.AgentID) (i int32, ok bool) {
+	at, ok := slices.BinarySearchFunc(g.nodes, id, func(n Node, id overlay.AgentID) int { return n.ID.Compare(id) })
+	return int32(at), ok
+}
+
+// has says whether i is a node's index.
+func (g *Graph) has(i int32) bool { return i >= 0 && int(i) < len(g.nodes) }
+
+// link returns the index of the link between two nodes.
+func (g *Graph) link(from, to int32) (int32, bool) {
+	at, ok := slices.BinarySearch(g.to[g.first[from]:g.first[from+1]], to)
+	return g.first[from] + int32(at), ok
+}
+
+// why returns why there is no link between two nodes.
+func (g *Graph) why(from, to int32) Reason {
+	at, ok := slices.BinarySearchFunc(g.off, offLink{from: from, to: to}, func(a, b offLink) int {
+		return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to))
+	})
+	if !ok {
+		return NoLink
+	}
+	return g.off[at].why
+}
+
+// Hash returns a hash of the facts as far as routes depend on them.
+func (g *Graph) Hash() uint64 {
+	h := sha256.New()
+	var b []byte
+	for i, n := range g.nodes {
+		b = append(b[:0], n.ID[:]...)
+		b = binary.BigEndian.AppendUint64(b, g.sum.transit[i])
+		for _, r := range [...]uint32{g.rates.up[i], g.rates.down[i], g.rates.transit[i]} {
+			b = binary.BigEndian.AppendUint32(b, r)
+		}
+		for e := g.first[i]; e < g.first[i+1]; e++ {
+			b = binary.BigEndian.AppendUint32(b, uint32(g.to[e]))
+			b = binary.BigEndian.AppendUint32(b, g.links[e].micros)
+			b = binary.BigEndian.AppendUint32(b, g.rates.link[e])
+		}
+		h.Write(b)
+	}
+	return binary.BigEndian.Uint64(h.Sum(nil))
+}
+
+// limit returns a rate as a limit: what isn't known limits nothing.
+func limit(kbit uint32) uint32 {
+	if kbit == 0 {
+		return math.MaxUint32
+	}
+	return kbit
+}
+
+// mix folds the product of x and y, so that every bit of both counts (as in wyhash).
+func mix(x, y uint64) uint64 {
+	hi, lo := bits.Mul64(x^0x9e3779b97f4a7c15, y^0xe7037ed1a0b428db)
+	return hi ^ lo
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
