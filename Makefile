@@ -14,6 +14,8 @@
 #   make bench-stranger what somebody without the key gets, and costs, by PROBES datagrams
 #   make bench-predict  how wrong predicted round trips and rates are on real matrices, beside serf's
 #                  coordinates, SEEDS times; what predicting costs
+#   make bench-mesh     how good the links are that 490 agents choose, how soon and for how long, and
+#                  what a choice costs
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
 #   make install   the binary, the systemd unit, the example configuration
@@ -48,7 +50,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-roam bench-measure bench-predict bench-stranger fuzz soak install uninstall clean deps deps-build
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-roam bench-measure bench-mesh bench-predict bench-stranger fuzz soak install uninstall clean deps deps-build
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -98,7 +100,7 @@ lint: $(GOLANGCI)
 # All tests, under the race detector: those that don't mind others beside them on all
 # cores, then one package at a time, as some start dozens of agents. As root none may be
 # skipped.
-BESIDE := farlan farlan/agent/chart farlan/discovery farlan/discovery/p2p farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/route farlan/reserve
+BESIDE := farlan farlan/agent/chart farlan/discovery farlan/discovery/p2p farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/mesh farlan/overlay/route farlan/reserve
 
 race:
 	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -timeout 14m $(BESIDE)
@@ -133,6 +135,9 @@ bench-measure: deps-test build
 
 bench-stranger: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_STRANGER=$(PROBES) go test -count=1 -run '^TestStranger$$' -timeout 2h -v ./agent
+
+bench-mesh: deps-build
+	FARLAN_MESH=1 go test -count=1 -run 'ColdStart|Noise|TrafficLinks' -bench . -timeout 1h -v ./overlay/mesh
 
 bench-predict: deps-build
 	FARLAN_PREDICT=$(SEEDS) go test -count=1 -run 'Truth|Liars' -bench . -timeout 1h -v ./measure/predict

@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"measure/predict":         {"overlay"},
 	"overlay":                 {"overlay/internal/gcm"},
 	"overlay/link":            {"overlay"},
+	"overlay/mesh":            {"overlay"},
 	"overlay/poll":            {},
 	"overlay/route":           {"overlay"},
 	"overlay/tap":             {"overlay", "overlay/internal/vnet"},
@@ -43,7 +44,7 @@ var mayImport = map[string][]string{
 
 // pure are the packages that decide: no clock, no global randomness, no I/O, no
 // goroutines.
-var pure = []string{"agent/chart", "agent/lab/nat", "discovery", "reserve", "measure", "measure/predict", "overlay", "overlay/route"}
+var pure = []string{"agent/chart", "agent/lab/nat", "discovery", "reserve", "measure", "measure/predict", "overlay", "overlay/mesh", "overlay/route"}
 
 // impure is what pure packages must not use.
 var impure = map[string][]string{

@@ -1,0 +1,155 @@
+package mesh
+
+import "cmp"
+
+// move is the agent's turn: it fills a place for a link of its own, or gives up what it
+// has too many of or what is of no use, or begins the exchange of one link for another
+// that lowers Φ most.
+func (c *Chooser) move(candidates []Candidate) {
+	taken, up := c.chosen()
+	switch {
+	case up > ownLinks:
+		if c.view.Agents() > fewAgents {
+			c.shed(Surplus)
+		}
+	case taken < ownLinks:
+		c.fill(candidates)
+	case up == ownLinks:
+		if !c.shed(Useless) {
+			c.exchange(candidates)
+		}
+	}
+}
+
+// given says whether a held link may be given up for others.
+func (c *Chooser) given(h *Held) bool {
+	return h.Up && h.ordinary() && h.Why != Ring && !h.traffic && c.epoch-h.Since >= dwell
+}
+
+// shed gives the link up that is of least use; if the reason is that it is useless, only
+// if it is.
+func (c *Chooser) shed(why Reason) bool {
+	var victim *Held
+	least := int64(0)
+	for i := range c.held {
+		h := &c.held[i]
+		if !c.given(h) {
+			continue
+		}
+		rise := c.view.cut(c.self, c.view.Index(h.Peer))
+		c.view.undo()
+		if victim == nil || rise < least {
+			victim, least = h, rise
+		}
+	}
+	if victim == nil || why == Useless && least >= c.view.price()/2 || least >= far {
+		return false
+	}
+	c.drop(victim.Peer, Wish{Why: why, Gain: c.view.price() - least, Share: c.part(c.view.price() - least)})
+	return true
+}
+
+// fill adds the link that lowers Φ most, if it is worth its price.
+func (c *Chooser) fill(candidates []Candidate) {
+	if best := c.best(candidates, 0); best.gain > c.view.price() {
+		gain := best.gain - c.view.price()
+		c.add(best.peer, Wish{Why: Gain, Gain: gain, Share: c.part(gain)})
+	}
+}
+
+// exchange begins the best exchange, if it is worth it.
+func (c *Chooser) exchange(candidates []Candidate) {
+	var best option
+	var victim *Held
+	for i := range c.held {
+		h := &c.held[i]
+		if !c.given(h) {
+			continue
+		}
+		rise := c.view.cut(c.self, c.view.Index(h.Peer))
+		if o := c.best(candidates, rise); c.over(o, best) {
+			best, victim = o, h
+		}
+		c.view.undo()
+	}
+	if victim == nil || best.gain <= 0 || best.gain*1000 < c.habits.least*c.view.own(c.self) {
+		return
+	}
+	victim.Leaving = true
+	c.swap = &exchange{c.view.agents[best.peer].ID, victim.Peer, c.epoch}
+	c.add(best.peer, Wish{Why: Gain, Gain: best.gain, Share: c.part(best.gain), Other: c.swap.drop})
+}
+
+// An option is a link that could be made, and by how much Φ would fall.
+type option struct {
+	peer int
+	gain int64
+	ok   bool
+}
+
+// over says whether one option is better than another; ties are broken by hash.
+func (c *Chooser) over(a, b option) bool {
+	if !a.ok || !b.ok {
+		return a.ok
+	}
+	return cmp.Or(cmp.Compare(a.gain, b.gain), byKey(c.view.keys)(a.peer, b.peer)) > 0
+}
+
+// best returns the candidate whose link lowers Φ most, less what was lost before. Links
+// are thought dearer than they were measured.
+func (c *Chooser) best(candidates []Candidate, lost int64) (best option) {
+	v := c.view
+	if c.links() >= v.Cap() {
+		return best
+	}
+	for _, x := range candidates[:min(len(candidates), MaxCandidates)] {
+		if x.Peer < 0 || x.Peer >= v.Agents() || !c.free(x.Peer) || !v.room(x.Peer, v.Degree(x.Peer)) {
+			continue
+		}
+		cost := int64(v.cost(c.self, x.Peer, x.Cost)) * int64(1000+c.habits.raise) / 1000
+		o := option{x.Peer, v.gain(c.self, x.Peer, clamp(int32(cost))) - lost, true}
+		if c.over(o, best) {
+			best = o
+		}
+	}
+	return best
+}
+
+// part returns a gain in thousandths of the agent's own part of Φ.
+func (c *Chooser) part(gain int64) int32 {
+	own := max(1, c.view.own(c.self))
+	return int32(max(-1_000_000, min(1_000_000, gain/own*1000+gain%own*1000/own)))
+}
+
+// settle ends an exchange once the new link is up: with all the others' moves of that
+// epoch in the facts, either the old link goes, or the new one if that is better now.
+func (c *Chooser) settle() {
+	v := c.view
+	h, old := c.find(c.swap.add), c.find(c.swap.drop)
+	if h == nil || old == nil {
+		c.cancel()
+		return
+	}
+	if !h.Up {
+		return
+	}
+	if v.link(c.self, v.Index(h.Peer)).hold(v.Index(h.Peer)) != Accepts {
+		if c.epoch-c.swap.epoch >= patience {
+			c.cancel()
+		}
+		return // the peer wished it, too, and will leave it to this agent
+	}
+	add, drop := v.Index(h.Peer), v.Index(old.Peer)
+	gain := v.cut(c.self, add)
+	if l := v.link(c.self, drop); l != nil {
+		gain -= v.gain(c.self, drop, v.cost(c.self, drop, l.Cost))
+	}
+	v.undo()
+	swap := *c.swap
+	c.cancel()
+	if gain > 0 {
+		c.drop(swap.drop, Wish{Why: Replaced, Gain: gain, Share: c.part(gain), Other: swap.add})
+		return
+	}
+	c.drop(swap.add, Wish{Why: Reverted, Gain: gain, Share: c.part(gain), Other: swap.drop})
+}

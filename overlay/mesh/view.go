@@ -1,0 +1,210 @@
+package mesh
+
+import (
+	"cmp"
+	"slices"
+
+	"farlan/overlay"
+)
+
+// A View is the facts of one epoch and what follows from them: the distances of all
+// agents from each other over the links that stay, and Φ. Choosers with equal facts may
+// share one. It is not safe for concurrent use, as what-if questions change it meanwhile.
+type View struct {
+	agents []Agent
+	links  []Link
+	keys   []uint64 // of each agent
+	ring   []int    // agents in the order of their keys
+	place  []int    // where each is in ring
+	rules  map[pair]ruling
+
+	at     [][]int // of each agent, the links that are up, by the other end: indices into links
+	owned  []int   // of each, how many of them it holds
+	next   [][]hop // of each, its neighbours over the links that stay
+	dist   []int32 // from each to each over these, in µs; far where there is no way
+	wanted []demand
+	phi    int64
+
+	what whatIf
+	heap heap
+}
+
+// A hop is a neighbour and the cost to it.
+type hop struct {
+	to   int
+	cost int32
+}
+
+// A demand is what two agents' traffic adds to their pair's weight.
+type demand struct {
+	from, to int
+	weight   int64
+}
+
+// NewView returns what follows from facts, which it keeps. What makes no sense in them
+// (agents that aren't there, links of an agent with itself, second links of a pair) is
+// ignored. It fails with ErrTooMany.
+func NewView(f Facts) (*View, error) {
+	n := len(f.Agents)
+	if n > MaxAgents {
+		return nil, ErrTooMany
+	}
+	v := &View{
+		agents: f.Agents, rules: ruleAll(f.Agents),
+		keys: make([]uint64, n), ring: make([]int, n), place: make([]int, n),
+		at: make([][]int, n), owned: make([]int, n), next: make([][]hop, n), dist: make([]int32, n*n),
+	}
+	for i := range f.Agents {
+		v.keys[i], v.ring[i] = keyOf(f.Network, f.Agents[i].ID), i
+	}
+	slices.SortFunc(v.ring, byKey(v.keys))
+	for p, i := range v.ring {
+		v.place[i] = p
+	}
+	for i := range f.Agents {
+		demands := f.Agents[i].Demands
+		for _, d := range demands[:min(len(demands), MaxDemands)] {
+			if d.Peer >= 0 && d.Peer < n && d.Peer != i && d.Weight > 0 {
+				v.wanted = append(v.wanted, demand{i, d.Peer, int64(min(d.Weight, int32(n)))})
+			}
+		}
+	}
+	v.connect(f.Links)
+	v.what.init(n)
+	for i := range f.Agents {
+		v.settle(i)
+	}
+	v.phi = v.sum()
+	return v, nil
+}
+
+// connect takes the links over.
+func (v *View) connect(links []Link) {
+	seen := make(map[pair]bool, len(links))
+	for _, l := range links {
+		if min(l.A, l.B) < 0 || max(l.A, l.B) >= len(v.agents) || l.A == l.B || seen[pairOf(l.A, l.B)] {
+			continue
+		}
+		seen[pairOf(l.A, l.B)] = true
+		v.at[l.A] = append(v.at[l.A], len(v.links))
+		v.at[l.B] = append(v.at[l.B], len(v.links))
+		v.links = append(v.links, l)
+		for end, i := range [2]int{l.A, l.B} {
+			if l.By[end] != Accepts {
+				v.owned[i]++
+			}
+		}
+		if !l.leaving() {
+			v.attach(l.A, l.B, v.cost(l.A, l.B, l.Cost))
+		}
+	}
+	for i, at := range v.at {
+		slices.SortFunc(at, func(x, y int) int { return cmp.Compare(v.links[x].other(i), v.links[y].other(i)) })
+	}
+}
+
+// Index returns an agent's place in the facts, -1 if it isn't a member.
+func (v *View) Index(id overlay.AgentID) int {
+	i, ok := slices.BinarySearchFunc(v.agents, id, func(a Agent, id overlay.AgentID) int { return a.ID.Compare(id) })
+	if !ok {
+		return -1
+	}
+	return i
+}
+
+// Agents returns how many there are.
+func (v *View) Agents() int { return len(v.agents) }
+
+// Distance returns what the best way between two agents costs over the links that stay,
+// in µs; false if there is none.
+func (v *View) Distance(from, to int) (int32, bool) {
+	d := v.d(from, to)
+	return d, d != far
+}
+
+// Phi returns the potential that accepted moves lower: the distances of all pairs,
+// weighted by 1 and their demand, plus the price of the links, in µs.
+func (v *View) Phi() int64 { return v.phi }
+
+// Degree returns how many links of an agent are up.
+func (v *View) Degree(agent int) int { return len(v.at[agent]) }
+
+// cost returns what a link costs that is measured at so much: the operators' shares are
+// added.
+func (v *View) cost(a, b int, measured int32) int32 {
+	sum := clamp(measured) + clamp(v.agents[a].Cost) + clamp(v.agents[b].Cost) + v.rules[pairOf(a, b)].cost
+	return max(1, clamp(sum))
+}
+
+// allowed says whether two agents may have a link.
+func (v *View) allowed(a, b int) bool { return a != b && !v.rules[pairOf(a, b)].forbid }
+
+// link returns the link of two agents that is up, nil if there is none.
+func (v *View) link(a, b int) *Link {
+	for _, i := range v.at[a] {
+		if l := &v.links[i]; l.A == b || l.B == b {
+			return l
+		}
+	}
+	return nil
+}
+
+// hold returns what agent says of its link with peer.
+func (l *Link) hold(agent int) Hold {
+	if l.A == agent {
+		return l.By[0]
+	}
+	return l.By[1]
+}
+
+// other returns the end of the link that isn't agent.
+func (l *Link) other(agent int) int { return l.A + l.B - agent }
+
+// Cap returns how many links an agent may have. Where there were few agents before, it
+// may have more until it gave them up in its turns.
+func (v *View) Cap() int {
+	if n := len(v.agents); n <= fewAgents {
+		return max(cap4k, n-1)
+	}
+	return cap4k
+}
+
+// room says whether an agent that has so many links may be given one more that nobody
+// must have: places are kept for those that it will choose itself, and one for the new
+// link of an exchange or of the ring.
+func (v *View) room(agent, degree int) bool {
+	return degree+max(0, ownLinks-v.owned[agent])+1 < v.Cap()
+}
+
+// Turn says whether an agent may move in an epoch: it needs to know candidates then.
+func (v *View) Turn(agent int, epoch int64) bool { return v.turn(agent, epoch, sane.share) }
+
+func (v *View) turn(agent int, epoch int64, share uint64) bool {
+	return mix(v.keys[agent]^mix(uint64(epoch))) < share
+}
+
+// bridge returns with whom an agent must link because the links don't hold all agents
+// together: each piece has one pair in each epoch, by hash, so that all agree and pairs
+// that can't link don't matter for long. -1 says with nobody.
+func (v *View) bridge(agent int, epoch int64) int {
+	n := len(v.agents)
+	row := v.dist[agent*n : agent*n+n]
+	if !slices.Contains(row, far) {
+		return -1
+	}
+	least, from, to := ^uint64(0), -1, -1
+	for i := range n {
+		if row[i] == far {
+			continue
+		}
+		for j := range n {
+			if h := mix(uint64(epoch) ^ (v.keys[i] + v.keys[j])); h < least && row[j] == far && v.allowed(i, j) {
+				least, from, to = h, i, j
+			}
+		}
+	}
+	if from == agent {
+		return to
+	}
+	return -1
+}

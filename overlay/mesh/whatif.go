@@ -1,0 +1,162 @@
+package mesh
+
+// whatIf is what a View needs to answer what one link less or more would change, and to
+// take it back.
+type whatIf struct {
+	a, b  int // the link that is cut, if cost isn't zero
+	cost  int32
+	old   []entry // distances as they were
+	near  []int   // agents on the one side of the link, and on the other
+	over  []int
+	stale []bool // not yet repaired
+	trial []int32
+}
+
+type entry struct {
+	at   int
+	dist int32
+}
+
+func (w *whatIf) init(n int) {
+	w.stale, w.trial = make([]bool, n), make([]int32, n)
+}
+
+// cut takes a link off and returns by how much the distances' part of Φ rises; nothing
+// if the link isn't there. undo must follow.
+//
+// Only pairs with an end on each side of the link are looked at: those whose distance
+// is that over the link. The rows of the smaller side are repaired from what stays
+// (Ramalingam and Reps, "An incremental algorithm for a generalization of the
+// shortest-path problem", 1996).
+func (v *View) cut(a, b int) (rise int64) {
+	w := &v.what
+	c, ok := v.detach(a, b)
+	if !ok {
+		return 0
+	}
+	w.a, w.b, w.cost = a, b, c
+	before := v.demandSum()
+	w.near, w.over = v.behind(a, b, c, w.near[:0]), v.behind(b, a, c, w.over[:0])
+	if len(w.near) > len(w.over) {
+		a, b = b, a
+		w.near, w.over = w.over, w.near
+	}
+	for _, s := range w.near {
+		rise += v.repair(s, v.d(s, a)+c, b)
+	}
+	return rise + v.demandSum() - before
+}
+
+// behind appends the agents whose best way to b, one at least, comes over the link from a.
+func (v *View) behind(a, b int, c int32, into []int) []int {
+	if !v.relays(a, b) {
+		return append(into, a)
+	}
+	for s := range v.agents {
+		if v.d(s, a)+c == v.d(s, b) {
+			into = append(into, s)
+		}
+	}
+	return into
+}
+
+// repair finds the distances anew from s to those on the other side that it reached
+// over the link that was cut, whose end b was so far.
+func (v *View) repair(s int, toB int32, b int) (rise int64) {
+	w, n := &v.what, len(v.agents)
+	row := v.dist[s*n : s*n+n]
+	first := len(w.old)
+	for _, t := range w.over {
+		if row[t] == toB+v.d(b, t) {
+			w.stale[t] = true
+			w.old = append(w.old, entry{s*n + t, row[t]})
+		}
+	}
+	lost := w.old[first:]
+	for _, e := range lost {
+		t, best := e.at-s*n, int32(far)
+		for _, h := range v.next[t] {
+			if !w.stale[h.to] && v.relays(h.to, s) {
+				best = min(best, row[h.to]+h.cost)
+			}
+		}
+		if w.trial[t] = best; best < far {
+			v.heap.push(best, t)
+		}
+	}
+	for len(v.heap) > 0 {
+		d, t := v.heap.pop()
+		if !w.stale[t] || d > w.trial[t] {
+			continue
+		}
+		w.stale[t] = false
+		if !v.relays(t, s) {
+			continue
+		}
+		for _, h := range v.next[t] {
+			if to := d + h.cost; w.stale[h.to] && to < w.trial[h.to] {
+				w.trial[h.to] = to
+				v.heap.push(to, h.to)
+			}
+		}
+	}
+	for _, e := range lost {
+		t := e.at - s*n
+		w.stale[t] = false
+		row[t], v.dist[t*n+s] = w.trial[t], w.trial[t]
+		rise += int64(w.trial[t] - e.dist)
+	}
+	return rise
+}
+
+// undo takes back what cut did.
+func (v *View) undo() {
+	w, n := &v.what, len(v.agents)
+	for _, e := range w.old {
+		v.dist[e.at], v.dist[e.at%n*n+e.at/n] = e.dist, e.dist
+	}
+	if w.cost != 0 {
+		v.attach(w.a, w.b, w.cost)
+	}
+	w.old, w.cost = w.old[:0], 0
+}
+
+// gain returns by how much the distances' part of Φ would fall with one more link.
+func (v *View) gain(a, b int, cost int32) (fall int64) {
+	w, n := &v.what, len(v.agents)
+	w.near, w.over = v.better(a, b, cost, w.near[:0]), v.better(b, a, cost, w.over[:0])
+	rowB := v.dist[b*n : b*n+n]
+	for _, s := range w.near {
+		row, toB := v.dist[s*n:s*n+n], v.d(s, a)+cost
+		for _, t := range w.over {
+			if d := toB + rowB[t]; d < row[t] {
+				fall += int64(row[t] - d)
+			}
+		}
+	}
+	for _, x := range v.wanted {
+		d := min(v.via(x.from, a, b, x.to, cost), v.via(x.from, b, a, x.to, cost))
+		if now := v.d(x.from, x.to); d < now {
+			fall += x.weight * int64(now-d)
+		}
+	}
+	return fall
+}
+
+// better appends the agents who would be nearer to b over a link from a.
+func (v *View) better(a, b int, cost int32, into []int) []int {
+	for s := range v.agents {
+		if v.d(s, a)+cost < v.d(s, b) && v.relays(a, s) {
+			into = append(into, s)
+		}
+	}
+	return into
+}
+
+// via returns the distance over a link from a to b.
+func (v *View) via(from, a, b, to int, cost int32) int32 {
+	if !v.relays(a, from) || !v.relays(b, to) {
+		return far
+	}
+	return v.d(from, a) + cost + v.d(b, to)
+}
