@@ -80,7 +80,7 @@ func (w *mapWorld) tell(name string, rtts map[overlay.AgentID]float64) {
 			RTT: time.Duration(ms * 1e6), RTTSource: measure.Measured, RTTAt: w.n.wall().Add(-7 * time.Second),
 		}})
 	}
-	w.publish(name, discovery.KindLinks, must(discovery.AppendLinks(nil, w.n.wall(), measure.Access{Up: 1e6, UpSource: measure.Configured}, links)))
+	w.publish(name, discovery.KindLinks, must(discovery.AppendLinks(nil, w.n.wall(), discovery.Facts{Access: measure.Access{Up: 1e6, UpSource: measure.Configured}}, links)))
 }
 
 func (w *mapWorld) peerMap() peerMap {
@@ -139,7 +139,7 @@ func TestLiarIsCounted(t *testing.T) {
 	liar := w.id("liar")
 	w.tell("liar", map[overlay.AgentID]float64{w.id("a"): 30})
 	now := w.n.wall()
-	body := must(discovery.AppendLinks(nil, now, measure.Access{}, []discovery.Link{{Peer: w.id("a")}, {Peer: liar}}))
+	body := must(discovery.AppendLinks(nil, now, discovery.Facts{}, []discovery.Link{{Peer: w.id("a")}, {Peer: liar}}))
 	r, err := discovery.SignRecord(w.keys["liar"], w.network, discovery.Record{
 		Kind: discovery.KindLinks, Version: uint64(now.Add(time.Second)), Expires: now.Add(time.Hour).Time().Unix(), Body: body,
 	})
@@ -212,7 +212,7 @@ func TestMapRelayed(t *testing.T) {
 			Loss: 0.02, LossHigh: 0.04, LossKnown: true,
 		}}
 	}
-	w.publish("a", discovery.KindLinks, must(discovery.AppendLinks(nil, w.n.wall(), measure.Access{}, []discovery.Link{row(b, 90, true), row(c, 40, false)})))
+	w.publish("a", discovery.KindLinks, must(discovery.AppendLinks(nil, w.n.wall(), discovery.Facts{}, []discovery.Link{row(b, 90, true), row(c, 40, false)})))
 	p := w.pair("a", "b")
 	if !p.Relayed || p.Via != nil || p.rttText() != "90.1" && p.rttText() != "90.0" || p.rttKnown() != "measured 0s relayed" || *p.Loss < 0.018 || p.CapacityMbit != nil || p.CapacitySource != "none" {
 		t.Errorf("%+v, %s %s", p, p.rttText(), p.rttKnown())

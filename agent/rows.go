@@ -11,17 +11,22 @@ import (
 // tellLinks publishes this agent's rows of the map, if they are news.
 func (n *node) tellLinks(now overlay.Instant) {
 	own := &n.own
-	links, access, agents := n.rowsToTell(now), n.access(now), len(n.peers)+1
-	if !own.rows.Due(now, links, access, agents) {
+	links, facts, agents := n.rowsToTell(now), n.ownFacts(now), len(n.peers)+1
+	if !own.rows.Due(now, links, facts, agents) {
 		return
 	}
 	// Instants of the rows are this agent's, those of the record the wall clock's.
-	if body, err := discovery.AppendLinks(nil, now, access, links); err != nil {
+	if body, err := discovery.AppendLinks(nil, now, facts, links); err != nil {
 		n.log.Error("can't tell of this agent's links", "error", err)
 	} else if v, ok := n.sign(discovery.KindLinks, body); ok {
 		own.linksVersion = v
-		own.rows.Told(now, links, access, agents)
+		own.rows.Told(now, links, facts, agents)
 	}
+}
+
+// ownFacts returns what this agent tells of itself.
+func (n *node) ownFacts(now overlay.Instant) discovery.Facts {
+	return discovery.Facts{Access: n.access(now)}
 }
 
 // access returns what this agent's own way to all others carries: what its owner says,

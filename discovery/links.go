@@ -26,10 +26,12 @@ const (
 )
 
 // A Link is an agent that the origin of a KindLinks record exchanges datagrams
-// with, directly unless it is Relayed, and what the origin has measured of the way to it.
+// with, directly unless it is Relayed, what the origin has measured of the way to it, and
+// what it decided of it.
 type Link struct {
 	Peer overlay.AgentID
 	measure.Pair
+	Intent
 }
 
 // A Brief names an agent by the first eight bytes of its id. Nobody can make a key
@@ -43,21 +45,23 @@ func BriefOf(id overlay.AgentID) Brief { return Brief(binary.BigEndian.Uint64(id
 type Row struct {
 	Peer Brief
 	measure.Pair
+	Intent
 }
 
 // Links is the body of a KindLinks record: what an agent tells of the map. It is,
 // numbers big endian:
 //
 //	0–1   number of rows
-//	2     length of a row, at least 26; what is beyond is skipped
-//	3     length of the agent's own facts, at least 5; what is beyond is skipped
+//	2     length of a row, at least 26; what is beyond 30 is skipped
+//	3     length of the agent's own facts, at least 5; what is beyond 14 is skipped
 //	4     how the rates up (low half) and down (high half) are known
 //	5–6   rate up; 7–8 rate down
+//	9–17  what the agent relays: intent.go
 //	      rows by ascending peer:
 //	        0–7   peer's brief name
 //	        8     flags: 1 loss is known, 2 the capacity is a lower bound, 28 how it is
-//	              known (as the sources are numbered), 32 it is relayed; the others are
-//	              ignored
+//	              known (as the sources are numbered), 32 it is relayed, 64 and 128 who
+//	              wants the link (intent.go)
 //	        9–10  round trip
 //	        11    its age
 //	        12    jitter; 13 queue on the way there
@@ -66,20 +70,23 @@ type Row struct {
 //	        21    its age
 //	        22–23 available
 //	        24–25 MTU
+//	        26–29 what is intended with the link: intent.go
 //
 // Two bytes hold a squeezed number (squeeze.go) with 9 bits of mantissa, one byte one
 // with 3, but for the MTU, which is plain. Times are microseconds, ages tenths of a
 // second before the record was made, rates kbit/s, loss 1 of 2^20. Zero is unknown.
 // Later versions append fields to rows or facts.
 type Links struct {
-	Access measure.Access
-	Rows   []Row // ascending by peer
+	Facts
+	Rows []Row // ascending by peer
 }
 
 const (
-	linksHead = 4
-	factsLen  = 5
-	rowLen    = 26
+	linksHead   = 4
+	leastFacts  = 5 // as earlier versions tell
+	factsLen    = leastFacts + relayingLen
+	leastRowLen = 26
+	rowLen      = leastRowLen + intentLen
 
 	rowLoss    = 1
 	rowBound   = 2
@@ -96,6 +103,7 @@ var (
 	topRTT  = time.Duration(expand(squeeze(uint64(MaxRTT.Microseconds()), fine), fine)) * time.Microsecond
 	topAge  = time.Duration(expand(squeeze(uint64(RecordLifetime/(100*time.Millisecond)), coarse), coarse)) * 100 * time.Millisecond
 	topRate = int64(expand(squeeze(MaxRate/1000, fine), fine)) * 1000
+	topCost = time.Duration(expand(squeeze(uint64(MaxCost.Microseconds()), coarse), coarse)) * time.Microsecond
 )
 
 var errRow = errors.New("a row makes no sense")
@@ -103,21 +111,25 @@ var errRow = errors.New("a row makes no sense")
 // AppendLinks appends what an agent tells at an instant to b. The links may be in any
 // order; what is beyond a limit is told as the limit. Errors: too many links, or a
 // peer twice.
-func AppendLinks(b []byte, at overlay.Instant, access measure.Access, links []Link) ([]byte, error) {
+func AppendLinks(b []byte, at overlay.Instant, own Facts, links []Link) ([]byte, error) {
 	if len(links) > MaxLinks {
 		return nil, fmt.Errorf("%d links, at most %d can be told", len(links), MaxLinks)
 	}
 	links = slices.SortedFunc(slices.Values(links), func(a, b Link) int { return a.Peer.Compare(b.Peer) })
 	b = binary.BigEndian.AppendUint16(b, uint16(len(links)))
-	b = append(b, rowLen, factsLen, byte(access.UpSource&15|access.DownSource<<4))
-	b = binary.BigEndian.AppendUint16(b, rateCode(access.Up))
-	b = binary.BigEndian.AppendUint16(b, rateCode(access.Down))
+	b = append(b, rowLen, factsLen, byte(own.Access.UpSource&15|own.Access.DownSource<<4))
+	b = binary.BigEndian.AppendUint16(b, rateCode(own.Access.Up))
+	b = binary.BigEndian.AppendUint16(b, rateCode(own.Access.Down))
+	b = own.appendRelaying(b)
 	for i, l := range links {
 		if i > 0 && BriefOf(links[i-1].Peer) == BriefOf(l.Peer) {
 			return nil, fmt.Errorf("two links to %s", l.Peer.Short())
 		}
 		b = binary.BigEndian.AppendUint64(b, uint64(BriefOf(l.Peer)))
+		flags := len(b)
 		b = appendPair(b, at, l.Pair)
+		b[flags] |= l.Intent.flags()
+		b = l.Intent.append(b)
 	}
 	return b, nil
 }
@@ -195,13 +207,16 @@ func ParseLinks(b []byte, at overlay.Instant) (Links, error) {
 	switch {
 	case n > MaxLinks:
 		return Links{}, fmt.Errorf("%d links, at most %d are taken", n, MaxLinks)
-	case row < rowLen || facts < factsLen || len(b) < facts+n*row:
+	case row < leastRowLen || facts < leastFacts || len(b) < facts+n*row:
 		return Links{}, errShort
 	}
 	l := Links{Rows: make([]Row, 0, n)}
 	var ok bool
 	if l.Access, ok = parseAccess(b); !ok {
 		return Links{}, errors.New("rates of the agent's own that can't be")
+	}
+	if facts >= factsLen && !l.parseRelaying(b[leastFacts:]) {
+		return Links{}, errors.New("rates of its relaying that can't be")
 	}
 	for b = b[facts:]; len(l.Rows) < n; b = b[row:] {
 		r := Row{Peer: Brief(binary.BigEndian.Uint64(b))}
@@ -210,6 +225,11 @@ func ParseLinks(b []byte, at overlay.Instant) (Links, error) {
 		}
 		if r.Pair, ok = parsePair(b[8:], at); !ok {
 			return Links{}, errRow
+		}
+		if row >= rowLen {
+			if r.Intent, ok = parseIntent(b[8], b[leastRowLen:]); !ok {
+				return Links{}, errRow
+			}
 		}
 		l.Rows = append(l.Rows, r)
 	}

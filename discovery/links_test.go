@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 
 // noLinks is the body of who has none.
 var noLinks = func() []byte {
-	b, err := AppendLinks(nil, 0, measure.Access{}, nil)
+	b, err := AppendLinks(nil, 0, Facts{}, nil)
 	if err != nil {
 		panic(err)
 	}
@@ -66,7 +67,7 @@ func full(at overlay.Instant) measure.Pair {
 func TestLinksArrive(t *testing.T) {
 	now := at(0)
 	access := measure.Access{Up: 20_000_000, Down: 250_000_000, UpSource: measure.Configured, DownSource: measure.Measured}
-	b, err := AppendLinks(nil, now, access, []Link{{agentID(1), full(now)}, {Peer: agentID(2)}})
+	b, err := AppendLinks(nil, now, Facts{Access: access}, []Link{{Peer: agentID(1), Pair: full(now)}, {Peer: agentID(2)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,12 +113,55 @@ func TestLinksArrive(t *testing.T) {
 	}
 }
 
+// What an agent relays and intends arrives, and earlier versions' rows are without.
+func TestIntentArrives(t *testing.T) {
+	own := Facts{NoTransit: true, TransitLimit: 5_000_000, Cost: 32768 * time.Microsecond, LeftUp: 1_000_000, LeftDown: 7_000_000}
+	want := []Intent{
+		{Left: 8_000_000, Cost: 4096 * time.Microsecond, Prefer: true, Holds: true},
+		{Left: 1000, Forbid: true, Holds: true, Leaving: true},
+		{},
+	}
+	var links []Link
+	for i, w := range want {
+		links = append(links, Link{Peer: agentID(i + 1), Pair: full(at(0)), Intent: w})
+	}
+	slices.SortFunc(links, func(a, b Link) int { return a.Peer.Compare(b.Peer) })
+	b, err := AppendLinks(nil, at(0), own, links)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseLinks(b, at(0))
+	if err != nil || got.Facts != own || len(got.Rows) != len(links) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for i, r := range got.Rows {
+		if r.Intent != links[i].Intent || !r.LossKnown || r.Relayed {
+			t.Errorf("%+v became %+v", links[i].Intent, r)
+		}
+	}
+	old := append(bytes.Clone(b[:linksHead+leastFacts]), b[linksHead+factsLen:][:leastRowLen]...)
+	old[1], old[2], old[3] = 1, leastRowLen, leastFacts
+	if got, err = ParseLinks(old, at(0)); err != nil || len(got.Rows) != 1 || got.Facts != (Facts{}) || got.Rows[0].Left != 0 || got.Rows[0].MTU == 0 {
+		t.Errorf("of an earlier version: %+v, %v", got, err)
+	}
+	beyond := bytes.Clone(b)
+	copy(beyond[linksHead+leastFacts+5:], "\xff\xff")
+	if _, err := ParseLinks(beyond, at(0)); err == nil {
+		t.Error("more is left than anything carries")
+	}
+	beyond = bytes.Clone(b)
+	copy(beyond[linksHead+factsLen+leastRowLen:], "\xff\xff")
+	if _, err := ParseLinks(beyond, at(0)); err == nil {
+		t.Error("more is left of a link than anything carries")
+	}
+}
+
 // That a row is relayed is told beside all else, and such a row is no link.
 func TestRelayedRow(t *testing.T) {
 	now := at(0)
 	p := full(now)
 	p.Relayed = true
-	b, err := AppendLinks(nil, now, measure.Access{}, []Link{{agentID(1), full(now)}, {agentID(2), p}})
+	b, err := AppendLinks(nil, now, Facts{}, []Link{{Peer: agentID(1), Pair: full(now)}, {Peer: agentID(2), Pair: p}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +184,7 @@ func TestRelayedRow(t *testing.T) {
 // A later version's longer rows and facts are read as far as this one knows them.
 func TestLinksOfLaterVersion(t *testing.T) {
 	now := at(0)
-	b, err := AppendLinks(nil, now, measure.Access{Up: 1e6, UpSource: measure.Configured}, []Link{{agentID(1), full(now)}, {agentID(2), full(now)}})
+	b, err := AppendLinks(nil, now, Facts{Access: measure.Access{Up: 1e6, UpSource: measure.Configured}}, []Link{{Peer: agentID(1), Pair: full(now)}, {Peer: agentID(2), Pair: full(now)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,13 +207,13 @@ func TestLinksLimits(t *testing.T) {
 	for i := range many {
 		many[i].Peer[3], many[i].Peer[2] = byte(i), byte(i>>8)
 	}
-	if _, err := AppendLinks(nil, 0, measure.Access{}, many); err == nil {
+	if _, err := AppendLinks(nil, 0, Facts{}, many); err == nil {
 		t.Error("too many links were taken")
 	}
-	if _, err := AppendLinks(nil, 0, measure.Access{}, []Link{{Peer: agentID(1)}, {Peer: agentID(1)}}); err == nil {
+	if _, err := AppendLinks(nil, 0, Facts{}, []Link{{Peer: agentID(1)}, {Peer: agentID(1)}}); err == nil {
 		t.Error("a peer twice was taken")
 	}
-	b, err := AppendLinks(nil, 0, measure.Access{}, many[:MaxLinks])
+	b, err := AppendLinks(nil, 0, Facts{}, many[:MaxLinks])
 	if err != nil || len(b) > MaxLinksBody {
 		t.Fatalf("%d bytes, %v", len(b), err)
 	}
@@ -181,7 +225,7 @@ func TestLinksLimits(t *testing.T) {
 		RTT: time.Hour, RTTSource: measure.Measured, Jitter: time.Hour, Queue: -1, LossKnown: true, Loss: 7, LossLow: -1, LossHigh: 9,
 		Capacity: math.MaxInt64, CapacitySource: measure.Train, CapacityLow: math.MinInt64 / 2, CapacityHigh: math.MaxInt64, Available: math.MaxInt64, MTU: 1 << 20,
 	}
-	b, err = AppendLinks(nil, at(0), measure.Access{Up: math.MaxInt64, UpSource: measure.Measured}, []Link{{agentID(1), beyond}})
+	b, err = AppendLinks(nil, at(0), Facts{Access: measure.Access{Up: math.MaxInt64, UpSource: measure.Measured}}, []Link{{Peer: agentID(1), Pair: beyond}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +237,7 @@ func TestLinksLimits(t *testing.T) {
 // lie returns a record's body with some bytes of its row changed.
 func lie(t *testing.T, p measure.Pair, offset int, with ...byte) []byte {
 	t.Helper()
-	b, err := AppendLinks(nil, at(0), measure.Access{Up: 1e6, UpSource: measure.Configured}, []Link{{agentID(2), p}, {agentID(3), p}})
+	b, err := AppendLinks(nil, at(0), Facts{Access: measure.Access{Up: 1e6, UpSource: measure.Configured}}, []Link{{Peer: agentID(2), Pair: p}, {Peer: agentID(3), Pair: p}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,13 +250,13 @@ func lie(t *testing.T, p measure.Pair, offset int, with ...byte) []byte {
 func TestLiars(t *testing.T) {
 	const row = linksHead + factsLen
 	known, unknown := full(at(0)), measure.Pair{}
-	two, err := AppendLinks(nil, 0, measure.Access{}, []Link{{Peer: agentID(2)}, {Peer: agentID(3)}})
+	two, err := AppendLinks(nil, 0, Facts{}, []Link{{Peer: agentID(2)}, {Peer: agentID(3)}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	twice := bytes.Clone(two)
 	copy(twice[row+rowLen:], twice[row:row+8])
-	itself, err := AppendLinks(nil, 0, measure.Access{}, []Link{{Peer: agentID(1)}})
+	itself, err := AppendLinks(nil, 0, Facts{}, []Link{{Peer: agentID(1)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,8 +285,8 @@ func TestLiars(t *testing.T) {
 		"rows out of order":              append(append(bytes.Clone(two[:row]), two[row+rowLen:]...), two[row:row+rowLen]...),
 		"more rows than there are":       lie(t, known, 0, 0, 3),
 		"too many rows":                  append(lie(t, known, 0, 0xff, 0xff), make([]byte, 40<<10)...),
-		"short rows":                     lie(t, known, 2, rowLen-1),
-		"short facts":                    lie(t, known, 3, factsLen-1),
+		"short rows":                     lie(t, known, 2, leastRowLen-1),
+		"short facts":                    lie(t, known, 3, leastFacts-1),
 		"nothing":                        {},
 	} {
 		s := NewStore(agentID(0), testKey(7), 1, Limits{})
@@ -279,7 +323,7 @@ func TestLiars(t *testing.T) {
 // Rows about agents that nobody has heard of are kept, but not shown.
 func TestUnknownPeers(t *testing.T) {
 	s := NewStore(agentID(0), testKey(7), 1, Limits{})
-	body, err := AppendLinks(nil, 0, measure.Access{}, []Link{{Peer: agentID(2)}, {Peer: agentID(3)}})
+	body, err := AppendLinks(nil, 0, Facts{}, []Link{{Peer: agentID(2)}, {Peer: agentID(3)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,7 +344,7 @@ func TestUnknownPeers(t *testing.T) {
 
 func FuzzParseLinks(f *testing.F) {
 	now := at(0)
-	b, err := AppendLinks(nil, now, measure.Access{Up: 5e6, UpSource: measure.Configured}, []Link{{agentID(1), full(now)}, {Peer: agentID(2)}})
+	b, err := AppendLinks(nil, now, Facts{Access: measure.Access{Up: 5e6, UpSource: measure.Configured}}, []Link{{Peer: agentID(1), Pair: full(now)}, {Peer: agentID(2)}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -313,12 +357,12 @@ func FuzzParseLinks(f *testing.F) {
 		}
 		links := make([]Link, len(told.Rows))
 		for i, r := range told.Rows {
-			links[i].Pair = r.Pair
+			links[i].Pair, links[i].Intent = r.Pair, r.Intent
 			for j := range 8 {
 				links[i].Peer[j] = byte(r.Peer >> (56 - 8*j))
 			}
 		}
-		c, err := AppendLinks(nil, now, told.Access, links)
+		c, err := AppendLinks(nil, now, told.Facts, links)
 		if err != nil {
 			t.Fatal(err)
 		}

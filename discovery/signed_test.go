@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"farlan/measure"
 	"farlan/overlay"
 )
 
@@ -45,7 +44,7 @@ func linksOf(n, after int, peers ...int) Record {
 	for _, p := range peers {
 		links = append(links, Link{Peer: agentID(p)})
 	}
-	body, err := AppendLinks(nil, 0, measure.Access{}, links)
+	body, err := AppendLinks(nil, 0, Facts{}, links)
 	if err != nil {
 		panic(err)
 	}

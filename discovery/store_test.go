@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"farlan/measure"
 	"farlan/overlay"
 )
 
@@ -331,7 +330,7 @@ func TestLimits(t *testing.T) {
 // for each record once.
 func TestNewcomer(t *testing.T) {
 	old := NewStore(agentID(1), testKey(7), 1, Limits{})
-	links, err := AppendLinks(nil, 0, measure.Access{}, make([]Link, 1))
+	links, err := AppendLinks(nil, 0, Facts{}, make([]Link, 1))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,24 +68,24 @@ const (
 // A Telling decides when an agent tells its rows anew. The zero Telling has told
 // nothing. Not safe for concurrent use.
 type Telling struct {
-	Links  []Link // as told last, ascending by peer
-	Access measure.Access
-	At     overlay.Instant // then; 0: never, or it must be told again
-	stirs  overlay.Instant // since when there is news, 0 there is none
-	fresh  overlay.Instant // since when it is of these links
-	paid   pace
+	Links []Link // as told last, ascending by peer
+	Own   Facts
+	At    overlay.Instant // then; 0: never, or it must be told again
+	stirs overlay.Instant // since when there is news, 0 there is none
+	fresh overlay.Instant // since when it is of these links
+	paid  pace
 }
 
 // Due says whether to tell now: links, ascending by peer, and the agent's own rates. agents is
 // how many tell, this one included. It wants to be asked each second.
-func (t *Telling) Due(now overlay.Instant, links []Link, access measure.Access, agents int) bool {
+func (t *Telling) Due(now overlay.Instant, links []Link, own Facts, agents int) bool {
 	since := now.Sub(t.At)
 	share := rowsEvery(agents)
 	gap := min(max(time.Duration(agents)*tellGap, tellGapLeast), tellGapMost)
 	if t.At == 0 || since < 0 {
 		return true
 	}
-	news := t.news(links, access)
+	news := t.news(links, own)
 	switch {
 	case news == NoNews:
 		t.stirs = 0
@@ -109,11 +109,11 @@ func (t *Telling) Due(now overlay.Instant, links []Link, access measure.Access, 
 }
 
 // Told notes what is told now.
-func (t *Telling) Told(now overlay.Instant, links []Link, access measure.Access, agents int) {
+func (t *Telling) Told(now overlay.Instant, links []Link, own Facts, agents int) {
 	if !slices.EqualFunc(links, t.Links, func(a, b Link) bool { return a.Peer == b.Peer }) {
 		t.fresh = now
 	}
-	t.Links, t.Access, t.At, t.stirs = links, access, now, 0
+	t.Links, t.Own, t.At, t.stirs = links, own, now, 0
 	t.paid.pay(now, rowsEvery(agents), tellBursts(agents))
 }
 
@@ -135,11 +135,8 @@ func rowsEvery(agents int) time.Duration {
 func (t *Telling) Again() { t.At = 0 }
 
 // news compares with what was told.
-func (t *Telling) news(links []Link, access measure.Access) (n News) {
-	if access.UpSource != t.Access.UpSource || access.DownSource != t.Access.DownSource ||
-		apart(access.Up, t.Access.Up, awayCapacity) || apart(access.Down, t.Access.Down, awayCapacity) {
-		n = SlowNews
-	}
+func (t *Telling) news(links []Link, own Facts) (n News) {
+	n = newsOfFacts(t.Own, own)
 	if len(links) != len(t.Links) {
 		return Urgent
 	}
@@ -147,9 +144,34 @@ func (t *Telling) news(links []Link, access measure.Access) (n News) {
 		if l.Peer != t.Links[i].Peer {
 			return Urgent
 		}
-		n = max(n, NewsOf(t.Links[i].Pair, l.Pair))
+		n = max(n, NewsOf(t.Links[i].Pair, l.Pair), newsOfIntent(t.Links[i].Intent, l.Intent))
 	}
 	return n
+}
+
+func newsOfFacts(told, is Facts) News {
+	a, b := told.Access, is.Access
+	switch {
+	case told.NoTransit != is.NoTransit, told.Cost != is.Cost:
+		return Urgent
+	case a.UpSource != b.UpSource, a.DownSource != b.DownSource, apart(a.Up, b.Up, awayCapacity), apart(a.Down, b.Down, awayCapacity),
+		apart(told.TransitLimit, is.TransitLimit, awayAvail), apart(told.LeftUp, is.LeftUp, awayAvail), apart(told.LeftDown, is.LeftDown, awayAvail):
+		return SlowNews
+	}
+	return NoNews
+}
+
+// newsOfIntent says how much differs of what an agent decided, which others wait for.
+func newsOfIntent(told, is Intent) News {
+	switch {
+	case told.Holds != is.Holds, told.Leaving != is.Leaving, told.Cost != is.Cost, told.Prefer != is.Prefer, told.Forbid != is.Forbid:
+		return Urgent
+	case told.Left == 0 && is.Left != 0:
+		return Urgent // somebody waits for it
+	case apart(told.Left, is.Left, awayAvail):
+		return SlowNews
+	}
+	return NoNews
 }
 
 // NewsOf says how much a pair differs from what was told of it.

@@ -22,7 +22,7 @@ type tellTest struct {
 func newTellTest(t *testing.T, agents int) *tellTest {
 	w := &tellTest{t: t, now: at(0), agents: agents}
 	for i := 1; i < min(agents, 33); i++ {
-		w.links = append(w.links, Link{overlay.AgentID{byte(i)}, measure.Pair{RTT: 50 * time.Millisecond, RTTSource: measure.Measured, MTU: 1400}})
+		w.links = append(w.links, Link{Peer: overlay.AgentID{byte(i)}, Pair: measure.Pair{RTT: 50 * time.Millisecond, RTTSource: measure.Measured, MTU: 1400}})
 	}
 	w.look()
 	w.after(65 * time.Minute) // it is renewed each ten minutes, or rarer
@@ -32,10 +32,10 @@ func newTellTest(t *testing.T, agents int) *tellTest {
 // look tells if it is due, and says whether it was.
 func (w *tellTest) look() bool {
 	links := append([]Link(nil), w.links...)
-	if !w.k.Due(w.now, links, measure.Access{}, w.agents) {
+	if !w.k.Due(w.now, links, Facts{}, w.agents) {
 		return false
 	}
-	w.k.Told(w.now, links, measure.Access{}, w.agents)
+	w.k.Told(w.now, links, Facts{}, w.agents)
 	w.count++
 	return true
 }

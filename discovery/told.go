@@ -18,7 +18,7 @@ func (s *Store) Links(id overlay.AgentID) ([]Link, bool) {
 	links := make([]Link, 0, len(told.Rows))
 	for _, r := range told.Rows {
 		if peer, known := s.Find(r.Peer); known && !r.Relayed {
-			links = append(links, Link{peer, r.Pair})
+			links = append(links, Link{peer, r.Pair, r.Intent})
 		}
 	}
 	return links, true
