@@ -45,6 +45,7 @@ const (
 	itemChunk      = 7  // a chunk of a super-frame
 	itemAck        = 8  // see Ack
 	itemTrain      = 16 // see Train
+	itemNotice     = 17 // see Notice
 
 	itemHeaderLen    = 3
 	pieceHeaderLen   = 10
@@ -53,6 +54,7 @@ const (
 	probeLen         = 24
 	replyLen         = probeLen + 2
 	ackLen           = 44
+	noticeLen        = 5
 
 	chunkECN = 0x80
 
@@ -208,4 +210,38 @@ func parseAck(c []byte) (Ack, bool) {
 		Stamp:   Instant(binary.BigEndian.Uint64(c[28:])),
 		Sent:    binary.BigEndian.Uint32(c[36:]), HoldMicros: binary.BigEndian.Uint32(c[40:]),
 	}, true
+}
+
+// A Notice is what a member on a path and the one who chose it say to each other.
+//
+//	0    about what
+//	1–4  label of the agent that it is about
+type Notice struct {
+	About NoticeAbout
+	Label Label
+}
+
+// A NoticeAbout says what a Notice is about. The values are on the wire; unknown ones are
+// counted and skipped.
+type NoticeAbout uint8
+
+// The things that are said.
+const (
+	_           NoticeAbout = iota
+	NoticeNoWay             // I can't pass on what you send by me to that agent
+	NoticeWant              // paths by you are of interest: find out what your link to that agent carries
+)
+
+// AppendNotice appends the item of a notice to body b.
+func AppendNotice(b []byte, n Notice) []byte {
+	b = append(b, itemNotice, 0, noticeLen, byte(n.About))
+	return binary.BigEndian.AppendUint32(b, uint32(n.Label))
+}
+
+func parseNotice(c []byte) (n Notice, known, ok bool) {
+	if len(c) < noticeLen {
+		return n, true, false
+	}
+	n = Notice{NoticeAbout(c[0]), Label(binary.BigEndian.Uint32(c[1:]))}
+	return n, n.About == NoticeNoWay || n.About == NoticeWant, true
 }

@@ -36,6 +36,7 @@ type Packer struct {
 	buf []byte
 
 	session *Session
+	space   Space
 	cuts    *atomic.Uint32
 	lane    byte
 	size    int // of datagrams
@@ -49,11 +50,11 @@ func NewPacker(run func(run []byte, segment int)) *Packer {
 	return &Packer{run: run, buf: make([]byte, maxRunBytes+MaxDatagram)}
 }
 
-// Begin starts a run of datagrams of at most size bytes for session s, by one
+// Begin starts a run of datagrams of at most size bytes of a space of session s, by one
 // of the sender's lanes. cuts numbers the frames that are cut: one counter a
 // peer, shared by all packers and sessions.
-func (p *Packer) Begin(s *Session, cuts *atomic.Uint32, size int, lane byte) {
-	p.session, p.cuts, p.lane = s, cuts, lane
+func (p *Packer) Begin(s *Session, space Space, cuts *atomic.Uint32, size int, lane byte) {
+	p.session, p.space, p.cuts, p.lane = s, space, cuts, lane
 	p.size = min(max(size, DatagramSize), MaxDatagram)
 	p.start, p.end = 0, HeaderLen
 }
@@ -156,7 +157,7 @@ func (p *Packer) super(f *Frame) bool {
 		copy(b[chunkHeaderLen:], f.Head[:h.Len])
 		p.end += chunkHeaderLen + h.Len
 		p.end += f.copy(p.buf[p.end:p.end+n], h.Len+at)
-		d := p.session.Seal(KindData, p.lane, p.buf[p.start:p.end])
+		d := p.session.seal(p.space, KindData, 0, p.lane, p.buf[p.start:p.end])
 		if d == nil {
 			break // the session is over
 		}
@@ -213,7 +214,7 @@ func (p *Packer) putItem(kind byte, n int) {
 func (p *Packer) seal() {
 	full := p.start + p.size - TagLen
 	clear(p.buf[p.end:full]) // padding
-	if p.session.Seal(KindData, p.lane, p.buf[p.start:full]) == nil {
+	if p.session.seal(p.space, KindData, 0, p.lane, p.buf[p.start:full]) == nil {
 		p.end = p.start + HeaderLen // the session is over: its frames are lost
 		return
 	}
@@ -230,7 +231,7 @@ func (p *Packer) seal() {
 func (p *Packer) closeRun() int {
 	end := p.start
 	if p.end > p.start+HeaderLen {
-		if d := p.session.Seal(KindData, p.lane, p.buf[p.start:p.end]); d != nil {
+		if d := p.session.seal(p.space, KindData, 0, p.lane, p.buf[p.start:p.end]); d != nil {
 			end += len(d)
 		}
 	}

@@ -33,6 +33,7 @@ func pair(t testing.TB) (a, b *Session) {
 
 // a sink collects what an Unpacker finds.
 type sink struct {
+	notices  []Notice
 	frames   [][]byte
 	offloads []Offload
 	probes   []Probe
@@ -51,6 +52,7 @@ func (s *sink) Ack(a Ack)          { s.acks = append(s.acks, a) }
 func (s *sink) Probe(p Probe)      { s.probes = append(s.probes, p) }
 func (s *sink) ProbeReply(p Probe) { s.probes = append(s.probes, p) }
 func (s *sink) Bye()               { s.byes++ }
+func (s *sink) Notice(n Notice)    { s.notices = append(s.notices, n) }
 func (s *sink) Train(t Train)      { s.trains = append(s.trains, t) }
 
 // frameOf makes a frame of n bytes that no other resembles.
@@ -87,7 +89,7 @@ func packFrames(t testing.TB, s *Session, size int, frames []Frame) (datagrams [
 			run = run[n:]
 		}
 	})
-	p.Begin(s, new(atomic.Uint32), size, 0)
+	p.Begin(s, SpaceWay, new(atomic.Uint32), size, 0)
 	for i := range frames {
 		if !p.Add(&frames[i]) {
 			t.Fatalf("frame %d refused", i)
@@ -210,7 +212,7 @@ func TestPackDoesNotAllocate(t *testing.T) {
 	f := Frame{Head: frameOf(1514, 1)}
 	cuts := new(atomic.Uint32)
 	send := func() {
-		p.Begin(a, cuts, 1452, 0)
+		p.Begin(a, SpaceWay, cuts, 1452, 0)
 		for range 40 {
 			p.Add(&f)
 		}
@@ -232,6 +234,7 @@ func (c *counting) Ack(Ack)          {}
 func (c *counting) Probe(Probe)      {}
 func (c *counting) ProbeReply(Probe) {}
 func (c *counting) Bye()             {}
+func (c *counting) Notice(Notice)    {}
 func (c *counting) Train(Train)      {}
 
 func TestProbeItems(t *testing.T) {
@@ -262,6 +265,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Add([]byte{itemFrame, 0, 14, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14})
 	f.Add(AppendProbe(nil, Probe{Number: 1, Seen: netip.MustParseAddrPort("[2001:db8::7]:4747")}, true))
 	f.Add(AppendProbe(nil, Probe{Number: ProbeSpecial, Echo: 5, Count: 9}, false))
+	f.Add(AppendNotice(nil, Notice{NoticeWant, 7}))
 	f.Add([]byte{itemPiece, 0, 9, 0, 0, 0, 1, 0, 0, 0, 14, 9})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var u Unpacker
@@ -272,6 +276,11 @@ func FuzzUnpack(f *testing.F) {
 		for _, frame := range s.frames {
 			if len(frame) < MinFrame || len(frame) > MaxFrame {
 				t.Fatalf("a frame of %d bytes came out", len(frame))
+			}
+		}
+		for _, n := range s.notices {
+			if again, known, ok := parseNotice(AppendNotice(nil, n)[itemHeaderLen:]); !ok || !known || again != n {
+				t.Fatalf("%+v becomes %+v", n, again)
 			}
 		}
 		for _, p := range s.probes {
@@ -331,7 +340,7 @@ func BenchmarkPackUnpack1514(b *testing.B) {
 	cuts := new(atomic.Uint32)
 	b.SetBytes(1514)
 	b.ReportAllocs()
-	p.Begin(s, cuts, 1452, 0)
+	p.Begin(s, SpaceWay, cuts, 1452, 0)
 	for range b.N {
 		p.Add(&f)
 	}

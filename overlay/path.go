@@ -69,7 +69,7 @@ func AppendRelayed(b []byte, hop *Session, lane byte, path []Label, d []byte) []
 }
 
 func sealFront(hop *Session, lane byte, d []byte, labels int) bool {
-	return hop.seal(KindRelay, byte(labels), lane, d[:HeaderLen+pathLen(labels)]) != nil
+	return hop.seal(SpaceWay, KindRelay, byte(labels), lane, d[:HeaderLen+pathLen(labels)]) != nil
 }
 
 // A Transit is a relayed datagram whose front was opened: it shares its memory.

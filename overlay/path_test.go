@@ -101,7 +101,7 @@ func FuzzTransit(f *testing.F) {
 		a, b := sessionPair(t, SuiteAES, 1)
 		d := make([]byte, HeaderLen+len(path), HeaderLen+len(path)+TagLen+HeaderLen)
 		copy(d[HeaderLen:], path)
-		d = append(a.seal(KindRelay, labels, 0, d), make([]byte, HeaderLen)...)
+		d = append(a.seal(SpaceWay, KindRelay, labels, 0, d), make([]byte, HeaderLen)...)
 		front := TransitFront(d)
 		if front == nil || len(front) != HeaderLen+len(path)+TagLen {
 			return

@@ -29,9 +29,9 @@ const (
 	// RejectAfter is the age at which a session is dead, be there a new one or
 	// not.
 	RejectAfter = 4 * time.Minute
-	// RejectAfterDatagrams is the number of datagrams that no direction
-	// exceeds. 2^33 of them of at most 2^12 AES blocks leave an attacker of
-	// AES-GCM a chance of 2^-39 to tell it from noise (σ²/2^129).
+	// RejectAfterDatagrams is the number of datagrams that no space of a direction
+	// exceeds. Three times 2^33 of them of at most 2^12 AES blocks leave an attacker of
+	// AES-GCM a chance of 2^-35 to tell it from noise (σ²/2^129).
 	RejectAfterDatagrams = 1 << 33
 
 	// responderPatience is how much later than the initiator the responder
@@ -99,12 +99,36 @@ type Session struct {
 
 	// The sending and the receiving goroutine write to cache lines of their own.
 	_        cpu.CacheLinePad
-	counter  atomic.Uint64 // the next datagram's; goes on rising when refused
+	counters [Spaces]atomic.Uint64 // the next datagram's; go on rising when refused
 	_        cpu.CacheLinePad
 	received atomic.Uint64
-	mu       sync.Mutex // guards window
-	window   window
+	mu       sync.Mutex // guards windows
+	windows  [Spaces]window
 }
+
+// A Space is a sequence of datagrams of a session with counters of its own, which are
+// lost, late and acknowledged by themselves: there is one for each way that they take at
+// the same time (as multipath QUIC has a packet number space for each path).
+type Space uint8
+
+// The spaces.
+const (
+	SpaceWay   Space = iota // what goes the session's way: see Way
+	SpaceBulk               // frames of class bulk that go by members
+	SpaceDelay              // and those of class delay
+	Spaces                  // how many there are
+
+	spaceShift = 40 // where a counter says its space
+)
+
+// SpaceOf returns the space of a counter, and what it counts there. The space may be one
+// that there isn't.
+func SpaceOf(counter uint64) (s Space, count uint64) {
+	return Space(min(counter>>spaceShift, uint64(Spaces))), counter & (1<<spaceShift - 1)
+}
+
+// Counter returns the counter of a datagram of the space.
+func (s Space) Counter(count uint64) uint64 { return uint64(s)<<spaceShift | count }
 
 // setKeys derives the keys of s, at agent self, from a handshake's key material
 // and its hash. Everything else that s says must be set: it goes into the keys,
@@ -157,8 +181,22 @@ func (s *Session) Initiator() bool { return s.initiator }
 // Suite returns the session's AEAD.
 func (s *Session) Suite() Suite { return s.suite }
 
-// Sent returns how many datagrams were sealed.
-func (s *Session) Sent() uint64 { return min(s.counter.Load(), RejectAfterDatagrams) }
+// Sent returns how many datagrams were sealed of SpaceWay.
+func (s *Session) Sent() uint64 { return s.SentOf(SpaceWay) }
+
+// SentOf returns how many datagrams were sealed of a space.
+func (s *Session) SentOf(space Space) uint64 {
+	return min(s.counters[space].Load(), RejectAfterDatagrams)
+}
+
+// sentMost returns how many were sealed of the space of which most were.
+func (s *Session) sentMost() uint64 {
+	most := uint64(0)
+	for i := range s.counters {
+		most = max(most, s.SentOf(Space(i)))
+	}
+	return most
+}
 
 // Received returns how many datagrams were opened.
 func (s *Session) Received() uint64 { return s.received.Load() }
@@ -175,20 +213,20 @@ func (s *Session) Confirmed() bool { return s.initiator || s.received.Load() > 0
 // leaves b's plaintext alone, when the session must not be used any more: it
 // was erased or has sent RejectAfterDatagrams. It knows nothing of time: who
 // owns the session erases it when it is Expired.
-func (s *Session) Seal(kind Kind, lane byte, b []byte) []byte { return s.seal(kind, 0, lane, b) }
+func (s *Session) Seal(kind Kind, lane byte, b []byte) []byte { return s.seal(SpaceWay, kind, 0, lane, b) }
 
-// seal is Seal of a datagram with a path of some labels.
-func (s *Session) seal(kind Kind, labels, lane byte, b []byte) []byte {
+// seal is Seal of a datagram of a space, with a path of some labels.
+func (s *Session) seal(space Space, kind Kind, labels, lane byte, b []byte) []byte {
 	d := b[:len(b)+TagLen] // panics here rather than move the datagram
 	aead := s.sealer.Load()
 	if aead == nil {
 		return nil
 	}
-	counter := s.counter.Add(1) - 1
+	counter := s.counters[space].Add(1) - 1
 	if counter >= RejectAfterDatagrams {
 		return nil
 	}
-	putHeader(d, kind, labels, lane, s.remote, counter)
+	putHeader(d, kind, labels, lane, s.remote, space.Counter(counter))
 	// The key is this direction's alone and never sees a counter twice, so the
 	// header's index and counter are a nonce as they lie there.
 	(*aead).Seal(b[HeaderLen:HeaderLen], b[4:HeaderLen], b[HeaderLen:], b[:HeaderLen])
@@ -202,8 +240,9 @@ func (s *Session) Open(d []byte) (body []byte, ok bool) {
 	if len(d) < HeaderLen+TagLen {
 		return nil, false
 	}
-	aead, counter := s.opener.Load(), Counter(d)
-	if aead == nil || counter >= RejectAfterDatagrams {
+	aead := s.opener.Load()
+	space, counter := SpaceOf(Counter(d))
+	if aead == nil || space >= Spaces || counter >= RejectAfterDatagrams {
 		return nil, false
 	}
 	body, err := (*aead).Open(d[HeaderLen:HeaderLen], d[4:HeaderLen], d[HeaderLen:], d[:HeaderLen])
@@ -211,7 +250,7 @@ func (s *Session) Open(d []byte) (body []byte, ok bool) {
 		return nil, false
 	}
 	s.mu.Lock()
-	ok = s.window.accept(counter)
+	ok = s.windows[space].accept(counter)
 	s.mu.Unlock()
 	if !ok {
 		return nil, false
@@ -223,7 +262,7 @@ func (s *Session) Open(d []byte) (body []byte, ok bool) {
 // Expired says whether the session must not be used at now any more. Its owner
 // then erases it.
 func (s *Session) Expired(now Instant) bool {
-	return s.sealer.Load() == nil || now.Sub(s.created) >= RejectAfter || s.Sent() >= RejectAfterDatagrams
+	return s.sealer.Load() == nil || now.Sub(s.created) >= RejectAfter || s.sentMost() >= RejectAfterDatagrams
 }
 
 // WantsRekey says whether it is time at now for a new handshake with the peer.
@@ -233,7 +272,7 @@ func (s *Session) WantsRekey(now Instant) bool {
 	if !s.initiator {
 		patience += responderPatience
 	}
-	return now.Sub(s.created) >= patience || s.Sent() >= RekeyAfterDatagrams
+	return now.Sub(s.created) >= patience || s.sentMost() >= RekeyAfterDatagrams
 }
 
 // Erase forgets the keys. Calls of Seal and Open that are under way end as if

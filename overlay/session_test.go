@@ -143,7 +143,7 @@ func TestSessionVector(t *testing.T) {
 		SuiteAES:    "11000000000000020000000000000102e34d409cb74a7ce8cc0cd198ae0fccccb81318db413a3d",
 	} {
 		a, _ := sessionPair(t, suite, 1)
-		a.counter.Store(0x0102)
+		a.counters[SpaceWay].Store(0x0102)
 		if got := hex.EncodeToString(sealed(a, "a frame")); got != want {
 			t.Errorf("%v: %s, want %s", suite, got, want)
 		}
@@ -165,7 +165,7 @@ func TestSessionReplay(t *testing.T) {
 		}
 	}
 	old := sealed(a, "old")
-	a.counter.Add(windowSize)
+	a.counters[SpaceWay].Add(windowSize)
 	if !opens(b, sealed(a, "new"), "new") || opens(b, old, "old") {
 		t.Fatal("a datagram from before the window is opened")
 	}
@@ -269,7 +269,7 @@ func TestSessionAge(t *testing.T) {
 			a, b = b, a
 		}
 		a.created = 1000
-		a.counter.Store(c.counter)
+		a.counters[SpaceWay].Store(c.counter)
 		now := a.created.Add(c.age)
 		if got := a.WantsRekey(now); got != c.rekey {
 			t.Errorf("%+v: wants rekey %v", c, got)
@@ -315,7 +315,7 @@ func TestSessionDoesNotAllocate(t *testing.T) {
 
 func FuzzOpen(f *testing.F) {
 	a, _ := sessionPair(f, SuiteChaCha, 1)
-	a.counter.Store(77)
+	a.counters[SpaceWay].Store(77)
 	d := sealed(a, "a frame")
 	f.Add(d)
 	f.Add(d[:HeaderLen+TagLen])
@@ -323,7 +323,7 @@ func FuzzOpen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, suite := range suites {
 			a, s := sessionPair(t, suite, 1)
-			a.counter.Store(77)
+			a.counters[SpaceWay].Store(77)
 			// Whatever else is opened is a forgery.
 			if body, ok := s.Open(slices.Clone(b)); ok && (!bytes.Equal(b, sealed(a, "a frame")) || string(body) != "a frame") {
 				t.Fatalf("%v: opened %x as %q", suite, b, body)
@@ -357,10 +357,52 @@ func BenchmarkOpen1400(b *testing.B) {
 		d, work := slices.Clone(from.Seal(KindData, 0, buf)), make([]byte, HeaderLen+1400+TagLen)
 		for b.Loop() {
 			copy(work, d) // some 20 ns
-			to.window.few[0] = 0
+			to.windows[SpaceWay].few[0] = 0
 			if _, ok := to.Open(work); !ok {
 				b.Fatal("not opened")
 			}
 		}
 	})
+}
+
+// Spaces have counters and replay windows of their own under the same keys, and there are
+// no others.
+func TestSessionSpaces(t *testing.T) {
+	a, b := sessionPair(t, SuiteAES, 1)
+	seal := func(space Space, text string) []byte {
+		d := make([]byte, HeaderLen, HeaderLen+len(text)+TagLen)
+		return a.seal(space, KindData, 0, 0, append(d, text...))
+	}
+	nonces := make(map[string]bool)
+	for i := range 100 {
+		for space := range Spaces {
+			if i > 0 && space == SpaceWay {
+				continue // it falls behind by more than a window, which the others must not mind
+			}
+			d := seal(space, fmt.Sprint(space, i))
+			nonces[string(d[4:HeaderLen])] = true
+			if s, count := SpaceOf(Counter(d)); s != space || count != uint64(i) || a.SentOf(space) != uint64(i)+1 {
+				t.Fatalf("datagram %d of space %d is %d of %d", i, space, count, s)
+			}
+			if !opens(b, bytes.Clone(d), fmt.Sprint(space, i)) || opens(b, d, fmt.Sprint(space, i)) {
+				t.Fatalf("datagram %d of space %d isn't opened exactly once", i, space)
+			}
+		}
+	}
+	if len(nonces) != 201 || a.Sent() != 1 {
+		t.Errorf("%d nonces, %d sent on the way", len(nonces), a.Sent())
+	}
+	a.counters[SpaceDelay].Add(windowSize)
+	if !opens(b, seal(SpaceDelay, "far ahead"), "far ahead") || !opens(b, seal(SpaceBulk, "not late"), "not late") {
+		t.Error("one space shuts out another")
+	}
+	d := seal(SpaceWay, "x")
+	putHeader(d, KindData, 0, 0, b.LocalIndex(), Spaces.Counter(1))
+	if _, ok := b.Open(d); ok {
+		t.Error("a space that there isn't")
+	}
+	a.counters[SpaceBulk].Store(RejectAfterDatagrams)
+	if !a.WantsRekey(a.Created()) || !a.Expired(a.Created()) || seal(SpaceBulk, "x") != nil {
+		t.Error("a space that is used up keeps the session")
+	}
 }

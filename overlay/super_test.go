@@ -70,6 +70,7 @@ func (s *wireSink) Probe(Probe)      {}
 func (s *wireSink) ProbeReply(Probe) {}
 func (s *wireSink) Ack(Ack)          {}
 func (s *wireSink) Bye()             {}
+func (s *wireSink) Notice(Notice)    {}
 func (s *wireSink) Train(Train)      {}
 
 // superOf returns the super-frame of a case, with the checksum left out, and its
@@ -285,6 +286,7 @@ func (s *anySink) Probe(Probe)      {}
 func (s *anySink) ProbeReply(Probe) {}
 func (s *anySink) Ack(Ack)          {}
 func (s *anySink) Bye()             {}
+func (s *anySink) Notice(Notice)    {}
 func (s *anySink) Train(Train)      {}
 
 // A frame without its checksum, whole or cut, comes out without it.
@@ -320,7 +322,7 @@ func TestPackRefuses(t *testing.T) {
 	} {
 		f := good
 		change(&f)
-		p.Begin(a, nil, 1472, 0)
+		p.Begin(a, SpaceWay, nil, 1472, 0)
 		if p.Add(&f) {
 			t.Errorf("%s: taken", name)
 		}
@@ -347,7 +349,7 @@ func BenchmarkSuper(b *testing.B) {
 	b.ReportAllocs()
 	cuts := new(atomic.Uint32)
 	for b.Loop() {
-		p.Begin(s, cuts, 1472, 0)
+		p.Begin(s, SpaceWay, cuts, 1472, 0)
 		p.Add(&f)
 		p.Flush()
 	}

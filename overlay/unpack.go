@@ -14,6 +14,7 @@ type Items interface {
 	ProbeReply(p Probe)
 	Ack(a Ack)
 	Train(t Train)
+	Notice(n Notice)
 	Bye()
 }
 
@@ -106,6 +107,14 @@ func (u *Unpacker) item(kind byte, c []byte, to Items) {
 			u.Unknown++
 		} else if ok {
 			to.Train(t)
+		} else {
+			u.Malformed++
+		}
+	case itemNotice:
+		if n, known, ok := parseNotice(c); !known {
+			u.Unknown++
+		} else if ok {
+			to.Notice(n)
 		} else {
 			u.Malformed++
 		}

@@ -10,7 +10,8 @@ import "encoding/binary"
 //	 2      lane, class           data: which of the sender's lanes; LaneDelay
 //	 3      reserved, zero        ignored on receipt
 //	 4–7    receiver's index      which session; big endian (handshakes: below)
-//	 8–15   counter               of the session's direction; big endian
+//	 8–15   counter               of the session's direction; big endian; the three top
+//	                              bytes say the space: see Space
 //	16–     sealed body, 16-byte tag
 //
 // Bytes 4–15 are the AEAD's nonce, the whole header its associated data.
