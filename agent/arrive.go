@@ -128,14 +128,14 @@ func (s *trains) car(n *node, now overlay.Instant, view *view, d []byte, stamp o
 		n.drops.add(dropNoKeys)
 		return
 	}
-	counter := overlay.Counter(d)
+	space, counter := overlay.SpaceOf(overlay.Counter(d))
 	body, ok := at.session.Open(d)
 	if !ok {
 		n.drops.add(dropForged)
 		return
 	}
 	at.mu.Lock()
-	at.receiver.Counted(counter, 1, len(d), 0)
+	at.receivers[space].Counted(counter, 1, len(d), 0)
 	at.mu.Unlock()
 	if car, ok := overlay.ParseCar(body); !ok || !s.arrivals.Car(now, at.peer.id, car, stamp) {
 		n.drops.add(dropTrain)

@@ -138,7 +138,7 @@ func (n *node) ways() (all []way) {
 
 // route returns the interface by which this host sends to an address, and what the
 // kernel takes for the path's MTU: 0 if nobody told it one.
-func route(to netip.Addr) (*net.Interface, int, error) {
+func routeTo(to netip.Addr) (*net.Interface, int, error) {
 	routes, err := netlink.RouteGet(to.AsSlice())
 	if err != nil || len(routes) == 0 {
 		return nil, 0, fmt.Errorf("no route to %v: %w", to, err)
@@ -154,7 +154,7 @@ func (n *node) nested(ways []way) findingView {
 	var bad []string
 	fix := ""
 	for _, w := range ways {
-		i, _, err := route(w.addr)
+		i, _, err := routeTo(w.addr)
 		if err != nil || n.underlayInterface(*i) {
 			continue
 		}
@@ -178,7 +178,7 @@ func blackHoles(ways []way) (all []findingView) {
 		if !w.inUse {
 			continue
 		}
-		i, told, err := route(w.addr)
+		i, told, err := routeTo(w.addr)
 		switch {
 		case w.none:
 			narrow = append(narrow, w.name)

@@ -35,6 +35,7 @@ const (
 	dropRecord                       // a member's record that makes no sense, or isn't its own
 	dropProbe                        // a member's probe, reply or acknowledgement that is out of order, or can't be
 	dropTrain                        // what was said about no train, or of one that can't be
+	dropNotice                       // what a member said of a path that makes no sense
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 16
 )
@@ -47,7 +48,7 @@ var dropNames = [dropSwitch]string{
 	dropRead: "port unreadable", dropStray: "stray", dropNoRelay: "not relayed", dropBeacon: "beacon of a stranger", dropLateBeacon: "beacon by another clock",
 	dropOutsider: "agent without a good credential",
 	dropReplay:   "control datagram again", dropUntimely: "control datagram by another clock",
-	dropPipe: "way through TCP full", dropRecord: "record refused", dropProbe: "probe or acknowledgement out of place", dropTrain: "not of a train",
+	dropPipe: "way through TCP full", dropRecord: "record refused", dropProbe: "probe or acknowledgement out of place", dropTrain: "not of a train", dropNotice: "notice that makes no sense",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

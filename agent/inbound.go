@@ -24,6 +24,7 @@ type inbound struct {
 	n      *node
 	lane   int
 	acking []*inboundSession // that are owed an acknowledgement
+	taken  *meter            // of what comes
 
 	// The datagram at hand.
 	now    overlay.Instant
@@ -33,17 +34,20 @@ type inbound struct {
 	hop    *inboundSession // with the agent that relayed it, nil if none did
 	byway  bool            // it came by one
 	sender overlay.Label   // then: who sent it
+	far    bool            // and others relayed it before
 	data   []byte          // what it was read with
 	size   int
 	stamp  overlay.Instant // the kernel's, when it came; 0 unknown
 	at     *inboundSession
 	open   *peer // whose unpacker may hold something back
 
-	// The datagrams of session at that are not noted yet.
+	// The datagrams of session at, and one space, that are not noted yet.
 	count, bytes int
-	counter      uint64
-	quiet        int  // of count, how many are not worth an acknowledgement
-	ack          bool // the datagram at hand has one
+	space        overlay.Space
+	counter      uint64          // there
+	quiet        int             // of count, how many are not worth an acknowledgement
+	ack          bool            // the datagram at hand has one
+	noticed      overlay.Instant // when somebody was told that a path is broken
 
 	by      *[overlay.Classes]sendFunc // to pass on; nil: nothing is
 	passing passing
@@ -55,7 +59,7 @@ type inbound struct {
 
 func newInbound(n *node, lane int) *inbound {
 	return &inbound{
-		n: n, lane: lane, reply: make([]byte, overlay.HeaderLen, probeSpace),
+		n: n, lane: lane, taken: &n.routing.taken, reply: make([]byte, overlay.HeaderLen, probeSpace),
 		acking: make([]*inboundSession, 0, maxAcking),
 	}
 }
@@ -65,6 +69,7 @@ func (in *inbound) receive(now overlay.Instant, view *view, replies *link.Writer
 	in.now, in.view, in.writer = now, view, replies
 	for i := range b.Len() {
 		in.from, in.data, in.stamp = b.From(i), b.Data(i), b.Stamp(i)
+		in.taken.add(len(in.data) + packetOverhead(in.from)*((len(in.data)+b.Segment(i)-1)/max(b.Segment(i), 1)))
 		segment := b.Segment(i)
 		for at := 0; at < len(in.data); {
 			end := min(at+segment, len(in.data))
@@ -129,15 +134,15 @@ func (in *inbound) sealed(kind overlay.Kind, d []byte) {
 			return
 		}
 	}
-	counter := overlay.Counter(d)
+	space, counter := overlay.SpaceOf(overlay.Counter(d))
 	body, ok := s.session.Open(d)
 	if !ok {
 		in.n.drops.add(dropForged)
 		return
 	}
-	if s != in.at {
+	if s != in.at || space != in.space {
 		in.note(0)
-		in.at = s
+		in.at, in.space = s, space
 	}
 	in.count++
 	in.bytes += len(d)
@@ -172,11 +177,11 @@ func (in *inbound) note(stamp overlay.Instant) {
 	} // else it isn't the way that frames to the peer take: that may be cut
 	s.mu.Lock()
 	if in.quiet == in.count { // to acknowledge acknowledgements would never end
-		s.receiver.Counted(in.counter, in.count, in.bytes, stamp)
+		s.receivers[in.space].Counted(in.counter, in.count, in.bytes, stamp)
 	} else {
-		s.receiver.Received(in.now, in.counter, in.count, in.bytes, stamp)
+		s.receivers[in.space].Received(in.now, in.counter, in.count, in.bytes, stamp)
 	}
-	owed := s.receiver.Next() != 0
+	owed := s.next() != 0
 	s.mu.Unlock()
 	if owed && in.lane < in.n.lanes && !s.owed.Load() && len(in.acking) < maxAcking && !s.owed.Swap(true) {
 		in.acking = append(in.acking, s)
@@ -187,10 +192,15 @@ func (in *inbound) note(stamp overlay.Instant) {
 
 // way returns the way that the datagram at hand came, and back.
 func (in *inbound) way() overlay.Way {
-	if in.hop != nil {
-		return overlay.Relayed(in.hop.peer.id)
+	switch {
+	case in.hop == nil:
+		return overlay.Direct(in.from)
+	case in.far: // nobody relays alone: back it goes as before
+		if out := in.at.peer.out.Load(); out != nil {
+			return out.way
+		}
 	}
-	return overlay.Direct(in.from)
+	return overlay.Relayed(in.hop.peer.id)
 }
 
 // news tells the loop of the first datagram on a session, and of one from
@@ -223,7 +233,7 @@ func (in *inbound) acknowledge(now overlay.Instant, out *outgoing) {
 	kept := in.acking[:0]
 	for _, s := range in.acking {
 		s.mu.Lock()
-		due := s.receiver.Due(now)
+		due := s.due(now)
 		s.mu.Unlock()
 		if due {
 			s.peer.acking.Store(s)
@@ -232,10 +242,12 @@ func (in *inbound) acknowledge(now overlay.Instant, out *outgoing) {
 			}
 		}
 		s.mu.Lock()
-		if due {
-			s.receiver.Take(now) // if it couldn't be sent, nobody waits for it
+		for i := range s.receivers {
+			if s.receivers[i].Due(now) {
+				s.receivers[i].Take(now) // if it couldn't be sent, nobody waits for it
+			}
 		}
-		owed := s.receiver.Next() != 0
+		owed := s.next() != 0
 		s.mu.Unlock()
 		if owed {
 			kept = append(kept, s)
@@ -251,7 +263,7 @@ func (in *inbound) next(overlay.Instant) overlay.Instant {
 	next := overlay.Instant(math.MaxInt64)
 	for _, s := range in.acking {
 		s.mu.Lock()
-		if at := s.receiver.Next(); at != 0 {
+		if at := s.next(); at != 0 {
 			next = min(next, at)
 		}
 		s.mu.Unlock()
@@ -259,19 +271,39 @@ func (in *inbound) next(overlay.Instant) overlay.Instant {
 	return next
 }
 
-// ack packs an acknowledgement of the session if it is due, or can ride along.
+// next returns when an acknowledgement will be due, 0 if none will. s.mu is held.
+func (s *inboundSession) next() (at overlay.Instant) {
+	for i := range s.receivers {
+		if t := s.receivers[i].Next(); t != 0 && (at == 0 || t < at) {
+			at = t
+		}
+	}
+	return at
+}
+
+// due says whether an acknowledgement is due. s.mu is held.
+func (s *inboundSession) due(now overlay.Instant) bool {
+	at := s.next()
+	return at != 0 && at <= now
+}
+
+// ack packs the acknowledgements of the session that are due, or can ride along.
 func (s *inboundSession) ack(n *node, now overlay.Instant, p *overlay.Packer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if rides := p.Open() && s.receiver.Rides(now); !rides && !s.receiver.Due(now) {
-		return
+	for i := range s.receivers {
+		r := &s.receivers[i]
+		if rides := p.Open() && r.Rides(now); !rides && !r.Due(now) {
+			continue
+		}
+		a := r.Take(now)
+		a.Highest = overlay.Space(i).Counter(a.Highest)
+		a.Index, a.Sent = s.session.RemoteIndex(), measure.Micros(n.now())
+		if hold := n.wall().Sub(a.Stamp); r.Stamped() && hold >= 0 && hold < time.Second {
+			a.HoldMicros = uint32(max(hold.Microseconds(), 1))
+		}
+		p.Ack(a)
 	}
-	a := s.receiver.Take(now)
-	a.Index, a.Sent = s.session.RemoteIndex(), measure.Micros(n.now())
-	if hold := n.wall().Sub(a.Stamp); s.receiver.Stamped() && hold >= 0 && hold < time.Second {
-		a.HoldMicros = uint32(max(hold.Microseconds(), 1))
-	}
-	p.Ack(a)
 }
 
 // Frame carries a frame of the peer's to the ports; overlay.Items.
@@ -376,14 +408,39 @@ func (in *inbound) Ack(a overlay.Ack) {
 	if o == nil || o.session.LocalIndex() != a.Index {
 		return // of a session that has been replaced
 	}
+	space, highest := overlay.SpaceOf(a.Highest)
+	if space >= overlay.Spaces {
+		in.n.drops.add(dropProbe)
+		return
+	}
+	a.Highest = highest
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	if space != overlay.SpaceWay {
+		if !p.ackedRoute(in.arrived(), o.session, space, a) {
+			in.n.drops.add(dropProbe)
+		}
+		return
+	}
 	if p.delivery != nil {
 		p.delivery.Acked(in.now, a)
 	}
-	if p.path != nil && (!p.path.Told(in.now, a.Highest, a.Count, o.session.Sent()) || p.path.Acked(in.arrived(), a) == measure.Odd) {
+	if p.path == nil {
+		return
+	}
+	good := p.path.Told(in.now, a.Highest, a.Count, o.session.Sent())
+	if good && in.counts(p) { // else it came back another way: that is no round trip of this one
+		good = p.path.Acked(in.arrived(), a) != measure.Odd
+	}
+	if !good {
 		in.n.drops.add(dropProbe)
 	}
-	p.mu.Unlock()
+}
+
+// Notice takes what a member says of paths; overlay.Items.
+func (in *inbound) Notice(x overlay.Notice) {
+	n, from := in.n, in.at.peer
+	n.mail.offer(func(now overlay.Instant) { n.noticed(now, from, x) })
 }
 
 // Bye says that the peer leaves; overlay.Items.

@@ -29,6 +29,7 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 	case discovery.KindMember:
 		n.memberChanged(now, c.Origin)
 	case discovery.KindLinks:
+		n.noteLinks(c.Origin)
 		if n.guesser != nil {
 			n.guesser.changed(c.Origin)
 		}
@@ -98,6 +99,8 @@ func (n *node) forget(id overlay.AgentID) {
 	if n.guesser != nil {
 		n.guesser.forget(id)
 	}
+	delete(n.routing.told, id)
+	p.silenced.Store(true)
 	p.out.Store(nil) // what it relayed takes another way
 	delete(n.peers, id)
 	n.byIndex[p.index] = nil

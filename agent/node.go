@@ -100,6 +100,7 @@ type node struct {
 	roaming  roaming
 	router   routerPort
 	relaying relaying
+	routing  routing
 	pipes    pipes
 	punches  punches
 	lonely   bool // said that nobody answers
@@ -142,6 +143,7 @@ func newNode(c *config, log *slog.Logger, keys discovery.Keyring, ident identity
 	n.admission.network, n.admission.own = belongs, own
 	n.admission.now.Store(n.store.Admission())
 	n.keys.ring = keys
+	n.routing = newRouting(n.self)
 	n.view.Store(&view{})
 	return n
 }
@@ -192,6 +194,7 @@ func (n *node) step(now overlay.Instant) {
 			n.watch(now, p)
 		}
 	}
+	n.reroute(now)
 	n.steer(now)
 	n.lookForRelays(now)
 	n.mindPipes(now)
@@ -234,6 +237,7 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 		n.askPeer(p, out, nil)
 	}
 	n.mindSilence(now, p, out, silence)
+	n.watchDetours(now, p)
 	if state == measure.Up && now.Sub(p.fathomed) >= fathomEvery {
 		p.fathomed = now
 		if p.fathom = p.fathom || p.used.Load() || n.fathoms.Allow(now); p.fathom {
@@ -246,6 +250,7 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 	case state != p.state:
 		n.become(now, p, state)
 	}
+	n.markSilence(p)
 }
 
 // mindTheGap notices that this agent didn't run for a while. After a short gap
@@ -299,6 +304,7 @@ func (n *node) forgive(now overlay.Instant) {
 func (n *node) become(now overlay.Instant, p *peer, s measure.State) {
 	n.log.Info("peer changed", "name", p.member.Name, "state", s.String(), "was", p.state.String())
 	p.state, p.since = s, now
+	n.routing.broke = true
 }
 
 // gone ends the sessions with a peer and forgets its stations: frames to them

@@ -48,6 +48,8 @@ type run struct {
 	peer   *peer
 	class  overlay.Class
 	out    *outbound
+	detour *detour // nil: the session's way
+	frames bool    // there were some
 }
 
 func newOutgoing(n *node, lane int) *outgoing {
@@ -66,7 +68,7 @@ func newOutgoing(n *node, lane int) *outgoing {
 	for range maxRuns {
 		r := &run{}
 		r.packer = overlay.NewPacker(func(b []byte, segment int) {
-			if r.out.fragment {
+			if r.out.fragment && r.detour == nil {
 				o.transmit(r, whole, b, segment)
 			} else {
 				o.transmit(r, o.by[r.class], b, segment)
@@ -117,21 +119,36 @@ var errNoFamily = errors.New("no socket of that family")
 
 // transmit sends a run that the packer has filled, and notes it.
 func (o *outgoing) transmit(r *run, send sendFunc, b []byte, segment int) {
-	datagrams := (len(b) + segment - 1) / segment
-	o.sent += len(b) + datagrams*r.out.around
-	p := r.peer
-	err := errNoRelay
-	if r.out.relay == nil {
+	datagrams, around, p := (len(b)+segment-1)/segment, r.out.around, r.peer
+	by, err := p, errNoRelay
+	if r.detour != nil {
+		by, around = r.detour.hop, r.detour.around
+		err = o.sendRouted(r, send, b, segment)
+	} else if r.out.relay == nil {
 		err = send(r.out.way.Addr, b, segment)
 	} else if hop := r.out.hop(); hop != nil {
+		by = r.out.relay
 		o.fronts, err = o.n.relay(send, hop, r.out.path, o.fronts, b, segment)
 	}
+	bytes := len(b) + datagrams*around
+	o.sent += bytes
+	p.load.add(bytes)
+	by.carried.add(bytes)
 	switch {
 	case errors.Is(err, syscall.EMSGSIZE):
-		p.tooBig.Store(int64(segment))
+		if r.detour != nil {
+			segment += overlay.RelayOverhead(len(r.detour.path))
+			r.detour.hop.tooBig.Store(int64(segment))
+		} else {
+			p.tooBig.Store(int64(segment))
+		}
 		o.n.drops.add(dropSend)
 	case errors.Is(err, errNoRelay):
 		o.n.drops.addN(dropNoRelay, uint64(datagrams))
+	}
+	if r.detour != nil {
+		p.noteRouted(o.now, r)
+		return
 	}
 	p.sentAt.Store(int64(o.now))
 	if min(segment, len(b)) > overlay.DatagramSize {
@@ -237,7 +254,11 @@ func (o *outgoing) write(port int, f *overlay.Frame) {
 func (o *outgoing) queue(p *peer, f *overlay.Frame) {
 	class, flow := overlay.ClassOf(o.n.flowKey, f.Head)
 	if out := p.out.Load(); out != nil {
-		out.clamp(f)
+		size := out.size
+		if r := p.detour(class); r != nil {
+			size = r.size
+		}
+		clamp(f, size)
 	}
 	if o.shaper == nil {
 		o.send(p, class, f)
@@ -307,7 +328,7 @@ func (o *outgoing) begin(p *peer, class overlay.Class) *run {
 	}
 	r := o.free[len(o.free)-1]
 	o.free = o.free[:len(o.free)-1]
-	r.peer, r.out, r.class = p, out, class
+	r.peer, r.out, r.class, r.detour, r.frames = p, out, class, p.detour(class), false
 	if !p.used.Load() {
 		p.used.Store(true)
 	}
@@ -315,14 +336,23 @@ func (o *outgoing) begin(p *peer, class overlay.Class) *run {
 	if class == overlay.ClassDelay {
 		mark |= overlay.LaneDelay
 	}
-	r.packer.Begin(out.session, &p.cuts, out.size, mark)
+	space, size := overlay.SpaceWay, out.size
+	if r.detour != nil {
+		space, size = spaceOf(class), r.detour.size
+	}
+	r.packer.Begin(out.session, space, &p.cuts, size, mark)
 	o.runs = append(o.runs, r)
 	return r
 }
 
 // send packs a frame for a peer.
 func (o *outgoing) send(p *peer, class overlay.Class, f *overlay.Frame) {
-	if r := o.begin(p, class); r != nil && !r.packer.Add(f) {
+	r := o.begin(p, class)
+	if r == nil {
+		return
+	}
+	r.frames = true
+	if !r.packer.Add(f) {
 		o.n.drops.add(dropUnfit)
 	}
 }
@@ -345,13 +375,13 @@ func (o *outgoing) flush() {
 }
 
 // clamp lowers the segment size that a TCP connection's first segments propose
-// to what fits a datagram of the path, headers and all.
-func (out *outbound) clamp(f *overlay.Frame) {
+// to what fits a datagram of a size, headers and all.
+func clamp(f *overlay.Frame, size int) {
 	h := f.Head
 	link := overlay.MinFrame
 	if len(h) > 18 && binary.BigEndian.Uint16(h[12:]) == 0x8100 {
 		link += 4
 	}
 	const ip4, ip6, tcp = 20, 40, 20
-	overlay.ClampMSS(h, f.Offload, out.size-overlay.Overhead(link+ip4+tcp), out.size-overlay.Overhead(link+ip6+tcp))
+	overlay.ClampMSS(h, f.Offload, size-overlay.Overhead(link+ip4+tcp), size-overlay.Overhead(link+ip6+tcp))
 }

@@ -18,7 +18,9 @@ type peer struct {
 	label overlay.Label
 	index int // its Place; see node.index
 	out   atomic.Pointer[outbound]
-	cuts  atomic.Uint32 // numbers the frames that are cut, over all sessions
+	// Where frames of a class go, nil: the session's way.
+	detours [overlay.Classes]atomic.Pointer[detour]
+	cuts    atomic.Uint32 // numbers the frames that are cut, over all sessions
 
 	// What the lanes tell the loop, and each other.
 	heardAt atomic.Int64                   // when the newest datagram came
@@ -26,9 +28,13 @@ type peer struct {
 	filled  atomic.Int64                   // when datagrams that not every path takes were sent
 	tooBig  atomic.Int64                   // the size of one that this host refused to send, 0 none
 	used    atomic.Bool                    // frames were sent to it
+	load    meter                          // what was sent to it, by whatever way
+	carried meter                          // what left by the link to it, for whomever
 	acking  atomic.Pointer[inboundSession] // what may be owed an acknowledgement
 	seen    atomic.Pointer[netip.AddrPort] // where it sees this agent
 	lanes   []peerLane                     // each one's own
+
+	silenced atomic.Bool // says the loop: it doesn't answer directly, or isn't up
 
 	// The node's loop alone uses these.
 	known    overlay.Instant // since when
@@ -55,6 +61,7 @@ type peer struct {
 	path     *measure.Path     // nil: never heard from
 	mtu      *measure.MTU      // nil: no session yet
 	delivery *measure.Delivery // nil: it was sent no frames
+	routed   [overlay.Classes]routed
 	waiters  map[uint32]chan<- time.Duration
 	trains   peerTrains
 }
@@ -86,8 +93,8 @@ type inboundSession struct {
 	reported atomic.Int64
 	owed     atomic.Bool // an acknowledgement, by the lane that has it on its list
 
-	mu       sync.Mutex
-	receiver measure.Receiver
+	mu        sync.Mutex
+	receivers [overlay.Spaces]measure.Receiver
 }
 
 // A view is what the frame path sees of the members. It is immutable, but for

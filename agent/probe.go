@@ -66,7 +66,7 @@ const probeSpace = 128
 func (s *inboundSession) tell(q *overlay.Probe) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	highest, count := s.receiver.Counts()
+	highest, count := s.receivers[overlay.SpaceWay].Counts()
 	q.Highest, q.Count = uint32(highest), uint32(count)
 }
 

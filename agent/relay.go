@@ -307,13 +307,13 @@ func (in *inbound) transit(d []byte, at int) {
 		in.n.drops.add(dropNoKeys)
 		return
 	}
-	counter := overlay.Counter(d)
+	space, counter := overlay.SpaceOf(overlay.Counter(d))
 	if _, ok := s.session.Open(front); !ok {
 		in.n.drops.add(dropForged)
 		return
 	}
 	s.mu.Lock()
-	s.receiver.Counted(counter, 1, len(d), 0)
+	s.receivers[space].Counted(counter, 1, len(d), 0)
 	s.mu.Unlock()
 	s.peer.heardAt.Store(int64(in.now))
 	r, ok := overlay.ParseTransit(d)
@@ -330,16 +330,17 @@ func (in *inbound) transit(d []byte, at int) {
 		return
 	}
 	in.note(0) // of those before, which came another way
-	in.hop, in.sender = s, r.Sender()
+	in.hop, in.sender, in.far = s, r.Sender(), r.Hops() > 2
 	in.datagram(r.Inner(), 0)
 	in.note(0)
-	in.hop = nil
+	in.hop, in.far = nil, false
 }
 
 // pass passes a datagram on to the agent with a label.
 func (in *inbound) pass(r overlay.Transit, next overlay.Label, d []byte, at int) {
 	p := in.view.byLabel[next]
 	if p == nil || in.by == nil {
+		in.tellNoWay(r, next)
 		in.n.drops.add(dropNoRelay)
 		return
 	}
@@ -348,10 +349,14 @@ func (in *inbound) pass(r overlay.Transit, next overlay.Label, d []byte, at int)
 		class = overlay.ClassDelay
 	}
 	hop := p.out.Load()
+	if p.silenced.Load() || hop == nil || hop.relay != nil {
+		in.tellNoWay(r, next)
+	}
 	if hop == nil || hop.relay != nil || !r.Pass(hop.session) {
 		in.n.drops.add(dropNoRelay)
 		return
 	}
+	p.carried.add(len(d) + packetOverhead(hop.way.Addr))
 	run := &in.passing
 	if run.hop != hop || run.class != class || run.end != at || run.end-run.start >= maxRunBytes-run.segment {
 		in.passOn()

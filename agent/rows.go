@@ -26,7 +26,18 @@ func (n *node) tellLinks(now overlay.Instant) {
 
 // ownFacts returns what this agent tells of itself.
 func (n *node) ownFacts(now overlay.Instant) discovery.Facts {
-	return discovery.Facts{Access: n.access(now)}
+	f := discovery.Facts{Access: n.access(now), NoTransit: !n.admission.rights().Has(discovery.RightRelay)}
+	if up := f.Access.Up; up > 0 {
+		sent := int64(0)
+		for _, p := range n.peers {
+			sent += p.carried.rate
+		}
+		f.LeftUp = max(up-sent, 1000)
+	}
+	if down := f.Access.Down; down > 0 {
+		f.LeftDown = max(down-n.routing.taken.rate, 1000)
+	}
+	return f
 }
 
 // access returns what this agent's own way to all others carries: what its owner says,
@@ -57,7 +68,7 @@ func (n *node) ownLinks(now overlay.Instant) (links, relayed []discovery.Link) {
 		if p.state != measure.Up {
 			continue
 		}
-		if l := (discovery.Link{Peer: p.id, Pair: p.pair(now)}); l.Relayed {
+		if l := (discovery.Link{Peer: p.id, Pair: p.pair(now), Intent: n.intent(now, p)}); l.Relayed {
 			relayed = append(relayed, l)
 		} else {
 			links = append(links, l)

@@ -76,6 +76,8 @@ func (n *node) server(l net.Listener) *server {
 		return n.linksView(now, r.FormValue("own") != "")
 	}))
 	mux.HandleFunc("GET /map", n.serveMap)
+	mux.HandleFunc("GET /routes", n.serveRoutes)
+	mux.HandleFunc("GET /explain", n.serveExplain)
 	mux.HandleFunc("GET /traffic", n.answer(func(overlay.Instant, *http.Request) any { return n.trafficView() }))
 	mux.HandleFunc("GET /stations", n.answer(func(now overlay.Instant, _ *http.Request) any { return n.stationsView(now) }))
 	mux.HandleFunc("POST /ping", n.servePing)

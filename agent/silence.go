@@ -27,6 +27,9 @@ const (
 // as it answers directly.
 func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measure.Silence) {
 	if s == measure.Answering || out.relay != nil {
+		if p.cut {
+			n.routing.broke = true // it is back
+		}
 		p.asks, p.cut = 0, false
 		return
 	}
@@ -53,6 +56,8 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 		return
 	}
 	p.cut = true
+	n.markSilence(p)
+	n.routing.broke = true
 	if piped {
 		pipe.close() // TCP would notice later; the next one may get through
 		pipe = nil

@@ -105,6 +105,9 @@ func (r Transit) Label(i int) Label {
 // Here returns the receiver's label.
 func (r Transit) Here() Label { return r.Label(r.at()) }
 
+// Hops returns how many links the path has.
+func (r Transit) Hops() int { return r.labels - 1 }
+
 // Sender returns the label of the agent that chose the path.
 func (r Transit) Sender() Label { return r.Label(0) }
 

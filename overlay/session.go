@@ -215,6 +215,13 @@ func (s *Session) Confirmed() bool { return s.initiator || s.received.Load() > 0
 // owns the session erases it when it is Expired.
 func (s *Session) Seal(kind Kind, lane byte, b []byte) []byte { return s.seal(SpaceWay, kind, 0, lane, b) }
 
+// SealNudge returns a datagram of a space in which there is nothing: that it came is
+// acknowledged as if it held frames. It is nil when the session is over.
+func (s *Session) SealNudge(space Space) []byte {
+	b := make([]byte, HeaderLen+1, HeaderLen+1+TagLen) // itemPadding
+	return s.seal(space, KindData, 0, LaneDelay, b)
+}
+
 // seal is Seal of a datagram of a space, with a path of some labels.
 func (s *Session) seal(space Space, kind Kind, labels, lane byte, b []byte) []byte {
 	d := b[:len(b)+TagLen] // panics here rather than move the datagram

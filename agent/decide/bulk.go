@@ -131,8 +131,10 @@ func (r *Routes) relays(to int32) []int32 {
 }
 
 // Wants yields the links whose rates decisions wait for, of this agent or of others.
-func (r *Routes) Wants(yield func(Hop)) {
+func (r *Routes) Wants(yield func(Hop) bool) {
 	for h := range r.wants {
-		yield(h)
+		if !yield(h) {
+			return
+		}
 	}
 }

@@ -1,0 +1,358 @@
+package agent
+
+import (
+	"slices"
+	"time"
+
+	"farlan/agent/decide"
+	"farlan/discovery"
+	"farlan/measure"
+	"farlan/overlay"
+)
+
+const (
+	// routesGap is how long at least after the routes were found they are found anew
+	// because something broke, routesEvery because something may be better.
+	routesGap   = 50 * time.Millisecond
+	routesEvery = time.Second
+	// usedFor is how long after frames were sent to a peer it counts as one that is used.
+	usedFor = time.Minute
+	// noticeEvery is how often a lane tells somebody that a path is broken, at most.
+	noticeEvery = 50 * time.Millisecond
+	// leastSize is what a route's datagrams must be able to hold.
+	leastSize = overlay.DatagramSize
+	// assumedMTU is that of links of which nobody tells: what every IPv6 path carries.
+	assumedMTU = 1280
+)
+
+// routing is what the loop keeps of its routes.
+type routing struct {
+	routes *decide.Routes
+	told   map[overlay.AgentID]decide.Told // parsed once
+	found  overlay.Instant                 // when they were
+	broke  bool                            // something did since
+	wanted map[decide.Hop]overlay.Instant  // when others were asked for what a link carries
+	taken  meter                           // what comes by the underlay
+}
+
+func newRouting(self overlay.AgentID) routing {
+	return routing{
+		routes: decide.NewRoutes(self), told: make(map[overlay.AgentID]decide.Told),
+		wanted: make(map[decide.Hop]overlay.Instant),
+	}
+}
+
+// noteLinks takes what an agent tells of its links.
+func (n *node) noteLinks(id overlay.AgentID) {
+	if l, at, ok := n.store.Told(id); ok {
+		n.routing.told[id] = decide.Told{ID: id, At: at, Links: l}
+	} else {
+		delete(n.routing.told, id)
+	}
+}
+
+// reroute finds the routes anew, if it is time.
+func (n *node) reroute(now overlay.Instant) {
+	r := &n.routing
+	past := now.Sub(r.found)
+	if past < routesGap || past < routesEvery && !r.broke {
+		return
+	}
+	r.found, r.broke = now, false
+	r.taken.look(now)
+	for _, p := range n.peers {
+		p.load.look(now)
+		p.carried.look(now)
+	}
+	r.routes.Update(decide.Input{
+		Now: now, Told: n.toldLinks(), Own: n.linksNow(now), Facts: n.ownFacts(now),
+		Load: func(id overlay.AgentID) int64 { return n.peers[id].load.rate },
+		Used: func(id overlay.AgentID) bool { return n.peers[id].usedSince(now.Add(-usedFor)) },
+	})
+	for _, p := range n.byIndex {
+		if p != nil {
+			n.lay(p)
+		}
+	}
+	n.wantRates(now)
+}
+
+// toldLinks returns what the other members tell that aren't gone.
+func (n *node) toldLinks() []decide.Told {
+	all := make([]decide.Told, 0, len(n.peers))
+	for id, p := range n.peers {
+		if p.state == measure.Gone || p.barred || p.member.Left {
+			continue
+		}
+		t, ok := n.routing.told[id]
+		if !ok {
+			t.ID = id
+		}
+		t.NoTransit = t.NoTransit || !p.rights.Has(discovery.RightRelay)
+		all = append(all, t)
+	}
+	slices.SortFunc(all, func(a, b decide.Told) int { return a.ID.Compare(b.ID) })
+	return all
+}
+
+// linksNow returns the links of this agent that work now, ascending.
+func (n *node) linksNow(now overlay.Instant) []discovery.Link {
+	var links []discovery.Link
+	for _, p := range n.view.Load().linked {
+		if p.state == measure.Up && !p.cut && p.direct() {
+			links = append(links, discovery.Link{Peer: p.id, Pair: p.pair(now), Intent: n.intent(now, p)})
+		}
+	}
+	return links
+}
+
+// intent returns what this agent tells of its link to p beside what it measured.
+func (n *node) intent(now overlay.Instant, p *peer) (i discovery.Intent) {
+	v := p.pair(now)
+	if rate := carries(v); rate > 0 {
+		i.Left = max(rate-p.carried.rate, 1000)
+	}
+	return i
+}
+
+// carries returns what a path can carry now in all, 0 if that isn't known: what little
+// traffic shows is no rate that a path has.
+func carries(v measure.Pair) int64 {
+	rate := v.Capacity
+	if v.CapacityBound && v.CapacitySource != measure.Train {
+		rate = 0
+	}
+	if v.Available > 0 && !v.AvailableBound && (rate == 0 || v.Available < rate) {
+		rate = v.Available
+	}
+	return rate
+}
+
+// usedSince says whether frames were sent to the peer since an instant.
+func (p *peer) usedSince(since overlay.Instant) bool {
+	at := p.sentAt.Load()
+	for c := range p.detours {
+		if r := p.detours[c].Load(); r != nil {
+			at = max(at, r.sentAt.Load())
+		}
+	}
+	return overlay.Instant(at) >= since
+}
+
+// lay makes the ways to a peer those that its frames take.
+func (n *node) lay(p *peer) {
+	for c := range p.detours {
+		class := overlay.Class(c)
+		way := n.routing.routes.Way(p.id, class)
+		var other *detour
+		if way.Alternate != nil {
+			other = n.detourOf(way.Alternate, nil)
+		}
+		next := n.detourOf(way.Path, other)
+		old := p.detours[c].Load()
+		if same(old, next) {
+			continue
+		}
+		if old != nil && next != nil && slices.Equal(old.ids, next.ids) {
+			next.sentAt.Store(old.sentAt.Load())
+			next.failed.Store(old.failed.Load())
+		} else {
+			p.mu.Lock()
+			if x := p.routed[c].path; x != nil {
+				x.Moved()
+				x.Heard(n.now()) // of the new one nothing is known
+			}
+			p.mu.Unlock()
+		}
+		p.detours[c].Store(next)
+	}
+}
+
+// same says whether two routes lead frames the same way.
+func same(a, b *detour) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.hop == b.hop && a.size == b.size && slices.Equal(a.ids, b.ids) && same(a.other, b.other)
+}
+
+// detourOf returns the detour along a path, or what else is to be taken if frames can't go
+// along it; nil stands for the session's way.
+func (n *node) detourOf(path decide.Path, other *detour) *detour {
+	if len(path) < 2 {
+		return other
+	}
+	r := &detour{ids: path, other: other}
+	if len(path) == 2 {
+		if other == nil {
+			return nil
+		}
+		return r
+	}
+	mtu := overlay.MaxDatagram
+	for i, id := range path {
+		p := n.peers[id]
+		if p == nil && i > 0 {
+			return other
+		}
+		if i == 1 {
+			r.hop = p
+		}
+		if p == nil {
+			r.path = append(r.path, n.label)
+			continue
+		}
+		r.path = append(r.path, p.label)
+		mtu = min(mtu, n.mtu(path[i-1], id))
+	}
+	r.around = overlay.RelayOverhead(len(r.path)) + packetOverhead6
+	r.size = mtu - r.around
+	if r.size < leastSize {
+		return other
+	}
+	return r
+}
+
+// packetOverhead6 is what IPv6 and UDP headers take, which is more than those of IPv4.
+const packetOverhead6 = 40 + 8
+
+// mtu returns that of the path from one member to another, as far as is known.
+func (n *node) mtu(from, to overlay.AgentID) int {
+	if p := n.peers[to]; from == n.self && p != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.mtu != nil {
+			return p.mtu.Size()
+		}
+		return assumedMTU
+	}
+	rows := n.routing.told[from].Rows
+	i, ok := slices.BinarySearchFunc(rows, discovery.BriefOf(to), func(r discovery.Row, b discovery.Brief) int {
+		if r.Peer < b {
+			return -1
+		} else if r.Peer > b {
+			return 1
+		}
+		return 0
+	})
+	if !ok || rows[i].MTU == 0 {
+		return assumedMTU
+	}
+	return rows[i].MTU
+}
+
+// detourFailed finds other routes than one whose frames aren't acknowledged: one of its links
+// is broken, and its members didn't say which.
+func (n *node) detourFailed(now overlay.Instant, p *peer, r *detour) {
+	n.log.Debug("route failed", "to", p.member.Name, "hops", len(r.ids)-1)
+	for i := 2; i < len(r.ids); i++ {
+		n.routing.routes.Broken(now, decide.Hop{From: r.ids[i-1], To: r.ids[i]})
+	}
+	n.routing.broke = true
+}
+
+// noticed takes what a member says of paths.
+func (n *node) noticed(now overlay.Instant, from *peer, x overlay.Notice) {
+	about := n.labelled(x.Label)
+	if about == nil || about == from {
+		n.drops.add(dropNotice)
+		return
+	}
+	switch x.About {
+	case overlay.NoticeWant:
+		n.wantCapacity(about)
+	case overlay.NoticeNoWay:
+		if n.takes(from.id, about.id) && n.routing.routes.Broken(now, decide.Hop{From: from.id, To: about.id}) {
+			n.log.Debug("path broken", "at", from.member.Name, "to", about.member.Name)
+			n.routing.broke = true
+		}
+	}
+}
+
+// takes says whether frames of this agent go from one member to another.
+func (n *node) takes(from, to overlay.AgentID) bool {
+	for _, p := range n.peers {
+		for c := range p.detours {
+			for r := p.detours[c].Load(); r != nil; r = r.other {
+				if i := slices.Index(r.ids, from); i > 0 && i+1 < len(r.ids) && r.ids[i+1] == to {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// labelled returns the peer with a label, nil if there is none, or two.
+func (n *node) labelled(l overlay.Label) (found *peer) {
+	for _, p := range n.peers {
+		if p.label == l {
+			if found != nil {
+				return nil
+			}
+			found = p
+		}
+	}
+	return found
+}
+
+// tellNoWay tells who chose a path that this agent can't pass datagrams on to the next on it.
+func (in *inbound) tellNoWay(r overlay.Transit, next overlay.Label) {
+	p := in.view.byLabel[r.Sender()]
+	if p == nil || in.now.Sub(in.noticed) < noticeEvery {
+		return
+	}
+	n := in.n
+	in.noticed = in.now
+	n.mail.offer(func(overlay.Instant) { n.tellNotice(p, overlay.Notice{About: overlay.NoticeNoWay, Label: next}) })
+}
+
+func (n *node) tellNotice(p *peer, x overlay.Notice) {
+	out := p.out.Load()
+	if out == nil {
+		return
+	}
+	b := overlay.AppendNotice(make([]byte, overlay.HeaderLen, 64), x)
+	if d := out.session.Seal(overlay.KindProbe, 0, b); d != nil {
+		_ = n.post(n.ask, out, d, len(d))
+	}
+}
+
+// wantEvery is how often another agent is asked for what its link carries.
+const wantEvery = 20 * time.Second
+
+// wantRates has the rates measured that decisions wait for.
+func (n *node) wantRates(now overlay.Instant) {
+	for h, at := range n.routing.wanted {
+		if now.Sub(at) >= wantEvery {
+			delete(n.routing.wanted, h)
+		}
+	}
+	for h := range n.routing.routes.Wants {
+		from, to := n.peers[h.From], n.peers[h.To]
+		if h.From == n.self && to != nil {
+			n.wantCapacity(to)
+		}
+		if from == nil || to == nil || n.routing.wanted[h] != 0 {
+			continue
+		}
+		if rate, known := n.toldRate(h); known && rate > 0 {
+			continue
+		}
+		n.routing.wanted[h] = now
+		n.tellNotice(from, overlay.Notice{About: overlay.NoticeWant, Label: to.label})
+	}
+}
+
+// toldRate returns what is left of a link as its agent tells it.
+func (n *node) toldRate(h decide.Hop) (rate int64, ok bool) {
+	for _, r := range n.routing.told[h.From].Rows {
+		if r.Peer == discovery.BriefOf(h.To) {
+			return r.Left, true
+		}
+	}
+	return 0, false
+}
+
+// markSilence says to the lanes whether a peer can be reached directly.
+func (n *node) markSilence(p *peer) { p.silenced.Store(p.cut || p.state != measure.Up) }
