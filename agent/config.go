@@ -43,7 +43,8 @@ type options struct {
 	configFile, keyFile, listen, uplink, name string
 	stateDir, socket, logLevel, logFormat     string
 	beacon, portMapping                       string
-	bootstrap, advertise, taps, lans          []string
+	noTransit, transitLimit, cost             string
+	bootstrap, advertise, taps, lans, links   []string
 }
 
 // A config is what an agent needs to know to start; see CLI.md's table of
@@ -62,6 +63,7 @@ type config struct {
 	Taps      []tapConfig
 	Lanes     int // goroutines that carry frames, and queues of each TAP
 	LANs      []lanConfig
+	Wishes    wishes
 	StateDir  string
 	Socket    string
 	LogLevel  slog.Level
@@ -82,6 +84,10 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.name, "name", "", "`NAME` that people call this agent by (default the host's name)")
 	flags.StringArrayVar(&o.taps, "tap", nil, "`NAME[,bridge=BR][,mtu=N][,queues=N][,offload=off]`: attach a TAP interface, made if missing (repeats)")
 	flags.StringArrayVar(&o.lans, "lan", nil, "`IFACE[,bridge=BR]`: home proxy: attach the physical LAN on IFACE (repeats)")
+	flags.StringVar(&o.noTransit, "no-transit", "off", "`on|off`: on: this agent passes nothing on that others send to each other")
+	flags.StringVar(&o.transitLimit, "transit-limit", "", "`RATE` of IP packets that this agent passes on for others at most")
+	flags.StringVar(&o.cost, "cost", "", "`DURATION`: paths by way of this agent count as so much longer")
+	flags.StringArrayVar(&o.links, "link", nil, "`PEER[,cost=DURATION][,prefer][,forbid]`: what is wanted of the link to a peer (repeats)")
 	flags.StringVar(&o.stateDir, "state-dir", defaultStateDir(), "`DIR` for the identity and the remembered peers")
 	flags.StringVar(&o.socket, "socket", defaultSocket(), "`PATH` of the control socket")
 	flags.StringVar(&o.logLevel, "log-level", "info", "`LEVEL`: debug, info, warn or error")
@@ -126,6 +132,7 @@ func (o *options) parse() (*config, error) {
 	for _, s := range o.advertise {
 		try(c.parseAdvertise(s))
 	}
+	c.parseWishes(o, try)
 	for _, s := range o.taps {
 		try(c.parseTap(s))
 	}

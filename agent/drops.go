@@ -35,6 +35,8 @@ const (
 	dropRecord                       // a member's record that makes no sense, or isn't its own
 	dropProbe                        // a member's probe, reply or acknowledgement that is out of order, or can't be
 	dropTrain                        // what was said about no train, or of one that can't be
+	dropForbidden                    // for an agent to which the direct link is forbidden, and no other path leads
+	dropTransit                      // what isn't passed on: the limit is reached
 	dropNotice                       // what a member said of a path that makes no sense
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 16
@@ -48,7 +50,7 @@ var dropNames = [dropSwitch]string{
 	dropRead: "port unreadable", dropStray: "stray", dropNoRelay: "not relayed", dropBeacon: "beacon of a stranger", dropLateBeacon: "beacon by another clock",
 	dropOutsider: "agent without a good credential",
 	dropReplay:   "control datagram again", dropUntimely: "control datagram by another clock",
-	dropPipe: "way through TCP full", dropRecord: "record refused", dropProbe: "probe or acknowledgement out of place", dropTrain: "not of a train", dropNotice: "notice that makes no sense",
+	dropPipe: "way through TCP full", dropRecord: "record refused", dropProbe: "probe or acknowledgement out of place", dropTrain: "not of a train", dropForbidden: "link forbidden", dropTransit: "transit limit", dropNotice: "notice that makes no sense",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

@@ -25,6 +25,7 @@ type inbound struct {
 	lane   int
 	acking []*inboundSession // that are owed an acknowledgement
 	taken  *meter            // of what comes
+	limit  *overlay.Bucket   // bytes that may be passed on, nil: no limit
 
 	// The datagram at hand.
 	now    overlay.Instant
@@ -59,7 +60,7 @@ type inbound struct {
 
 func newInbound(n *node, lane int) *inbound {
 	return &inbound{
-		n: n, lane: lane, taken: &n.routing.taken, reply: make([]byte, overlay.HeaderLen, probeSpace),
+		n: n, lane: lane, taken: &n.routing.taken, limit: n.newTransitLimit(), reply: make([]byte, overlay.HeaderLen, probeSpace),
 		acking: make([]*inboundSession, 0, maxAcking),
 	}
 }

@@ -304,7 +304,9 @@ func (n *node) forgive(now overlay.Instant) {
 func (n *node) become(now overlay.Instant, p *peer, s measure.State) {
 	n.log.Info("peer changed", "name", p.member.Name, "state", s.String(), "was", p.state.String())
 	p.state, p.since = s, now
-	n.routing.broke = true
+	if s != measure.Up {
+		n.routing.broke = true
+	}
 }
 
 // gone ends the sessions with a peer and forgets its stations: frames to them

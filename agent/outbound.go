@@ -322,13 +322,18 @@ func (o *outgoing) begin(p *peer, class overlay.Class) *run {
 		o.n.drops.add(dropNoSession)
 		return nil
 	}
+	detour := p.detour(class)
+	if p.forbidden.Load() && detour == nil && out.relay == nil {
+		o.n.drops.add(dropForbidden)
+		return nil
+	}
 	if len(o.free) == 0 {
 		o.end(o.runs[0])
 		o.runs = append(o.runs[:0], o.runs[1:]...)
 	}
 	r := o.free[len(o.free)-1]
 	o.free = o.free[:len(o.free)-1]
-	r.peer, r.out, r.class, r.detour, r.frames = p, out, class, p.detour(class), false
+	r.peer, r.out, r.class, r.detour, r.frames = p, out, class, detour, false
 	if !p.used.Load() {
 		p.used.Store(true)
 	}

@@ -34,7 +34,8 @@ type peer struct {
 	seen    atomic.Pointer[netip.AddrPort] // where it sees this agent
 	lanes   []peerLane                     // each one's own
 
-	silenced atomic.Bool // says the loop: it doesn't answer directly, or isn't up
+	silenced  atomic.Bool // says the loop: it doesn't answer directly, or isn't up
+	forbidden atomic.Bool // and that nothing may go to it directly
 
 	// The node's loop alone uses these.
 	known    overlay.Instant // since when
@@ -195,8 +196,8 @@ func (n *node) publish(now overlay.Instant) {
 		byLabel: make(map[overlay.Label]*peer, len(n.peers)),
 	}
 	for _, p := range n.peers {
-		if !n.admission.rights().Has(discovery.RightRelay) {
-			break // this agent passes nothing on
+		if n.relaysNothing() {
+			break
 		}
 		if _, twice := v.byLabel[p.label]; twice || p.label == n.label {
 			v.byLabel[p.label] = nil

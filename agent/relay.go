@@ -352,11 +352,23 @@ func (in *inbound) pass(r overlay.Transit, next overlay.Label, d []byte, at int)
 	if p.silenced.Load() || hop == nil || hop.relay != nil {
 		in.tellNoWay(r, next)
 	}
+	bytes := 0
+	if hop != nil {
+		bytes = len(d) + packetOverhead(hop.way.Addr)
+	}
+	if in.limit != nil && in.limit.Wait(in.now, int64(bytes)) > 0 {
+		in.n.drops.add(dropTransit)
+		return
+	}
 	if hop == nil || hop.relay != nil || !r.Pass(hop.session) {
 		in.n.drops.add(dropNoRelay)
 		return
 	}
-	p.carried.add(len(d) + packetOverhead(hop.way.Addr))
+	if in.limit != nil {
+		in.limit.Take(in.now, int64(bytes))
+	}
+	p.carried.add(bytes)
+	in.n.routing.passed.add(bytes)
 	run := &in.passing
 	if run.hop != hop || run.class != class || run.end != at || run.end-run.start >= maxRunBytes-run.segment {
 		in.passOn()

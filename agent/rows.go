@@ -26,7 +26,10 @@ func (n *node) tellLinks(now overlay.Instant) {
 
 // ownFacts returns what this agent tells of itself.
 func (n *node) ownFacts(now overlay.Instant) discovery.Facts {
-	f := discovery.Facts{Access: n.access(now), NoTransit: !n.admission.rights().Has(discovery.RightRelay)}
+	f := discovery.Facts{Access: n.access(now), NoTransit: n.relaysNothing(), Cost: n.cfg.Wishes.Cost}
+	if limit := n.cfg.Wishes.TransitLimit.BitsPerSecond(); limit > 0 {
+		f.TransitLimit = max(limit-n.routing.passed.rate, 1000)
+	}
 	if up := f.Access.Up; up > 0 {
 		sent := int64(0)
 		for _, p := range n.peers {
@@ -68,7 +71,8 @@ func (n *node) ownLinks(now overlay.Instant) (links, relayed []discovery.Link) {
 		if p.state != measure.Up {
 			continue
 		}
-		if l := (discovery.Link{Peer: p.id, Pair: p.pair(now), Intent: n.intent(now, p)}); l.Relayed {
+		v := p.pair(now)
+		if l := (discovery.Link{Peer: p.id, Pair: v, Intent: n.intent(v, p)}); l.Relayed {
 			relayed = append(relayed, l)
 		} else {
 			links = append(links, l)

@@ -27,9 +27,6 @@ const (
 // as it answers directly.
 func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measure.Silence) {
 	if s == measure.Answering || out.relay != nil {
-		if p.cut {
-			n.routing.broke = true // it is back
-		}
 		p.asks, p.cut = 0, false
 		return
 	}

@@ -198,7 +198,11 @@ func (r *Routes) decide(to int32, id overlay.AgentID, p *peer) {
 	for c := range p.ways {
 		w := &p.ways[c]
 		w.Alternate = nil
-		if used && w.Path != nil {
+		switch {
+		case !used || w.Path == nil:
+		case c > 0 && slices.Equal(w.Path, p.ways[0].Path):
+			w.Alternate = p.ways[0].Alternate
+		default:
 			other, _ := r.finder.Alternate(r.graph, r.indexes(w.Path))
 			w.Alternate = r.path(other)
 		}
