@@ -119,7 +119,7 @@ func BenchmarkChoose(b *testing.B) {
 		k := 0
 		for b.Loop() {
 			from, to := int32(k%g.Len()), int32((k*31+1)%g.Len())
-			f.Choose(g, Pair{From: from, To: to, Turn: true}, nil)
+			f.Choose(g, Pair{From: from, To: to}, nil)
 			k++
 		}
 	})

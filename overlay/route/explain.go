@@ -147,7 +147,7 @@ func (f *Finder) changes(g *Graph, c overlay.Class, q Pair, own []Load, chosen O
 			if c == overlay.ClassBulk {
 				f.prepare(g, q.From, own, none, spread)
 				shorter := f.length(g, x.Instead) < f.length(g, chosen.Path)
-				x.Kbit = giveUp(chosen.Figures, instead, q.LoadKbit, shorter)
+				x.Kbit = giveUp(chosen.Figures, instead, q.LoadKbit, shorter, len(x.Instead) > 2)
 			} else {
 				x.Micros = instead.CostMicros - chosen.Figures.CostMicros
 			}
@@ -159,12 +159,12 @@ func (f *Finder) changes(g *Graph, c overlay.Class, q Pair, own []Load, chosen O
 
 // giveUp returns the highest rate of its path at which a pair with a load moves to
 // another one, 0 if it doesn't at any; shorter says that the other one is taken if they
-// are as wide.
-func giveUp(now, instead Figures, load uint32, shorter bool) uint32 {
+// are as wide, relayed that it goes by relays.
+func giveUp(now, instead Figures, load uint32, shorter, relayed bool) uint32 {
 	return uint32(sort.Search(math.MaxUint32, func(kbit int) bool {
 		now.RateKbit = uint32(kbit) + 1
 		wide := cmp.Compare(class(now.RateKbit), class(instead.RateKbit))
-		return wide > 0 || wide == 0 && !shorter || now.enough(load) || !worth(now, instead)
+		return wide > 0 || wide == 0 && !shorter || now.enough(load) || !worth(now, instead, relayed)
 	}))
 }
 

@@ -126,7 +126,7 @@ func checkAll(t *testing.T, g *Graph) {
 		}
 		to := (from*7 + 1) % int32(g.Len())
 		f.Explain(g, overlay.ClassDelay, Pair{From: from, To: to}, nil)
-		x := f.Explain(g, overlay.ClassBulk, Pair{from, to, table.Path(to), 1<<32 - 1, from&1 == 0}, nil)
+		x := f.Explain(g, overlay.ClassBulk, Pair{from, to, table.Path(to), 1<<32 - 1, uint32(from) << 29}, nil)
 		if len(x.Rejected) > MaxRejected || len(x.Changes) > MaxHops {
 			t.Fatalf("%d rejected, %d changes", len(x.Rejected), len(x.Changes))
 		}
@@ -163,10 +163,10 @@ func FuzzQuestions(f *testing.F) {
 			t.Errorf("alternate %v to %v", q, p)
 		}
 		finder.Figures(g, p, []Load{{p, kbit}})
-		if c := finder.Choose(g, Pair{from, to, p, uint32(kbit), kbit&1 == 0}, []Load{{p, kbit}}); c.Path != nil && g.valid(c.Path) != None {
+		if c := finder.Choose(g, Pair{from, to, p, uint32(kbit), uint32(kbit >> 32)}, []Load{{p, kbit}}); c.Path != nil && g.valid(c.Path) != None {
 			t.Errorf("chose %v: %v", c.Path, g.valid(c.Path))
 		}
-		finder.Explain(g, overlay.Class(kbit&3), Pair{from, to, p, uint32(kbit), false}, nil)
+		finder.Explain(g, overlay.Class(kbit&3), Pair{from, to, p, uint32(kbit), 1 << 31}, nil)
 		finder.Tree(g, from, &tree)
 		tree.Accept(to, from, int(kbit))
 		tree.Children(to)

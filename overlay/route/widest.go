@@ -188,23 +188,29 @@ func (f *Finder) given(g *Graph, own []Load) rates {
 	f.give.up = append(f.give.up[:0], g.rates.up...)
 	f.give.down = append(f.give.down[:0], g.rates.down...)
 	f.give.transit = append(f.give.transit[:0], g.rates.transit...)
-	for _, l := range own {
-		if g.valid(l.Path) != None {
-			continue // nothing goes there any more
-		}
-		for i, u := range l.Path[:len(l.Path)-1] {
-			v := l.Path[i+1]
-			if e, _ := g.link(u, v); f.give.link[e] != 0 {
-				add(&f.give.link[e], l.Kbit)
-			}
-			add(&f.give.up[u], l.Kbit)
-			add(&f.give.down[v], l.Kbit)
-			if i > 0 {
-				add(&f.give.transit[u], l.Kbit)
+	for _, taken := range [...]bool{false, true} { // what is taken last: there is no less than nothing
+		for _, l := range own {
+			if l.Kbit < 0 == taken && g.valid(l.Path) == None { // else nothing goes there any more
+				f.giveBack(g, l)
 			}
 		}
 	}
 	return f.give
+}
+
+// giveBack adds a load on a valid path to the rates.
+func (f *Finder) giveBack(g *Graph, l Load) {
+	for i, v := range l.Path[1:] {
+		u := l.Path[i]
+		if e, _ := g.link(u, v); f.give.link[e] != 0 {
+			add(&f.give.link[e], l.Kbit)
+		}
+		add(&f.give.up[u], l.Kbit)
+		add(&f.give.down[v], l.Kbit)
+		if i > 0 {
+			add(&f.give.transit[u], l.Kbit)
+		}
+	}
 }
 
 // add adds a rate. What is no limit stays none, what is known stays known.

@@ -136,15 +136,15 @@ func (w *world) kbit(p Path, own []Load) int64 {
 		if told == 0 {
 			return
 		}
-		left := int64(told)
+		given, taken := int64(told), int64(0)
 		for _, o := range own {
 			for i := range o.Path {
 				if uses(i, o.Path) {
-					left = max(1, min(left+o.Kbit, most))
+					given, taken = given+max(0, o.Kbit), taken+min(0, o.Kbit)
 				}
 			}
 		}
-		least = min(least, left)
+		least = min(least, max(1, min(given, most)+taken))
 	}
 	unknown := false
 	for i := 1; i < len(p); i++ {
