@@ -34,7 +34,7 @@ func Lot(epoch uint64, from, to overlay.AgentID) uint32 {
 // A Pair is a sender and a receiver, and what is between them now.
 type Pair struct {
 	From, To int32
-	Current  Path   // nil: none yet
+	Current  Path // nil: none yet
 	// LoadKbit is what From sends to To on it, on average over an epoch. Facts may tell of
 	// the time before, so of this epoch's and the last one's the higher is right: what is
 	// given back too much only makes it stay longer.
