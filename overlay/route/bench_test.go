@@ -8,9 +8,10 @@ import (
 	"farlan/overlay"
 )
 
-// benchWorld is agents on a plane with six links each on average: a ring, half the others
-// to near ones and half to any; delays are distances, rates a thousand different ones.
-func benchWorld(n int) *world {
+// benchWorld is agents on a plane with so many links each on average: a ring, half the
+// others to near ones and half to any; delays are distances, rates a thousand different
+// ones.
+func benchWorld(n, degree int) *world {
 	r := rand.New(rand.NewPCG(uint64(n), 8))
 	w := newWorld(n)
 	at := make([]complex128, n)
@@ -23,12 +24,15 @@ func benchWorld(n int) *world {
 			return
 		}
 		linked[[2]int{min(a, b), max(a, b)}] = true
-		d := at[a] - at[b]
-		rtt := 2000 + uint32(150_000*square(d))
+		rtt := 2000 + uint32(150_000*square(at[a]-at[b]))
 		w.link(a, b, rtt, uint32(1000*(1+r.IntN(1000))))
 	}
 	for a := range n {
 		link(a, (a+1)%n)
+		w.nodes[a].UpKbit, w.nodes[a].DownKbit = uint32(1000*(10+r.IntN(1000))), uint32(1000*(10+r.IntN(1000)))
+	}
+	for len(linked) < min(n*degree, n*(n-1))/2 {
+		a := r.IntN(n)
 		link(a, r.IntN(n))
 		best := r.IntN(n)
 		for range 16 {
@@ -37,7 +41,6 @@ func benchWorld(n int) *world {
 			}
 		}
 		link(a, best)
-		w.nodes[a].UpKbit, w.nodes[a].DownKbit = uint32(1000*(10+r.IntN(1000))), uint32(1000*(10+r.IntN(1000)))
 	}
 	return w
 }
@@ -45,9 +48,9 @@ func benchWorld(n int) *world {
 func square(d complex128) float64 { return real(d)*real(d) + imag(d)*imag(d) }
 
 func bench(b *testing.B, do func(b *testing.B, w *world, g *Graph)) {
-	for _, n := range []int{100, 1000, 10_000} {
-		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {
-			w := benchWorld(n)
+	for _, c := range [][2]int{{16, 6}, {100, 12}, {500, 12}, {1000, 6}, {1000, 12}, {1000, 32}, {10_000, 6}} {
+		b.Run(fmt.Sprintf("nodes=%d/links=%d", c[0], c[1]), func(b *testing.B) {
+			w := benchWorld(c[0], c[1])
 			b.ReportAllocs()
 			do(b, w, w.graph())
 		})

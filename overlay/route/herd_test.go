@@ -154,8 +154,8 @@ var herds = []herd{
 	{name: "room for all on two", direct: 10, wants: 30, relays: []uint32{800, 800}, start: -1, settle: 11, rest: 80},
 	// TCP takes an epoch until it fills a path, and what it sends goes up and down: some
 	// pairs find something to gain for longer.
-	{name: "TCP by one good relay", direct: 10, wants: 100, relays: []uint32{1000}, start: -1, settle: 6, rest: 33, tcp: true},
-	{name: "TCP by four relays", direct: 10, wants: 100, relays: []uint32{1000, 500, 250, 125}, start: -1, settle: 6, rest: 33, tcp: true},
+	{name: "TCP by one good relay", direct: 10, wants: 100, relays: []uint32{1000}, start: -1, settle: 6, rest: 70, tcp: true},
+	{name: "TCP by four relays", direct: 10, wants: 100, relays: []uint32{1000, 500, 250, 125}, start: -1, settle: 6, rest: 70, tcp: true},
 }
 
 // Fifty pairs that all want the widest path find places in five epochs, and stay there.

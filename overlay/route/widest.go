@@ -53,34 +53,26 @@ func class(kbit uint32) uint16 {
 //     the link straight to a node is taken until its rate is known, which its traffic
 //     tells.
 //
-// The work is that of a search for each class of widths that occurs, and one more.
+// The work is that of a few searches: see labels.
 func (f *Finder) Bulk(g *Graph, from int32, own []Load, t *Table) {
 	t.reset(g.Len(), from)
 	if !g.has(from) {
 		return
 	}
-	w := f.prepare(g, from, own, none, near)
-	f.search(g, f.narrowness(g), from, none, MaxHops)
-	var present [classes]bool
-	f.widest = slices.Grow(f.widest[:0], g.Len())[:g.Len()]
-	for v, s := range f.best {
-		f.widest[v] = classes // no path, or from itself
-		if s != none && int32(v) != from {
-			f.widest[v] = uint16(classes - f.steps[s].weight)
-			present[f.widest[v]] = true
+	f.prepare(g, from, own, none, near)
+	l := &f.labels
+	l.reset(g, from, f.class)
+	for at := 0; at < len(l.order); {
+		end := at + 1
+		for end < len(l.order) && f.class[l.order[end]] == f.class[l.order[at]] {
+			end++
 		}
-	}
-	for c, here := range present {
-		if !here {
-			continue
+		f.admit(g, from, int32(at), int32(end))
+		for _, to := range l.fresh {
+			place := int(to) * (MaxHops + 1)
+			t.length[to] = uint8(len(l.path(t.paths[place:place:place+MaxHops+1], to)))
 		}
-		f.atLeast(g, uint16(c))
-		f.search(g, w, from, none, MaxHops)
-		for v, widest := range f.widest {
-			if widest == uint16(c) {
-				t.put(f, int32(v))
-			}
-		}
+		at = end
 	}
 	for e := g.first[from]; e < g.first[from+1]; e++ {
 		if to := g.to[e]; g.rates.link[e] == 0 {
