@@ -5,10 +5,11 @@
 //
 // Facts (Node, Link) become a Graph (graph.go, cost.go). On it a Finder finds paths of
 // at most MaxHops links (search.go): the shortest to all others for what is in haste
-// (Delay, table.go), the widest for the bulk (Bulk, widest.go; for a pair with a load of
-// its own Choose, choose.go), alternates for when one breaks (alternate.go), and the tree
-// by which an agent's broadcasts spread (Tree, tree.go). Explain says why a path was
-// chosen and what would change that (explain.go).
+// (Delay, table.go), the widest for the bulk (Bulk, widest.go and labels.go; for a pair
+// with a load of its own Choose, choose.go), alternates for when one breaks
+// (alternate.go), and the tree by which an agent's broadcasts spread (Tree, tree.go).
+// Explain says why a path was chosen and what would change that (explain.go), Advise
+// which stations had better be elsewhere (advise.go).
 //
 // Agents are named by their index in the graph, in the order of their ids. Nothing that
 // agents tell can make any of this panic, loop, or grow beyond MaxNodes and MaxDegree.

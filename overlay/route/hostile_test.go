@@ -167,6 +167,13 @@ func FuzzQuestions(f *testing.F) {
 			t.Errorf("chose %v: %v", c.Path, g.valid(c.Path))
 		}
 		finder.Explain(g, overlay.Class(kbit&3), Pair{from, to, p, uint32(kbit), 1 << 31}, nil)
+		stations := []Station{{from, false}, {to, false}, {2, kbit&1 == 0}}
+		flows := []Flow{{0, 1, uint32(kbit)}, {1, 0, uint32(kbit >> 16)}, {int(from), int(to), 1 << 31}, {2, 0, uint32(kbit >> 32)}}
+		for _, x := range finder.Advise(g, p, stations, flows) {
+			if x.Will >= x.Was || !slices.Contains(p, x.To) || stations[x.Station].Fixed {
+				t.Errorf("advice %+v", x)
+			}
+		}
 		finder.Tree(g, from, &tree)
 		tree.Accept(to, from, int(kbit))
 		tree.Children(to)
