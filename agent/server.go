@@ -78,6 +78,7 @@ func (n *node) server(l net.Listener) *server {
 	mux.HandleFunc("GET /map", n.serveMap)
 	mux.HandleFunc("GET /routes", n.serveRoutes)
 	mux.HandleFunc("GET /explain", n.serveExplain)
+	mux.HandleFunc("GET /advise", n.answer(func(overlay.Instant, *http.Request) any { return n.adviseView() }))
 	mux.HandleFunc("GET /traffic", n.answer(func(overlay.Instant, *http.Request) any { return n.trafficView() }))
 	mux.HandleFunc("GET /stations", n.answer(func(now overlay.Instant, _ *http.Request) any { return n.stationsView(now) }))
 	mux.HandleFunc("POST /ping", n.servePing)

@@ -28,6 +28,21 @@ const (
 type busy struct {
 	is    bool
 	since overlay.Instant // when what is sent crossed the line to the other state, 0: it didn't
+
+	// The most that was sent in this epoch and in the one before: facts may tell of that.
+	epoch     int64
+	now, last int64
+}
+
+// load notes what is sent.
+func (b *busy) load(at overlay.Instant, load int64) {
+	if e := int64(at) / int64(TurnEvery); e != b.epoch {
+		if b.last = b.now; e > b.epoch+1 {
+			b.last = 0
+		}
+		b.epoch, b.now = e, 0
+	}
+	b.now = max(b.now, load)
 }
 
 func (b *busy) look(now overlay.Instant, load int64) bool {
@@ -52,6 +67,7 @@ func (r *Routes) widest(to int32, id overlay.AgentID, p *peer, shortest route.Pa
 	if r.input.Load != nil {
 		load = r.input.Load(id)
 	}
+	p.busy.load(r.input.Now, load)
 	current := r.indexes(p.ways[overlay.ClassBulk].Path)
 	is, off := r.finder.Figures(r.graph, current, nil)
 	if !p.busy.look(r.input.Now, load) {
@@ -72,8 +88,8 @@ func (r *Routes) widest(to int32, id overlay.AgentID, p *peer, shortest route.Pa
 		return current, Broke
 	}
 	q := r.pair(to, p)
-	q.Current, q.LoadKbit = current, kbit(load)
-	q.Turn = route.Turn(uint64(r.input.Now)/uint64(TurnEvery), r.self, id)
+	q.Current = current
+	q.Lot = route.Lot(uint64(r.input.Now)/uint64(TurnEvery), r.self, id)
 	choice := r.finder.Choose(r.graph, q, nil)
 	return choice.Path, Wider
 }
@@ -81,8 +97,8 @@ func (r *Routes) widest(to int32, id overlay.AgentID, p *peer, shortest route.Pa
 // pair returns a peer as routes reckon with it.
 func (r *Routes) pair(to int32, p *peer) route.Pair {
 	var load int64
-	if r.input.Load != nil && p.busy.is {
-		load = r.input.Load(r.graph.ID(to))
+	if p.busy.is {
+		load = max(p.busy.now, p.busy.last)
 	}
 	return route.Pair{From: r.me, To: to, Current: r.indexes(p.ways[overlay.ClassBulk].Path), LoadKbit: kbit(load)}
 }
