@@ -123,7 +123,7 @@ func (n *node) watchDetours(now overlay.Instant, p *peer) {
 		switch {
 		case silence == measure.Answering:
 			r.asks = 0
-		case silence == measure.Cut && r.asks > measure.Misses:
+		case silence == measure.Cut && r.asks >= measure.Misses:
 			r.failed.Store(true)
 			n.detourFailed(now, p, r)
 		default:

@@ -373,6 +373,7 @@ func (in *inbound) pass(r overlay.Transit, next overlay.Label, d []byte, at int)
 	if run.hop != hop || run.class != class || run.end != at || run.end-run.start >= maxRunBytes-run.segment {
 		in.passOn()
 		*run = passing{hop, class, in.data, at, at, len(d)}
+		p.sentAt.Store(int64(in.now)) // a relay notices that the next one is silent, and says so
 	}
 	run.end = at + len(d)
 }
