@@ -16,6 +16,7 @@
 #                  coordinates, SEEDS times; what predicting costs
 #   make bench-mesh     how good the links are that 490 agents choose, how soon and for how long, and
 #                  what a choice costs
+#   make bench-route    whether fifty pairs come to rest on paths that limit them, 200 times; what paths cost
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
 #   make install   the binary, the systemd unit, the example configuration
@@ -50,7 +51,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-roam bench-measure bench-mesh bench-predict bench-stranger fuzz soak install uninstall clean deps deps-build
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak install uninstall clean deps deps-build
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -141,6 +142,9 @@ bench-mesh: deps-build
 
 bench-predict: deps-build
 	FARLAN_PREDICT=$(SEEDS) go test -count=1 -run 'Truth|Liars' -bench . -timeout 1h -v ./measure/predict
+
+bench-route: deps-build
+	FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone' -bench . ./overlay/route
 
 soak: deps-test build
 	FARLAN_SOAK=$(SOAKTIME) go test -count=1 -run '^TestSoak$$' -timeout 30h -v ./agent

@@ -154,21 +154,30 @@ func (x *fluid) flow() {
 	}
 }
 
-// graph is what a node knows: of itself what is left, of others what they told.
-func (x *fluid) graph(node int32) *Graph {
+// graph is what all know by what was told.
+func (x *fluid) graph() *Graph {
 	w := world{slices.Clone(x.world.nodes), slices.Clone(x.world.links)}
 	links, nodes := len(w.links), len(w.nodes)
-	told := slices.Clone(x.told)
-	for _, part := range append([]int32{int32(links) + node, int32(links+nodes) + node}, x.links[node]...) {
-		told[part] = uint32(max(1, x.mean(part)))
-	}
 	for i := range w.links {
-		w.links[i].RateKbit = told[i]
+		w.links[i].RateKbit = x.told[i]
 	}
 	for v := range w.nodes {
-		w.nodes[v].UpKbit, w.nodes[v].DownKbit = told[links+v], told[links+nodes+v]
+		w.nodes[v].UpKbit, w.nodes[v].DownKbit = x.told[links+v], x.told[links+nodes+v]
 	}
 	return w.graph()
+}
+
+// seen is what a node knows: of itself what is left, of others what they told.
+func (x *fluid) seen(g *Graph, node int32) *Graph {
+	own, left := *g, func(part int32) uint32 { return uint32(max(1, x.mean(part))) }
+	own.rates.link, own.rates.up, own.rates.down = slices.Clone(g.rates.link), slices.Clone(g.rates.up), slices.Clone(g.rates.down)
+	links, nodes := int32(len(x.world.links)), int32(len(x.world.nodes))
+	own.rates.up[node], own.rates.down[node] = left(links+node), left(links+nodes+node)
+	for _, i := range x.links[node] {
+		e, _ := g.link(node, index(x.world.links[i].To))
+		own.rates.link[e] = left(i)
+	}
+	return &own
 }
 
 // epoch lets time pass until all choose again. It returns who moved, and what all sent
@@ -189,11 +198,9 @@ func (x *fluid) epoch() (moved []int, kbit int64) {
 			}
 		}
 	}
-	g := x.graph(x.pairs[0].From)
+	all := x.graph()
 	for i, q := range x.pairs {
-		if x.every > 0 {
-			g = x.graph(q.From)
-		}
+		g := x.seen(all, q.From)
 		sent[i] /= epochSeconds
 		q.LoadKbit = uint32(max(sent[i], x.before[i]))
 		x.before[i] = sent[i]

@@ -26,6 +26,7 @@ type herd struct {
 	settle int // epochs
 	rest   int // of 100 herds, how many come to rest by then at least
 	tcp    bool
+	old    bool // what others tell is up to ten seconds old and off by 5 % of what their links can carry
 }
 
 const herdPairs = 50
@@ -55,6 +56,9 @@ func (h herd) fluid(seed uint64, choose chooser) *fluid {
 	for i := range x.world.links {
 		l := &x.world.links[i]
 		l.From, l.To = x.world.nodes[index(l.From)].ID, x.world.nodes[index(l.To)].ID
+	}
+	if h.old {
+		x.every, x.noise = 10, 0.05
 	}
 	return x.start(seed)
 }
@@ -156,9 +160,13 @@ var herds = []herd{
 	// pairs find something to gain for longer.
 	{name: "TCP by one good relay", direct: 10, wants: 100, relays: []uint32{1000}, start: -1, settle: 6, rest: 70, tcp: true},
 	{name: "TCP by four relays", direct: 10, wants: 100, relays: []uint32{1000, 500, 250, 125}, start: -1, settle: 6, rest: 70, tcp: true},
+	{name: "one relay for eight, by old facts", direct: 10, wants: 100, relays: []uint32{80}, start: -1, settle: 12, rest: 90, old: true},
+	{name: "four relays, by old facts", direct: 10, wants: 100, relays: []uint32{1000, 500, 250, 125}, start: -1, settle: 12, rest: 33, old: true},
+	{name: "TCP by four relays, by old facts", direct: 10, wants: 100, relays: []uint32{1000, 500, 250, 125}, start: -1, settle: 12, rest: 33, tcp: true, old: true},
 }
 
-// Fifty pairs that all want the widest path find places in five epochs, and stay there.
+// Fifty pairs that all want the widest path find places in five epochs, in twelve if facts
+// are as old as two, and stay there.
 // They get 90 % at least of what max-min fair shares give.
 func TestHerdSettles(t *testing.T) {
 	for _, h := range herds {
