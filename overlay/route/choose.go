@@ -141,10 +141,9 @@ func room(now, best Figures) uint64 {
 //   - A link straight to the other end is a pair's own, a relay's are shared by a crowd
 //     that sees the same. Of N pairs with a share s each, who would get t, N·s/t can stay
 //     so that all get t: so one moves with the probability 1 − s/t, and they needn't know N.
-//   - Those who look for a relay are, each, a crowd of one where they are. What there is
-//     room for, of a crowd, moves; more often the more a pair gains, so that one alone
-//     with five times the room doesn't wait. If all of a crowd come, the first rule sends
-//     back those who are too many.
+//   - From its own link to a relay r²/N move, N being the crowd that may want to: about as
+//     many as find room if they gain little, but all if they gain five times as much, as
+//     one alone mustn't wait for that. If too many come, the first rule sends them back.
 //   - From relays to others, of a crowd with N·s in all to where there is r·s, the part
 //     r/(r+N) moves, so that all shares are alike.
 func odds(agents int, from, to bool, room uint64) uint64 {
