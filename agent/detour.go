@@ -150,6 +150,7 @@ func (o *outgoing) sendRouted(r *run, send sendFunc, b []byte, segment int) (err
 	if hop == nil || hop.relay != nil {
 		return errNoRelay
 	}
+	r.detour.hop.sentAt.Store(int64(o.now))
 	o.fronts, err = o.n.relay(send, hop, r.detour.path, o.fronts, b, segment)
 	return err
 }

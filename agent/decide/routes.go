@@ -249,6 +249,9 @@ func (r *Routes) take(p *peer, c overlay.Class, path route.Path, why Reason) {
 	}
 	p.history = append(p.history, Change{r.input.Now, c, w.Path, next, why})
 	w.Path, w.Since = next, r.input.Now
+	if c == overlay.ClassBulk {
+		p.busy.now, p.busy.last = 0, 0 // that was sent elsewhere
+	}
 }
 
 // Way returns how frames of a class go to an agent. It stays as it is after Update.
