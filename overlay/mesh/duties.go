@@ -34,7 +34,7 @@ func (c *Chooser) look() {
 		id := c.view.agents[l.other(c.self)].ID
 		c.met = append(c.met, id)
 		if !c.started && l.hold(c.self) != Accepts {
-			c.held = append(c.held, Held{Peer: id, Since: c.epoch, Why: Gain, Up: true})
+			c.held = append(c.held, Held{Peer: id, Since: c.epoch, taken: c.epoch, Why: Gain, Up: true})
 		}
 	}
 	c.started = true

@@ -11,9 +11,13 @@ const (
 	// MaxAgents is how many agents choose links together; larger networks are split
 	// into areas. All their distances take 4 MB.
 	MaxAgents = 1024
-	// MaxRules is how many rules and MaxDemands how many demands of an agent count;
-	// what it says beyond is ignored.
-	MaxRules, MaxDemands = 64, 8
+	// MaxRules is how many rules of an agent count; the rest is ignored.
+	MaxRules = 64
+	// MaxDemands is how many demands of an agent count; the rest is ignored.
+	MaxDemands = 8
+	// MaxLinks is how many links of an agent count, in the order of the agents; the rest
+	// is ignored. Honest agents have fewer, preferred ones included.
+	MaxLinks = 128
 	// MaxCost is the most that a link costs, in µs: what costs more is taken for it.
 	MaxCost = 10_000_000
 )

@@ -2,22 +2,19 @@ package mesh
 
 import "cmp"
 
-// move is the agent's turn: it fills a place for a link of its own, or gives up what it
-// has too many of or what is of no use, or begins the exchange of one link for another
-// that lowers Φ most.
+// move is the agent's turn: it fills a place for a link of its own, or gives up one
+// of too many, or begins the exchange of one link for another that lowers Φ most.
 func (c *Chooser) move(candidates []Candidate) {
 	taken, up := c.chosen()
 	switch {
 	case up > ownLinks:
 		if c.view.Agents() > fewAgents {
-			c.shed(Surplus)
+			c.shed()
 		}
 	case taken < ownLinks:
 		c.fill(candidates)
 	case up == ownLinks:
-		if !c.shed(Useless) {
-			c.exchange(candidates)
-		}
+		c.exchange(candidates)
 	}
 }
 
@@ -26,9 +23,8 @@ func (c *Chooser) given(h *Held) bool {
 	return h.Up && h.ordinary() && h.Why != Ring && !h.traffic && c.epoch-h.Since >= dwell
 }
 
-// shed gives the link up that is of least use; if the reason is that it is useless, only
-// if it is.
-func (c *Chooser) shed(why Reason) bool {
+// shed gives the link up that is of least use, but none that holds the agents together.
+func (c *Chooser) shed() {
 	var victim *Held
 	least := int64(0)
 	for i := range c.held {
@@ -42,16 +38,15 @@ func (c *Chooser) shed(why Reason) bool {
 			victim, least = h, rise
 		}
 	}
-	if victim == nil || why == Useless && least >= c.view.price()/2 || least >= far {
-		return false
+	if victim != nil && least < far {
+		gain := c.view.price() - least
+		c.drop(victim.Peer, Wish{Why: Surplus, Gain: gain, Share: c.part(gain)})
 	}
-	c.drop(victim.Peer, Wish{Why: why, Gain: c.view.price() - least, Share: c.part(c.view.price() - least)})
-	return true
 }
 
 // fill adds the link that lowers Φ most, if it is worth its price.
 func (c *Chooser) fill(candidates []Candidate) {
-	if best := c.best(candidates, 0); best.gain > c.view.price() {
+	if best := c.best(candidates, 0, 1); best.gain > c.view.price() {
 		gain := best.gain - c.view.price()
 		c.add(best.peer, Wish{Why: Gain, Gain: gain, Share: c.part(gain)})
 	}
@@ -66,18 +61,30 @@ func (c *Chooser) exchange(candidates []Candidate) {
 		if !c.given(h) {
 			continue
 		}
+		stiff := c.stiffness(h)
 		rise := c.view.cut(c.self, c.view.Index(h.Peer))
-		if o := c.best(candidates, rise); c.over(o, best) {
+		o := c.best(candidates, rise, stiff)
+		if o.ok && o.gain*1000 >= c.habits.least*stiff*c.view.own(c.self) && c.over(o, best) {
 			best, victim = o, h
 		}
 		c.view.undo()
 	}
-	if victim == nil || best.gain <= 0 || best.gain*1000 < c.habits.least*c.view.own(c.self) {
+	if victim == nil || best.gain <= 0 {
 		return
 	}
 	victim.Leaving = true
+	taken := victim.taken // adding may move it
 	c.swap = &exchange{c.view.agents[best.peer].ID, victim.Peer, c.epoch}
 	c.add(best.peer, Wish{Why: Gain, Gain: best.gain, Share: c.part(best.gain), Other: c.swap.drop})
+	c.held[len(c.held)-1].taken = taken
+}
+
+// stiffness returns how many times as much an exchange of a held link must save as at
+// first. It grows with the age of its place, whatever links had it one after another, so
+// that a network that stays as it is comes to rest; and is bounded, so that one that
+// doesn't is followed.
+func (c *Chooser) stiffness(h *Held) int64 {
+	return max(1, min((c.epoch-h.taken)/dwell, c.habits.stiff))
 }
 
 // An option is a link that could be made, and by how much Φ would fall.
@@ -96,8 +103,8 @@ func (c *Chooser) over(a, b option) bool {
 }
 
 // best returns the candidate whose link lowers Φ most, less what was lost before. Links
-// are thought dearer than they were measured.
-func (c *Chooser) best(candidates []Candidate, lost int64) (best option) {
+// are thought dearer than they were measured, the more the stiffer their place is.
+func (c *Chooser) best(candidates []Candidate, lost, stiff int64) (best option) {
 	v := c.view
 	if c.links() >= v.Cap() {
 		return best
@@ -106,7 +113,7 @@ func (c *Chooser) best(candidates []Candidate, lost int64) (best option) {
 		if x.Peer < 0 || x.Peer >= v.Agents() || !c.free(x.Peer) || !v.room(x.Peer, v.Degree(x.Peer)) {
 			continue
 		}
-		cost := int64(v.cost(c.self, x.Peer, x.Cost)) * int64(1000+c.habits.raise) / 1000
+		cost := int64(v.cost(c.self, x.Peer, x.Cost)) * (1000 + c.habits.raise*stiff) / 1000
 		o := option{x.Peer, v.gain(c.self, x.Peer, clamp(int32(cost))) - lost, true}
 		if c.over(o, best) {
 			best = o

@@ -8,9 +8,11 @@ import (
 )
 
 const (
-	// busyLinks is how many links an agent holds for traffic at most, MaxRates how many
-	// peers' rates it keeps: of more, those with the least are forgotten.
-	busyLinks, MaxRates = 2, 64
+	// busyLinks is how many links an agent holds for traffic at most.
+	busyLinks = 2
+	// MaxRates is of how many peers an agent keeps the rates: of more, those with the
+	// least are forgotten.
+	MaxRates = 64
 	// leastRate is what must go to and fro, in kbit/s, for a link to be made for it.
 	leastRate = 1000
 	// fraction is the resolution of smoothed rates, in kbit/s.

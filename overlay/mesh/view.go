@@ -42,8 +42,8 @@ type demand struct {
 }
 
 // NewView returns what follows from facts, which it keeps. What makes no sense in them
-// (agents that aren't there, links of an agent with itself, second links of a pair) is
-// ignored. It fails with ErrTooMany.
+// (agents that aren't there, links of an agent with itself, second links of a pair, more
+// than MaxLinks of an agent) is ignored. It fails with ErrTooMany.
 func NewView(f Facts) (*View, error) {
 	n := len(f.Agents)
 	if n > MaxAgents {
@@ -80,12 +80,7 @@ func NewView(f Facts) (*View, error) {
 
 // connect takes the links over.
 func (v *View) connect(links []Link) {
-	seen := make(map[pair]bool, len(links))
-	for _, l := range links {
-		if min(l.A, l.B) < 0 || max(l.A, l.B) >= len(v.agents) || l.A == l.B || seen[pairOf(l.A, l.B)] {
-			continue
-		}
-		seen[pairOf(l.A, l.B)] = true
+	for _, l := range v.sift(links) {
 		v.at[l.A] = append(v.at[l.A], len(v.links))
 		v.at[l.B] = append(v.at[l.B], len(v.links))
 		v.links = append(v.links, l)
@@ -98,9 +93,30 @@ func (v *View) connect(links []Link) {
 			v.attach(l.A, l.B, v.cost(l.A, l.B, l.Cost))
 		}
 	}
-	for i, at := range v.at {
-		slices.SortFunc(at, func(x, y int) int { return cmp.Compare(v.links[x].other(i), v.links[y].other(i)) })
+}
+
+// sift returns the links that count, in the order of their ends, and thus of each agent
+// in the order of the others.
+func (v *View) sift(links []Link) []Link {
+	all := make([]Link, 0, len(links))
+	for _, l := range links {
+		if min(l.A, l.B) >= 0 && max(l.A, l.B) < len(v.agents) && l.A != l.B {
+			all = append(all, l)
+		}
 	}
+	slices.SortStableFunc(all, func(x, y Link) int {
+		return cmp.Or(cmp.Compare(max(x.A, x.B), max(y.A, y.B)), cmp.Compare(min(x.A, x.B), min(y.A, y.B)))
+	})
+	all = slices.CompactFunc(all, func(x, y Link) bool { return pairOf(x.A, x.B) == pairOf(y.A, y.B) })
+	count := make([]int, len(v.agents))
+	return slices.DeleteFunc(all, func(l Link) bool {
+		if count[l.A] == MaxLinks || count[l.B] == MaxLinks {
+			return true
+		}
+		count[l.A]++
+		count[l.B]++
+		return false
+	})
 }
 
 // Index returns an agent's place in the facts, -1 if it isn't a member.

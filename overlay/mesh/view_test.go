@@ -221,6 +221,37 @@ func sortWishes(w []Wish) {
 	slices.SortFunc(w, func(a, b Wish) int { return a.Peer.Compare(b.Peer) })
 }
 
+// Agents that claim links with all don't make views large; all agents ignore the same ones.
+func TestLinksAreBounded(t *testing.T) {
+	t.Parallel()
+	const n = 400
+	f := Facts{Agents: agents(n)}
+	for a := range n {
+		for b := range a {
+			if a < 250 || b < 3 {
+				f.Links = append(f.Links, Link{A: a, B: b, Cost: 1000, By: [2]Hold{Holds, Accepts}})
+			}
+		}
+	}
+	for i := 299; i+1 < n; i++ {
+		f.Links = append(f.Links, Link{A: i, B: i + 1, Cost: 1000, By: [2]Hold{Holds, Accepts}})
+	}
+	v := mustView(t, f)
+	slices.Reverse(f.Links)
+	w := mustView(t, f)
+	if len(v.links) > n*MaxLinks/2 || !slices.Equal(v.links, w.links) || v.Phi() != w.Phi() {
+		t.Errorf("%d links, Φ %d; in another order %d, %d", len(v.links), v.Phi(), len(w.links), w.Phi())
+	}
+	for i := range n {
+		if v.Degree(i) > MaxLinks {
+			t.Errorf("agent %d has %d links", i, v.Degree(i))
+		}
+	}
+	if d := v.Degree(350); d != 2 {
+		t.Errorf("an honest agent has %d links, want the 2 with other honest ones", d)
+	}
+}
+
 // Nothing that others say may make an agent panic, hang or hold links without bound.
 func FuzzFacts(f *testing.F) {
 	f.Add(uint64(1), []byte{20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10})
@@ -259,7 +290,18 @@ func FuzzFacts(f *testing.F) {
 			l.Candidates = append(l.Candidates, Candidate{j - 1, int32(seed >> (j & 63))})
 			l.Rates = append(l.Rates, Rate{id(j), int64(seed >> (j & 63))})
 		}
+		told := make([]int32, n)
+		for j := range told {
+			told[j] = int32(seed >> (j & 63))
+		}
 		for epoch := range int64(12) {
+			if a := v.Nominees(0, epoch, told, []int{n, -1, 0, 1}); len(a) > MaxNominees || slices.Contains(a, 0) {
+				t.Fatalf("nominees %v", a)
+			}
+			phi := v.Phi()
+			if v.sum() != phi {
+				t.Fatalf("Φ was %d, is %d", phi, v.sum())
+			}
 			for _, w := range c.Step(epoch, v, l) {
 				if v.Index(w.Peer) < 0 && w.Do == Add || w.Peer == id(0) || w.Why.String() == "" {
 					t.Fatalf("wishes %+v", w)

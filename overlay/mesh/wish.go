@@ -59,7 +59,6 @@ const (
 	Replaced  // another one makes ways shorter still
 	Reverted  // others moved at the same time, and it isn't worth it any more
 	Surplus   // more links than an agent shall have: this one was of least use
-	Useless   // hardly any way became longer without it
 	Quiet     // the traffic is over
 
 	// Why a peer refuses, besides Forbidden.
@@ -68,7 +67,7 @@ const (
 
 var reasons = [...]string{
 	"", "few agents", "ring", "bridge", "preferred", "traffic", "shorter ways",
-	"forbidden", "peer left", "no connection", "held by the peer", "replaced", "reverted", "surplus", "useless", "quiet",
+	"forbidden", "peer left", "no connection", "held by the peer", "replaced", "reverted", "surplus", "quiet",
 	"peer has all its links",
 }
 
@@ -89,7 +88,8 @@ type Held struct {
 	// Leaving links are given up in the next epoch unless others moved, too: the agent
 	// says so in its facts, and nobody counts on them any more.
 	Leaving bool
-	Up      bool // the facts have it
-	missing int  // epochs in which they hadn't
-	traffic bool // wanted for traffic, whatever else it is for
+	Up      bool  // the facts have it
+	taken   int64 // epoch of the first wish for its place, before exchanges
+	missing int   // epochs in which the facts hadn't it
+	traffic bool  // wanted for traffic, whatever else it is for
 }

@@ -81,8 +81,9 @@ type world struct {
 	seen    []int       // as the view numbers them: index into agents
 	where   map[int]int // and back
 
-	made, refused, exchangedAll, revertedAll int
-	wishes                             map[overlay.AgentID][]Wish
+	made, refused  int // links in this epoch
+	kept, reverted int // exchanges, since the start
+	wishes         map[overlay.AgentID][]Wish
 }
 
 // A line is a link that is up.
@@ -288,9 +289,9 @@ func (w *world) apply() {
 			if wish.Do == Drop {
 				switch wish.Why {
 				case Replaced:
-					w.exchangedAll++
+					w.kept++
 				case Reverted:
-					w.revertedAll++
+					w.reverted++
 				}
 				if l := w.links[k]; l != nil && w.hold(i, j) == Accepts && w.hold(j, i) == Accepts {
 					if w.epoch-l.since < dwell && wish.Why != Reverted && wish.Why != Forbidden && wish.Why != Gone && wish.Why != Dead {
