@@ -138,7 +138,7 @@ bench-stranger: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_STRANGER=$(PROBES) go test -count=1 -run '^TestStranger$$' -timeout 2h -v ./agent
 
 bench-mesh: deps-build
-	FARLAN_MESH=1 go test -count=1 -run 'ColdStart|Noise|Follows|TrafficLinks' -bench . -timeout 1h -v ./overlay/mesh \
+	FARLAN_MESH=1 go test -count=1 -run 'ColdStart|Noise|LateFacts|Follows|TrafficLinks' -bench . -timeout 1h -v ./overlay/mesh \
 		| grep -E 'goal|nodes|want|^(Benchmark|---|FAIL|ok|cpu)'
 
 bench-predict: deps-build

@@ -87,7 +87,7 @@ func (c course) faults(most float64) (all []string) {
 }
 
 // Real round trips, a cold start, three links an agent: nearly as good as all links, soon,
-// and then quiet. FARLAN_MESH=1 takes all 490 nodes, and 100 of them forty times.
+// and then quiet. FARLAN_MESH=1 takes all 490 nodes, and 100 of them twenty times.
 func TestColdStart(t *testing.T) {
 	t.Parallel()
 	if long() {
@@ -142,6 +142,25 @@ func TestNoise(t *testing.T) {
 	t.Logf("%d nodes: %v", n, c)
 	goal(t, fmt.Sprintf("%d nodes, 3 %% of noise, %% of the links made anew in an epoch", n), 100*c.replaced, 0.5)
 	goal(t, fmt.Sprintf("%d nodes, 3 %% of noise, mean round trip by the optimum's", n), c.end(), 1.08)
+}
+
+// All agents know of links an epoch too late: they still find good ones, and come to rest.
+func TestLateFacts(t *testing.T) {
+	t.Parallel()
+	rtt := planetLab(t, 100)
+	for _, noise := range []float64{0, 0.03} {
+		w := newWorld(t, rtt, 1)
+		w.noise, w.late = noise, true
+		c := follow(w, 50)
+		name := fmt.Sprintf("100 nodes, facts an epoch late, %.0f %% of noise", 100*noise)
+		t.Logf("%s: %v", name, c)
+		goal(t, name+", mean round trip by the optimum's", c.end(), 1.08)
+		goal(t, name+", epochs until within 2 % of that", float64(c.settled), 18)
+		goal(t, name+", % of the links made anew in an epoch", 100*c.replaced, 0.5)
+		if noise == 0 {
+			goal(t, name+", epochs until the last change", float64(c.last), 40)
+		}
+	}
 }
 
 // What has come to rest and then changes much is followed: a third of the agents come
