@@ -139,7 +139,7 @@ bench-stranger: deps-test build
 
 bench-mesh: deps-build
 	FARLAN_MESH=1 go test -count=1 -run 'ColdStart|Noise|LateFacts|Follows|TrafficLinks' -bench . -timeout 1h -v ./overlay/mesh \
-		| grep -E 'goal|nodes|want|^(Benchmark|---|FAIL|ok|cpu)'
+		| grep -E 'goal|want|^(Benchmark|---|FAIL|ok|cpu)'
 
 bench-predict: deps-build
 	FARLAN_PREDICT=$(SEEDS) go test -count=1 -run 'Truth|Liars' -bench . -timeout 1h -v ./measure/predict

@@ -6,6 +6,12 @@ const far = 1_000_000_000
 
 func (v *View) d(from, to int) int32 { return v.dist[from*len(v.agents)+to] }
 
+// row returns the distances between agent and all others, the same in both directions.
+func (v *View) row(agent int) []int32 {
+	n := len(v.agents)
+	return v.dist[agent*n : agent*n+n]
+}
+
 // relays says whether agent carries what comes from source.
 func (v *View) relays(agent, source int) bool { return agent == source || !v.agents[agent].NoTransit }
 
@@ -33,8 +39,7 @@ func (v *View) detach(a, b int) (cost int32, ok bool) {
 
 // settle fills in the distances from one agent (Dijkstra's algorithm).
 func (v *View) settle(source int) {
-	n := len(v.agents)
-	row := v.dist[source*n : source*n+n]
+	row := v.row(source)
 	for i := range row {
 		row[i] = far
 	}

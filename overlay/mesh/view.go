@@ -204,7 +204,7 @@ func (v *View) turn(agent int, epoch int64, share uint64) bool {
 // that can't link don't matter for long. -1 says with nobody.
 func (v *View) bridge(agent int, epoch int64) int {
 	n := len(v.agents)
-	row := v.dist[agent*n : agent*n+n]
+	row := v.row(agent)
 	if !slices.Contains(row, far) {
 		return -1
 	}

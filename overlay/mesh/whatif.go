@@ -52,8 +52,9 @@ func (v *View) behind(a, b int, c int32, into []int) []int {
 	if !v.relays(a, b) {
 		return append(into, a)
 	}
+	toA, toB := v.row(a), v.row(b)
 	for s := range v.agents {
-		if v.d(s, a)+c == v.d(s, b) {
+		if toA[s]+c == toB[s] {
 			into = append(into, s)
 		}
 	}
@@ -123,11 +124,11 @@ func (v *View) undo() {
 
 // gain returns by how much the distances' part of Φ would fall with one more link.
 func (v *View) gain(a, b int, cost int32) (fall int64) {
-	w, n := &v.what, len(v.agents)
+	w := &v.what
 	w.near, w.over = v.better(a, b, cost, w.near[:0]), v.better(b, a, cost, w.over[:0])
-	rowB := v.dist[b*n : b*n+n]
+	rowA, rowB := v.row(a), v.row(b)
 	for _, s := range w.near {
-		row, toB := v.dist[s*n:s*n+n], v.d(s, a)+cost
+		row, toB := v.row(s), rowA[s]+cost
 		for _, t := range w.over {
 			if d := toB + rowB[t]; d < row[t] {
 				fall += int64(row[t] - d)
@@ -145,8 +146,9 @@ func (v *View) gain(a, b int, cost int32) (fall int64) {
 
 // better appends the agents who would be nearer to b over a link from a.
 func (v *View) better(a, b int, cost int32, into []int) []int {
+	toA, toB := v.row(a), v.row(b)
 	for s := range v.agents {
-		if v.d(s, a)+cost < v.d(s, b) && v.relays(a, s) {
+		if toA[s]+cost < toB[s] && v.relays(a, s) {
 			into = append(into, s)
 		}
 	}
