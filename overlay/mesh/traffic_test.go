@@ -133,8 +133,8 @@ func TestTrafficLinks(t *testing.T) {
 	if long() {
 		seeds = 30
 	}
-	var sum tally
-	best := 0.0 // of the oracle
+	var sum, hasty, fixed tally // of ours, the instant and the static one
+	best := 0.0                 // of the oracle
 	for seed := range uint64(seeds) {
 		m := newTraffic(seed, n)
 		trackers := make([]Demands, n)
@@ -178,16 +178,19 @@ func TestTrafficLinks(t *testing.T) {
 			t.Logf("seed %d, %s: %.3f changes a step, %.1f %% of them flaps, %.1f %% of the oracle's direct traffic", seed, c.name,
 				float64(c.changes)/float64(c.steps), 100*float64(c.flaps)/float64(max(1, c.changes)), 100*c.direct/oracle.direct)
 		}
-		if instant.changes < 5*ours.changes || static.direct > 0.9*oracle.direct {
-			t.Errorf("seed %d: this traffic is no trial", seed)
-		}
 		sum.add(&ours)
+		hasty.add(&instant)
+		fixed.add(&static)
 		best += oracle.direct
 	}
 	name := fmt.Sprintf("traffic of %d agents, %d times, ", n, seeds)
 	goal(t, name+"changes in a step", float64(sum.changes)/float64(sum.steps), 0.1)
 	goal(t, name+"% of them that are flaps", 100*float64(sum.flaps)/float64(max(1, sum.changes)), 5)
 	goal(t, name+"% of the oracle's direct traffic that isn't", 100-100*sum.direct/best, 3)
+	if hasty.changes < 5*sum.changes || fixed.direct > 0.9*best {
+		t.Errorf("this traffic is no trial: %d changes of the instant policy, %.3f of the direct traffic by the static one",
+			hasty.changes, fixed.direct/best)
+	}
 }
 
 func number(id overlay.AgentID) int {
