@@ -87,9 +87,11 @@ const (
 	prologueLabel = "farlan session 1"
 )
 
-// The handshake's own cipher is the one that is fast and free of timing leaks
-// on every processor.
-var noiseSuite = noise.NewCipherSuite(noise.DH25519, noise.CipherChaChaPoly, noise.HashSHA256)
+// noiseSuite returns the handshake's own algorithms. The cipher is the one that is fast
+// and free of timing leaks on every processor.
+func noiseSuite(static *ecdh.PrivateKey) noise.CipherSuite {
+	return noise.NewCipherSuite(&dh25519{static: static}, noise.CipherChaChaPoly, noise.HashSHA256)
+}
 
 // A StaticKey is an agent's X25519 key pair for sessions. Its public half is in
 // the agent's signed record.
@@ -119,6 +121,7 @@ func StaticKeyFrom(private [32]byte) (StaticKey, error) {
 type Handshaker struct {
 	self    AgentID
 	static  StaticKey
+	private *ecdh.PrivateKey // static's
 	secrets atomic.Pointer[[]Secrets]
 	best    Suite
 }
@@ -134,7 +137,11 @@ func NewHandshaker(self AgentID, static StaticKey, door, psk [32]byte, hasAES bo
 	if hasAES {
 		best = SuiteAES
 	}
-	h := &Handshaker{self: self, static: static, best: best}
+	private, err := ecdh.X25519().NewPrivateKey(static.Private[:])
+	if err != nil {
+		panic(err) // any 32 bytes are one
+	}
+	h := &Handshaker{self: self, static: static, private: private, best: best}
 	h.SetSecrets(Secrets{door, psk})
 	return h
 }
@@ -220,7 +227,7 @@ func senderIndex(d []byte) uint32 { return binary.BigEndian.Uint32(d[8:]) }
 func (h *Handshaker) noise(psk [32]byte, responder AgentID, header, peerStatic []byte, rand io.Reader) (*noise.HandshakeState, error) {
 	prologue := append([]byte(prologueLabel), responder[:]...)
 	return noise.NewHandshakeState(noise.Config{
-		CipherSuite:           noiseSuite,
+		CipherSuite:           noiseSuite(h.private),
 		Random:                rand,
 		Pattern:               noise.HandshakeIK,
 		Initiator:             peerStatic != nil,
@@ -235,10 +242,11 @@ func (h *Handshaker) noise(psk [32]byte, responder AgentID, header, peerStatic [
 // An Initiation is a handshake that waits for its response. Once that has come
 // it is used up. It is not safe for concurrent use.
 //
-// It holds what the first message was made from rather than the Noise state
-// after it: each response is tried on a state of its own, so that no forged one
-// can spoil it for the true one. (The library's state survives a response that
-// doesn't decrypt, but not one with an ephemeral key of low order.)
+// It holds the Noise state after the first message, for the first response that comes,
+// and what that message was made from: after a forged response each one is tried on a
+// state of its own, so that none can spoil it for the true one. (The library's state
+// survives a response that doesn't decrypt, but not one with an ephemeral key of low
+// order.)
 type Initiation struct {
 	h          *Handshaker
 	secrets    Secrets
@@ -248,6 +256,7 @@ type Initiation struct {
 	index      uint32
 	ephemeral  [32]byte                   // private, X25519
 	kem        *mlkem.DecapsulationKey768 // nil once used up
+	state      *noise.HandshakeState      // nil: to be made again
 }
 
 // Initiate begins a handshake with peer, whose record has the key peerStatic,
@@ -278,8 +287,8 @@ func (h *Handshaker) try(now Instant, turn int, peer AgentID, peerStatic [32]byt
 	if i.kem, err = mlkem.NewDecapsulationKey768(seed[:]); err != nil {
 		return nil, nil, fmt.Errorf("overlay: handshake: initiate: %w", err)
 	}
-	_, d, err := i.begin()
-	if err != nil {
+	var d []byte
+	if i.state, d, err = i.begin(); err != nil {
 		return nil, nil, fmt.Errorf("overlay: handshake: initiate: %w", err)
 	}
 	return i, d, nil
@@ -322,9 +331,12 @@ func (i *Initiation) Finish(now Instant, d []byte) (*Session, error) {
 	if kind, _ := ParseKind(d); kind != KindResponse || !genuine || by != i.secrets || ResponseIndex(d) != i.index {
 		return nil, errors.New("overlay: handshake: finish: not a response to this initiation")
 	}
-	state, _, err := i.begin()
-	if err != nil {
-		return nil, fmt.Errorf("overlay: handshake: finish: %w", err)
+	state := i.state
+	if i.state = nil; state == nil {
+		var err error
+		if state, _, err = i.begin(); err != nil {
+			return nil, fmt.Errorf("overlay: handshake: finish: %w", err)
+		}
 	}
 	payload, forth, back, err := state.ReadMessage(nil, d[noiseStart:])
 	if err != nil {

@@ -168,7 +168,7 @@ func TestHandshakeRepeats(t *testing.T) {
 
 // changed returns a with a Handshaker that differs.
 func changed(a *shaker, change func(*Handshaker)) *shaker {
-	h := &Handshaker{self: a.self, static: a.Handshaker.static, best: a.best}
+	h := &Handshaker{self: a.self, static: a.Handshaker.static, private: a.private, best: a.best}
 	h.SetSecrets(*a.secrets.Load()...)
 	change(h)
 	return &shaker{Handshaker: h, id: a.id, static: a.static, rand: a.rand}
@@ -188,7 +188,7 @@ func TestHandshakeRefuses(t *testing.T) {
 		"wrong static key":            {a, named(b, c), b, all, false},
 		"wrong responder":             {a, named(c, b), b, all, false},
 		"another's call":              {a, c, b, all, false},
-		"old key":                     {a, b, changed(b, func(h *Handshaker) { h.static = c.static }), all, false},
+		"old key":                     {a, b, changed(b, func(h *Handshaker) { h.static, h.private = c.Handshaker.static, c.private }), all, false},
 		"unknown initiator":           {a, b, b, knows(c), false},
 		"initiator in another's name": {changed(a, func(h *Handshaker) { h.self = c.id }), b, b, all, false},
 		"key in another's record":     {a, b, b, knows(named(c, a)), false},
@@ -478,8 +478,8 @@ func TestHandshakeThirdParty(t *testing.T) {
 
 // Both of Noise's keys and ML-KEM's secret are what the session's keys come from.
 func TestHandshakeKeyMaterial(t *testing.T) {
-	forth := noise.UnsafeNewCipherState(noiseSuite, [32]byte{1}, 0)
-	back := noise.UnsafeNewCipherState(noiseSuite, [32]byte{2}, 0)
+	forth := noise.UnsafeNewCipherState(noiseSuite(nil), [32]byte{1}, 0)
+	back := noise.UnsafeNewCipherState(noiseSuite(nil), [32]byte{2}, 0)
 	want := append(make([]byte, 64), "ML-KEM"...)
 	want[0], want[32] = 1, 2
 	if got := keyMaterial(forth, back, []byte("ML-KEM")); !bytes.Equal(got, want) {
