@@ -124,6 +124,7 @@ func (s *Sessions) erase(sessions ...*Session) {
 	for _, e := range sessions {
 		if e != nil {
 			delete(s.index, e.LocalIndex())
+			s.forgetAnswer(e)
 			e.Erase()
 			s.changed = true
 		}

@@ -12,9 +12,9 @@ import (
 const (
 	// maxEarly bounds the initiations that are kept, one of an agent. Beyond, the
 	// oldest is forgotten, and that agent tries again.
-	maxEarly = 16
-	// earlyLife is how long one is kept: its sender tries again after half of that.
-	earlyLife = 2 * retryFirst
+	maxEarly = 64
+	// earlyLife is how long one is kept: its sender asks the same for as long.
+	earlyLife = repeatFor
 )
 
 type early struct {
@@ -33,17 +33,25 @@ func (s *Sessions) keep(now Instant, id AgentID, from Way, d []byte) {
 	s.early = append(s.early, early{id, now, from, bytes.Clone(d)})
 }
 
-// answerEarly answers what an agent that has become known has sent before, and says
-// whether there was something.
-func (s *Sessions) answerEarly(now Instant, id AgentID) bool {
+// waitsEarly takes another attempt of an initiation that is kept: ok says that it is one.
+func (s *Sessions) waitsEarly(now Instant, from Way, d []byte) (ok bool) {
+	q := question(d)
+	i := slices.IndexFunc(s.early, func(e early) bool { return question(e.d) == q })
+	if i >= 0 {
+		s.early[i].at, s.early[i].from = now, from
+	}
+	return i >= 0
+}
+
+// answerEarly answers what an agent that has become known has sent before.
+func (s *Sessions) answerEarly(now Instant, id AgentID) {
 	i := slices.IndexFunc(s.early, func(e early) bool { return e.id == id && now.Sub(e.at) < earlyLife })
 	if i < 0 {
-		return false
+		return
 	}
 	e := s.early[i]
 	s.forgetEarly(now, id)
-	_, err := s.respond(now, e.from, e.d)
-	return err == nil
+	_, _ = s.respond(now, e.from, e.d) // if it can't be, the agent asks again
 }
 
 // forgetEarly forgets what an agent has sent, and what is too old.

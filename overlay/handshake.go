@@ -24,7 +24,8 @@ import (
 //	 0–3    first byte, zero, reserved     as in every datagram; see wire.go
 //	 4–7    receiver's index               0 in an initiation
 //	 8–11   sender's index                 how the receiver is to call the sender
-//	12–15   reserved, zero
+//	12–15   attempt                        initiation: how often it was sent before;
+//	                                       response: reserved, zero
 //	16–31   MAC                            BLAKE2s-128 under the door key, over
 //	                                       all other bytes of the datagram
 //	32–     Noise message                  initiation: e, es, s, ss
@@ -38,7 +39,7 @@ import (
 //	        ciphertext (1,088)
 //
 // Noise's prologue is a label, the responder's AgentID, and the initiation's
-// header. The session's two keys are HKDF-SHA256 over both keys that Noise ends
+// header as it is at the first attempt. The session's two keys are HKDF-SHA256 over both keys that Noise ends
 // with and the ML-KEM secret; salted with Noise's handshake hash; for a label,
 // both AgentIDs, both indices and the suite. So two agents that disagree about
 // anything get different keys.
@@ -59,7 +60,8 @@ import (
 //     record with someone else's static key can't pass for anybody, nor anybody
 //     for it, as the AgentIDs are in the prologue, the payload and the keys.
 //     Garbled answers don't end an initiation.
-//   - A relay is such a member, with the choice to delay and drop.
+//   - A relay is such a member, with the choice to delay and drop. It can number
+//     an initiation anew, and gets the answer that there is already.
 //   - A thief of an agent's static key, if also a member, can call and answer in
 //     that agent's name until its record is replaced, and read which agents called
 //     it: the initiation's payload hides from all but the holder of that key. It
@@ -80,6 +82,7 @@ const (
 	// ResponseLen is the length of a response: 1,173 bytes.
 	ResponseLen = noiseStart + 32 + responsePayload + TagLen
 
+	attemptAt         = 12 // in an initiation's header
 	noiseStart        = HeaderLen + MACLen
 	initiationPayload = 1 + 32 + mlkem.EncapsulationKeySize768
 	responsePayload   = 1 + 4 + mlkem.CiphertextSize768
@@ -226,136 +229,18 @@ func senderIndex(d []byte) uint32 { return binary.BigEndian.Uint32(d[8:]) }
 // on the initiator's side, nil on the other.
 func (h *Handshaker) noise(psk [32]byte, responder AgentID, header, peerStatic []byte, rand io.Reader) (*noise.HandshakeState, error) {
 	prologue := append([]byte(prologueLabel), responder[:]...)
+	prologue = append(append(prologue, header[:attemptAt]...), 0, 0, 0, 0)
 	return noise.NewHandshakeState(noise.Config{
 		CipherSuite:           noiseSuite(h.private),
 		Random:                rand,
 		Pattern:               noise.HandshakeIK,
 		Initiator:             peerStatic != nil,
-		Prologue:              append(prologue, header[:HeaderLen]...),
+		Prologue:              prologue,
 		PresharedKey:          psk[:],
 		PresharedKeyPlacement: 2,
 		StaticKeypair:         noise.DHKey{Private: h.static.Private[:], Public: h.static.Public[:]},
 		PeerStatic:            peerStatic,
 	})
-}
-
-// An Initiation is a handshake that waits for its response. Once that has come
-// it is used up. It is not safe for concurrent use.
-//
-// It holds the Noise state after the first message, for the first response that comes,
-// and what that message was made from: after a forged response each one is tried on a
-// state of its own, so that none can spoil it for the true one. (The library's state
-// survives a response that doesn't decrypt, but not one with an ephemeral key of low
-// order.)
-type Initiation struct {
-	h          *Handshaker
-	secrets    Secrets
-	started    Instant
-	peer       AgentID
-	peerStatic [32]byte
-	index      uint32
-	ephemeral  [32]byte                   // private, X25519
-	kem        *mlkem.DecapsulationKey768 // nil once used up
-	state      *noise.HandshakeState      // nil: to be made again
-}
-
-// Initiate begins a handshake with peer, whose record has the key peerStatic,
-// and returns it with the datagram to send. index is the local index of the
-// session to be: not 0, not in use, and not to be guessed by counting. A lost
-// datagram isn't sent again, for the peer's SeenCache would ignore it: begin
-// another handshake. rand yields 96 bytes.
-func (h *Handshaker) Initiate(now Instant, peer AgentID, peerStatic [32]byte, index uint32, rand io.Reader) (*Initiation, []byte, error) {
-	return h.try(now, 0, peer, peerStatic, index, rand)
-}
-
-// try is Initiate by other secrets than the first at each other turn: the peer may
-// know those only.
-func (h *Handshaker) try(now Instant, turn int, peer AgentID, peerStatic [32]byte, index uint32, rand io.Reader) (*Initiation, []byte, error) {
-	if index == 0 || peer == h.self {
-		return nil, nil, errors.New("overlay: handshake: initiate: index 0 or to ourselves")
-	}
-	all := *h.secrets.Load()
-	i := &Initiation{h: h, secrets: all[turn%len(all)], started: now, peer: peer, peerStatic: peerStatic, index: index}
-	var seed [mlkem.SeedSize]byte
-	if _, err := io.ReadFull(rand, i.ephemeral[:]); err != nil {
-		return nil, nil, fmt.Errorf("overlay: handshake: initiate: %w", err)
-	}
-	if _, err := io.ReadFull(rand, seed[:]); err != nil {
-		return nil, nil, fmt.Errorf("overlay: handshake: initiate: %w", err)
-	}
-	var err error
-	if i.kem, err = mlkem.NewDecapsulationKey768(seed[:]); err != nil {
-		return nil, nil, fmt.Errorf("overlay: handshake: initiate: %w", err)
-	}
-	var d []byte
-	if i.state, d, err = i.begin(); err != nil {
-		return nil, nil, fmt.Errorf("overlay: handshake: initiate: %w", err)
-	}
-	return i, d, nil
-}
-
-// begin returns the Noise state after the first message, and its datagram: the
-// same each time.
-func (i *Initiation) begin() (*noise.HandshakeState, []byte, error) {
-	d := handshakeHeader(KindInitiation, 0, i.index, InitiationLen)
-	state, err := i.h.noise(i.secrets.PSK, i.peer, d, i.peerStatic[:], bytes.NewReader(i.ephemeral[:]))
-	if err != nil {
-		return nil, nil, err
-	}
-	payload := append(make([]byte, 0, initiationPayload), byte(i.h.best))
-	payload = append(payload, i.h.self[:]...)
-	payload = append(payload, i.kem.EncapsulationKey().Bytes()...)
-	d, _, _, err = state.WriteMessage(d, payload)
-	if err != nil {
-		return nil, nil, err
-	}
-	mac := i.secrets.mac(d)
-	copy(d[HeaderLen:], mac[:])
-	return state, d, nil
-}
-
-// Index returns the local index that the response will bear.
-func (i *Initiation) Index() uint32 { return i.index }
-
-// Finish makes a session from response d, which it leaves as it is. The
-// session's age counts from Initiate. After an error the true response can
-// still come; after success the Initiation is used up and its secrets are gone.
-func (i *Initiation) Finish(now Instant, d []byte) (*Session, error) {
-	if i.kem == nil {
-		return nil, errors.New("overlay: handshake: finish: done already")
-	}
-	if now.Sub(i.started) >= RejectAfter {
-		return nil, errors.New("overlay: handshake: finish: too late")
-	}
-	by, genuine := i.h.by(d)
-	if kind, _ := ParseKind(d); kind != KindResponse || !genuine || by != i.secrets || ResponseIndex(d) != i.index {
-		return nil, errors.New("overlay: handshake: finish: not a response to this initiation")
-	}
-	state := i.state
-	if i.state = nil; state == nil {
-		var err error
-		if state, _, err = i.begin(); err != nil {
-			return nil, fmt.Errorf("overlay: handshake: finish: %w", err)
-		}
-	}
-	payload, forth, back, err := state.ReadMessage(nil, d[noiseStart:])
-	if err != nil {
-		return nil, fmt.Errorf("overlay: handshake: finish: open response: %w", err)
-	}
-	suite, remote := Suite(payload[0]), binary.BigEndian.Uint32(payload[1:])
-	if suite != SuiteChaCha && suite != i.h.best || remote != senderIndex(d) {
-		return nil, errors.New("overlay: handshake: finish: response with a wrong index or a suite not offered")
-	}
-	secret, err := i.kem.Decapsulate(payload[5:])
-	if err != nil {
-		return nil, fmt.Errorf("overlay: handshake: finish: decapsulate: %w", err)
-	}
-	s := &Session{peer: i.peer, local: i.index, remote: remote, created: i.started, initiator: true, suite: suite, secrets: i.secrets}
-	if err := s.setKeys(i.h.self, state.ChannelBinding(), keyMaterial(forth, back, secret)); err != nil {
-		return nil, fmt.Errorf("overlay: handshake: finish: %w", err)
-	}
-	i.kem, i.ephemeral = nil, [32]byte{}
-	return s, nil
 }
 
 // Respond answers initiation d, which it leaves as it is: it returns a session,

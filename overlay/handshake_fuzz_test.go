@@ -50,7 +50,7 @@ func FuzzFinish(f *testing.F) {
 
 func BenchmarkHandshake(b *testing.B) {
 	x, y := newShaker(b, 'a', 1, true), newShaker(b, 'b', 1, true)
-	_, d := initiate(b, x, y)
+	i, d := initiate(b, x, y)
 	b.Run("initiate", func(b *testing.B) {
 		for b.Loop() {
 			initiate(b, x, y)
@@ -70,6 +70,11 @@ func BenchmarkHandshake(b *testing.B) {
 			if _, err := i.Finish(3000, r); err != nil {
 				b.Fatal(err)
 			}
+		}
+	})
+	b.Run("again", func(b *testing.B) {
+		for b.Loop() {
+			i.Again()
 		}
 	})
 }

@@ -75,7 +75,9 @@ type Sessions struct {
 	turn     int        // the contact to begin with when begins has tokens again
 	contacts []*contact // in the order of their ids
 	index    map[uint32]*contact
-	early    []early // oldest first
+	early    []early    // oldest first
+	answered []answered // oldest first
+	awaited  Instant    // when Tick is to be called at the latest, 0 needn't
 	out      []outgoing
 	changed  bool
 }
@@ -120,9 +122,10 @@ func (s *Sessions) Know(now Instant, id AgentID, static [32]byte, addrs []netip.
 		if s.self.Compare(id) > 0 {
 			c.begin = now.Add(yieldTime)
 		}
-		if s.answerEarly(now, id) {
-			c.begin = now.Add(retryFirst)
+		if n := len(c.unconfirmed); n > 0 {
+			c.yield(c.unconfirmed[n-1].Created())
 		}
+		s.answerEarly(now, id)
 	}
 	return nil
 }
@@ -175,6 +178,9 @@ func (s *Sessions) receiveInitiation(now Instant, from Way, d []byte) error {
 	if s.seen.Seen(HandshakeMAC(d)) {
 		return errReplayed
 	}
+	if s.answeredBefore(now, from, d) || s.waitsEarly(now, from, d) {
+		return nil
+	}
 	stranger, err := s.respond(now, from, d)
 	if stranger != (AgentID{}) {
 		s.keep(now, stranger, from, d)
@@ -214,6 +220,8 @@ func (s *Sessions) respond(now Instant, from Way, d []byte) (stranger AgentID, e
 		c.unconfirmed = slices.Delete(c.unconfirmed, 0, 1)
 	}
 	c.unconfirmed = append(c.unconfirmed, session)
+	c.yield(now)
+	s.keepAnswer(session, d, answer)
 	s.index[index] = c
 	s.changed = true
 	s.out = append(s.out, outgoing{session.Peer(), from, answer})
@@ -255,6 +263,7 @@ func (s *Sessions) Heard(now Instant, session *Session, from Way) {
 	if i := slices.Index(c.unconfirmed, session); i >= 0 {
 		s.erase(c.unconfirmed[:i]...)
 		c.unconfirmed = slices.Delete(c.unconfirmed, 0, i+1)
+		s.answerArrived(session)
 		c.begin, c.tries, c.soon = 0, 0, false
 		s.promote(c, session, from)
 	} else if i := slices.Index(c.older, session); i >= 0 && c.current != nil && OtherChoice(now, session, c.current) {
@@ -308,7 +317,8 @@ func (s *Sessions) Tick(now Instant) (next Instant) {
 		if c.begin == 0 && c.current != nil && c.current.WantsRekey(now) {
 			c.begin, c.tries = now, 0
 		}
-		if c.begin != 0 && !now.Before(c.begin) && !dry {
+		waits := c.tries == 0 && s.self.Compare(c.id) > 0 && s.late(now, c.begin) // for the other to begin
+		if c.begin != 0 && !now.Before(c.begin) && !dry && !waits {
 			if dry = !s.begins.Allow(now); dry {
 				s.turn = at // whose turn it is next, so that all get one
 			} else {
@@ -321,6 +331,9 @@ func (s *Sessions) Tick(now Instant) (next Instant) {
 			}
 		}
 	}
+	if s.awaited = next; next != 0 {
+		s.awaited = max(next, now)
+	}
 	return next
 }
 
@@ -332,32 +345,23 @@ func (s *Sessions) initiate(now Instant, c *contact) {
 		wait = retrySoon
 	}
 	wait = min(wait<<min(c.tries, 10), retryMax)
+	p, d, err := s.ask(now, c)
 	c.tries++
 	c.begin = now.Add(wait)
-	index, err := s.newIndex()
 	if err != nil {
 		return
 	}
-	p, d, err := s.hs.try(now, c.tries-1, c.id, c.static, index, s.rand)
-	if err != nil {
-		return // a static key that isn't one; the next record may mend it
-	}
-	if len(c.pending) == maxPending {
-		s.abandon(c, 1)
-	}
-	c.pending = append(c.pending, p)
-	s.index[index] = c
 	for _, w := range c.ways() {
 		s.out = append(s.out, outgoing{c.id, w, d})
 	}
 	if c.late.at == 0 || !now.Before(c.late.at) {
-		c.late = lateCopies{at: now.Add(relayPatience), index: index, d: d}
+		c.late = lateCopies{at: now.Add(relayPatience), index: p.Index(), d: d}
 	}
 }
 
 // tryRelays sends the newest initiation by way of other agents when it is time.
 func (s *Sessions) tryRelays(now Instant, c *contact) {
-	if c.late.at == 0 || now.Before(c.late.at) || len(c.relays) == 0 || !s.relayed.Allow(now) {
+	if c.late.at == 0 || now.Before(c.late.at) || len(c.relays) == 0 || s.late(now, c.late.at) || !s.relayed.Allow(now) {
 		return
 	}
 	late := c.late

@@ -22,6 +22,7 @@ type world struct {
 	agents []*resident
 	air    []flight
 	cut    func(from, to netip.AddrPort) bool // no datagram passes
+	shaken *tally                             // nil: nobody counts
 }
 
 type resident struct {
@@ -30,6 +31,11 @@ type resident struct {
 	addr    netip.AddrPort
 	s       *Sessions
 	current map[AgentID]*Session
+
+	// A busy one works in rounds: what arrives in one is taken in the next.
+	round       func() time.Duration // how long the next one takes; nil: it isn't busy
+	until       Instant
+	mail, taken []flight
 }
 
 type flight struct {
@@ -124,6 +130,16 @@ func (w *world) run(d time.Duration) {
 			w.arrive(f)
 		}
 		for _, a := range w.agents {
+			if w.now < a.until {
+				continue
+			}
+			if a.round != nil {
+				for _, f := range a.taken {
+					w.take(a, f)
+				}
+				a.taken, a.mail = a.mail, nil
+				a.until = w.now.Add(a.round())
+			}
 			a.s.Tick(w.now)
 			w.after(a)
 		}
@@ -132,38 +148,48 @@ func (w *world) run(d time.Duration) {
 
 func (w *world) arrive(f flight) {
 	for _, a := range w.agents {
-		if a.addr != f.to {
-			continue
+		if a.addr == f.to && a.round != nil {
+			a.mail = append(a.mail, f)
+		} else if a.addr == f.to {
+			w.take(a, f)
+			w.after(a)
 		}
-		kind, ok := ParseKind(f.d)
-		if !ok {
-			w.t.Fatal("a datagram of no kind")
-		}
-		if kind != KindData && kind != KindProbe {
-			_ = a.s.Receive(w.now, f.way, f.d) // refused ones are part of the world
-		} else {
-			var opened *Session
-			a.s.Live(func(l Live) {
-				if l.Session.LocalIndex() == ReceiverIndex(f.d) {
-					if _, ok := l.Session.Open(f.d); ok {
-						opened = l.Session
-					}
-				}
-			})
-			if opened != nil {
-				a.s.Heard(w.now, opened, f.way)
+	}
+}
+
+// take has a take what has arrived.
+func (w *world) take(a *resident, f flight) {
+	kind, ok := ParseKind(f.d)
+	if !ok {
+		w.t.Fatal("a datagram of no kind")
+	}
+	if kind != KindData && kind != KindProbe {
+		_ = a.s.Receive(w.now, f.way, f.d) // refused ones are part of the world
+		return
+	}
+	var opened *Session
+	a.s.Live(func(l Live) {
+		if l.Session.LocalIndex() == ReceiverIndex(f.d) {
+			if _, ok := l.Session.Open(f.d); ok {
+				opened = l.Session
 			}
 		}
-		w.after(a)
+	})
+	if opened != nil {
+		a.s.Heard(w.now, opened, f.way)
 	}
 }
 
 // after sends what a has to send, and a first datagram on each new current
 // session, as probes do.
 func (w *world) after(a *resident) {
-	a.s.Flush(func(to AgentID, way Way, d []byte) { w.send(a, to, way, d) })
+	a.s.Flush(func(to AgentID, way Way, d []byte) {
+		w.shaken.sent(d)
+		w.send(a, to, way, d)
+	})
 	a.s.Changed()
 	a.s.Live(func(l Live) {
+		w.shaken.live(l.Session)
 		if l.Current && (a.current[l.Session.Peer()] != l.Session || w.rand.IntN(100) == 0) {
 			a.current[l.Session.Peer()] = l.Session
 			if d := l.Session.Seal(KindProbe, 0, AppendProbe(make([]byte, HeaderLen, 100), Probe{}, false)); d != nil {
