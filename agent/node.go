@@ -94,6 +94,7 @@ type node struct {
 	keys     keys
 	stale    overlay.Instant // since when the remembered peers differ from the disk's, 0 not
 	saved    overlay.Instant
+	saving   time.Duration   // what that took
 	aged     overlay.Instant // when the stations were last looked at
 	trimmed  overlay.Instant // when memory was given back
 	stepped  overlay.Instant // when step ran last
@@ -344,16 +345,23 @@ func (n *node) leave(now overlay.Instant) {
 }
 
 // remember writes what is known of the members to the disk, some time after it
-// changed.
+// changed: the longer after, the longer the disk takes, as the loop waits for it.
 func (n *node) remember(now overlay.Instant) {
-	const settle = 500 * time.Millisecond
-	if n.stale == 0 || (n.saved != 0 && now.Sub(n.saved) < settle) {
+	if n.stale == 0 || (n.saved != 0 && now.Sub(n.saved) < rememberEvery(n.saving)) {
 		return
 	}
 	n.stale, n.saved = 0, now
+	began := n.now()
+	defer func() { n.saving = n.now().Sub(began) }()
 	if err := n.state.save(n.network.ID(), n.store.Dump(discovery.KindMember, discovery.KindAdmin, discovery.KindRotation), n.store.DumpClaims()); err != nil {
 		n.log.Error("peers can't be remembered", "error", err)
 	}
+}
+
+// rememberEvery is how often the members are written at most when that takes so long:
+// half a second, or a twentieth of the loop's time, but every five seconds in any case.
+func rememberEvery(took time.Duration) time.Duration {
+	return min(max(20*took, 500*time.Millisecond), 5*time.Second)
 }
 
 // do runs f in the node's loop and waits for it.

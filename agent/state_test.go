@@ -109,3 +109,16 @@ func TestFailedStartUndoesTheFolder(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// A slow disk doesn't hold up the loop for more than a twentieth of its time, nor the
+// members' being remembered for more than five seconds.
+func TestRememberEvery(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{
+		0: 500 * time.Millisecond, 5 * time.Millisecond: 500 * time.Millisecond, 25 * time.Millisecond: 500 * time.Millisecond,
+		100 * time.Millisecond: 2 * time.Second, time.Second: 5 * time.Second, time.Minute: 5 * time.Second,
+	} {
+		if got := rememberEvery(took); got != want {
+			t.Errorf("writing takes %v: every %v, want %v", took, got, want)
+		}
+	}
+}

@@ -180,3 +180,33 @@ func TestSessionsYieldToWhoBegan(t *testing.T) {
 		t.Error("something is left to do")
 	}
 }
+
+// Two behind NATs that let in only whom they have sent to, without anybody to relay, meet
+// by what both send, whether they begin together or one waits for the other.
+func TestSessionsThroughTwoNATs(t *testing.T) {
+	for _, together := range []bool{true, false} {
+		for seed := range uint64(4) {
+			w := newWorld(t, seed, 2)
+			w.loss = 0.1
+			type hole struct{ from, to netip.AddrPort }
+			opened := make(map[hole]bool)
+			w.cut = func(from, to netip.AddrPort) bool {
+				opened[hole{from, to}] = true
+				return !opened[hole{to, from}]
+			}
+			w.introduce()
+			if together {
+				w.agents[0].s.Renew(w.now, w.agents[1].id)
+				w.agents[1].s.Renew(w.now, w.agents[0].id)
+			}
+			took := time.Duration(0)
+			for ; w.reaches(w.agents[0], w.agents[1]) != nil || w.reaches(w.agents[1], w.agents[0]) != nil; took += 10 * time.Millisecond {
+				if took > 10*time.Second {
+					t.Fatalf("seed %d: not within %v", seed, took)
+				}
+				w.run(10 * time.Millisecond)
+			}
+			t.Logf("seed %d: both begin at once: %v; they meet after %v", seed, together, took)
+		}
+	}
+}

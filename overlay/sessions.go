@@ -31,9 +31,9 @@ const (
 	relayPatience = 300 * time.Millisecond
 	yieldTime     = time.Second     // what the agent with the larger id waits for the other to begin
 	crossTime     = 2 * time.Second // handshakes that close together may have crossed
-	respondRate   = 200             // handshakes answered a second; about 15 % of a core
+	respondRate   = 200             // handshakes answered a second; about 10 % of a core
 	respondBurst  = 400
-	// Handshakes begun a second. Each costs both sides about a millisecond;
+	// Handshakes begun a second. Each costs both sides about half a millisecond;
 	// without the bound, agents that are too busy to answer in time would be
 	// kept busy by the repetitions.
 	initiateRate  = 50
