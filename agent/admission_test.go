@@ -141,7 +141,7 @@ func TestRelayRight(t *testing.T) {
 			p.state = measure.Up
 			p.out.Store(&outbound{way: overlay.Direct(netip.MustParseAddrPort("192.0.2.1:4747"))})
 		}
-		relays := c.relaysTo(c.peers[c.id(3)], c.relayers(c.now()))
+		relays := c.relaysTo(c.peers[c.id(3)], c.relayers(c.now(), len(c.byIndex)))
 		if len(relays) != 1 || relays[0] != c.id(1) {
 			t.Errorf("relays to agent 3: %v", relays)
 		}

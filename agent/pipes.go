@@ -237,7 +237,7 @@ func (n *node) unpiped(now overlay.Instant, b *byway) {
 	if out == nil || out.way != overlay.Direct(b.addr) {
 		return
 	}
-	if relays := n.relaysTo(p, n.relayers(now)); len(relays) > 0 {
+	if relays := n.relaysTo(p, n.relayers(now, len(n.byIndex))); len(relays) > 0 {
 		n.sessions.Divert(p.id, overlay.Relayed(relays[0]))
 	}
 	n.sessions.Renew(now, p.id)

@@ -161,9 +161,11 @@ func (n *node) lookForRelays(now overlay.Instant) {
 			continue
 		}
 		if all == nil {
-			if all = n.relayers(now); met {
-				all = all[:min(len(all), metRelays)]
+			most := len(n.byIndex)
+			if met {
+				most = metRelays
 			}
+			all = n.relayers(now, most)
 		}
 		relays := n.relaysTo(p, all)
 		n.sessions.Relays(p.id, relays)
@@ -226,8 +228,9 @@ type relayer struct {
 	links []discovery.Link
 }
 
-// relayers returns the members that are reached directly, the nearest first.
-func (n *node) relayers(now overlay.Instant) []relayer {
+// relayers returns the nearest members that are reached directly, most at most, the
+// nearest first.
+func (n *node) relayers(now overlay.Instant, most int) []relayer {
 	all := []relayer{}
 	for _, q := range n.byIndex {
 		if q == nil || q.state != measure.Up || !q.direct() || !q.rights.Has(discovery.RightRelay) {
@@ -236,10 +239,13 @@ func (n *node) relayers(now overlay.Instant) []relayer {
 		q.mu.Lock()
 		rtt, _ := q.path.RTT(now)
 		q.mu.Unlock()
-		links, _ := n.store.Links(q.id)
-		all = append(all, relayer{q.id, rtt, links})
+		all = append(all, relayer{id: q.id, rtt: rtt})
 	}
 	slices.SortFunc(all, func(a, b relayer) int { return cmp.Or(cmp.Compare(a.rtt, b.rtt), a.id.Compare(b.id)) })
+	all = all[:min(len(all), most)]
+	for i := range all {
+		all[i].links, _ = n.store.Links(all[i].id)
+	}
 	return all
 }
 

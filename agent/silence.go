@@ -59,7 +59,7 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 		pipe.close() // TCP would notice later; the next one may get through
 		pipe = nil
 	}
-	if relays := n.relaysTo(p, n.relayers(now)); pipe != nil {
+	if relays := n.relaysTo(p, n.relayers(now, len(n.byIndex))); pipe != nil {
 		n.sessions.Divert(p.id, overlay.Direct(pipe.addr))
 	} else if len(relays) > 0 {
 		n.sessions.Divert(p.id, overlay.Relayed(relays[0]))
