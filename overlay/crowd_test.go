@@ -48,7 +48,7 @@ func (y *tally) each(pairs int) float64 {
 // Everybody meets everybody at about the same time, on machines that have so much to do
 // that answers take seconds: one of two begins, and only once.
 func TestCrowdShakesHandsOnce(t *testing.T) {
-	const agents, pairs = 16, 16 * 15 / 2
+	const agents, pairs = 10, 10 * 9 / 2
 	for _, c := range []struct {
 		name  string
 		round time.Duration // the shortest one that a machine works in, the longest takes thrice as long
@@ -56,12 +56,12 @@ func TestCrowdShakesHandsOnce(t *testing.T) {
 		most  float64 // handshakes for a pair
 	}{
 		{"idle", 0, 0, 1},
-		{"lossy", 0, 0.1, 1.2},
-		{"busy", 500 * time.Millisecond, 0, 1.2},
-		{"busy and lossy", 500 * time.Millisecond, 0.1, 1.3},
+		{"lossy", 0, 0.1, 1.1},
+		{"busy", 500 * time.Millisecond, 0, 1.1},
+		{"busy and lossy", 500 * time.Millisecond, 0.1, 1.15},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for seed := range uint64(3) {
+			for seed := range uint64(2) {
 				w := newWorld(t, seed, agents)
 				w.loss, w.shaken = c.loss, newTally()
 				for _, a := range w.agents {
@@ -110,7 +110,7 @@ func (w *world) meet(d time.Duration) {
 // Keys are renewed by one of two, once each RekeyAfter, also where both met at the same
 // time or answers are late.
 func TestKeysAreRenewedOnce(t *testing.T) {
-	const agents, pairs, times = 5, 5 * 4 / 2, 5
+	const agents, pairs, times = 3, 3, 4
 	for seed := range uint64(4) {
 		w := newWorld(t, seed, agents)
 		if seed%2 == 1 {

@@ -20,9 +20,10 @@ const (
 	// on the session before it begins itself, if it was to begin: the other one asks
 	// again twice meanwhile.
 	answerPatience = 3500 * time.Millisecond
-	// An agent that calls Tick later than it is to by busy has more to do than it can.
-	// What is due then waits until that is over, for busyPatience at most.
-	busy         = 200 * time.Millisecond
+	// An agent that calls Tick later than it is to by lateTick has more to do than it can.
+	// What is due then, or at the next Tick, waits until that is over, for busyPatience at
+	// most.
+	lateTick     = 200 * time.Millisecond
 	busyPatience = 4 * time.Second
 )
 
@@ -99,9 +100,28 @@ func (c *contact) yield(now Instant) {
 	}
 }
 
-// late says whether something that was due at an instant waits, as this agent has more to
+// A pulse is how Tick is called.
+type pulse struct {
+	next       Instant // at the latest, 0 it needn't
+	late, busy bool    // last time; then or the time before
+}
+
+// expect notes that Tick is to be called at an instant.
+func (p *pulse) expect(at Instant) {
+	if p.next == 0 || at.Before(p.next) {
+		p.next = at
+	}
+}
+
+// ticked notes that Tick was called.
+func (p *pulse) ticked(now Instant) {
+	late := p.next != 0 && now.Sub(p.next) > lateTick
+	p.late, p.busy = late, late || p.late
+}
+
+// waits says whether something that was due at an instant waits, as this agent has more to
 // do than it can: what makes it needless may lie in its mailbox, and is taken before the
 // next Tick.
-func (s *Sessions) late(now, due Instant) bool {
-	return s.awaited != 0 && now.Sub(s.awaited) > busy && now.Sub(due) < busyPatience
+func (p *pulse) waits(now, due Instant) bool {
+	return p.busy && now.Sub(due) < busyPatience
 }

@@ -77,7 +77,7 @@ type Sessions struct {
 	index    map[uint32]*contact
 	early    []early    // oldest first
 	answered []answered // oldest first
-	awaited  Instant    // when Tick is to be called at the latest, 0 needn't
+	pulse    pulse
 	out      []outgoing
 	changed  bool
 }
@@ -126,6 +126,7 @@ func (s *Sessions) Know(now Instant, id AgentID, static [32]byte, addrs []netip.
 			c.yield(c.unconfirmed[n-1].Created())
 		}
 		s.answerEarly(now, id)
+		s.pulse.expect(c.begin)
 	}
 	return nil
 }
@@ -308,6 +309,7 @@ func (s *Sessions) Divert(id AgentID, to Way) {
 // Tick begins the handshakes that are due and erases what has expired. It
 // returns when it wants to be called next, 0 if it needn't.
 func (s *Sessions) Tick(now Instant) (next Instant) {
+	s.pulse.ticked(now)
 	start, dry := s.turn, false
 	for i := range s.contacts {
 		at := (start + i) % len(s.contacts)
@@ -317,7 +319,7 @@ func (s *Sessions) Tick(now Instant) (next Instant) {
 		if c.begin == 0 && c.current != nil && c.current.WantsRekey(now) {
 			c.begin, c.tries = now, 0
 		}
-		waits := c.tries == 0 && s.self.Compare(c.id) > 0 && s.late(now, c.begin) // for the other to begin
+		waits := c.tries == 0 && s.self.Compare(c.id) > 0 && s.pulse.waits(now, c.begin) // for the other to begin
 		if c.begin != 0 && !now.Before(c.begin) && !dry && !waits {
 			if dry = !s.begins.Allow(now); dry {
 				s.turn = at // whose turn it is next, so that all get one
@@ -331,8 +333,8 @@ func (s *Sessions) Tick(now Instant) (next Instant) {
 			}
 		}
 	}
-	if s.awaited = next; next != 0 {
-		s.awaited = max(next, now)
+	if s.pulse.next = next; next != 0 {
+		s.pulse.next = max(next, now)
 	}
 	return next
 }
@@ -361,7 +363,7 @@ func (s *Sessions) initiate(now Instant, c *contact) {
 
 // tryRelays sends the newest initiation by way of other agents when it is time.
 func (s *Sessions) tryRelays(now Instant, c *contact) {
-	if c.late.at == 0 || now.Before(c.late.at) || len(c.relays) == 0 || s.late(now, c.late.at) || !s.relayed.Allow(now) {
+	if c.late.at == 0 || now.Before(c.late.at) || len(c.relays) == 0 || s.pulse.waits(now, c.late.at) || !s.relayed.Allow(now) {
 		return
 	}
 	late := c.late

@@ -180,8 +180,8 @@ func (w *world) take(a *resident, f flight) {
 	}
 }
 
-// after sends what a has to send, and a first datagram on each new current
-// session, as probes do.
+// after sends what a has to send, a first datagram on each new current session, as probes
+// do, and another one each second or round.
 func (w *world) after(a *resident) {
 	a.s.Flush(func(to AgentID, way Way, d []byte) {
 		w.shaken.sent(d)
@@ -190,7 +190,7 @@ func (w *world) after(a *resident) {
 	a.s.Changed()
 	a.s.Live(func(l Live) {
 		w.shaken.live(l.Session)
-		if l.Current && (a.current[l.Session.Peer()] != l.Session || w.rand.IntN(100) == 0) {
+		if l.Current && (a.current[l.Session.Peer()] != l.Session || a.round != nil || w.rand.IntN(100) == 0) {
 			a.current[l.Session.Peer()] = l.Session
 			if d := l.Session.Seal(KindProbe, 0, AppendProbe(make([]byte, HeaderLen, 100), Probe{}, false)); d != nil {
 				w.send(a, l.Session.Peer(), l.Way, d)
