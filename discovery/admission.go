@@ -150,7 +150,7 @@ func (s *Store) Accept(now overlay.Instant, raw []byte) error {
 	if err := s.verify(&r); err != nil {
 		return err
 	}
-	s.put(now, k, r)
+	s.put(now, k, newEntry(r))
 	s.spread(k, nil, false)
 	return nil
 }

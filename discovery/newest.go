@@ -3,7 +3,6 @@ package discovery
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
 	"math"
 	"slices"
 	"time"
@@ -66,8 +65,8 @@ func (s *Store) originRoom(id overlay.AgentID) bool {
 	return id == s.self || s.members.isAdmin(id) || others < s.limits.Origins
 }
 
-// put makes the verified r, whose encoding the store keeps, the newest of k.
-func (s *Store) put(now overlay.Instant, k key, r Record) {
+// put makes e, whose encoding the store keeps, the newest of k.
+func (s *Store) put(now overlay.Instant, k key, e *entry) {
 	old := s.entries[k]
 	if old == nil {
 		s.order.add(k)
@@ -78,17 +77,13 @@ func (s *Store) put(now overlay.Instant, k key, r Record) {
 	} else {
 		s.forget(old)
 	}
-	e := &entry{record: r, sum: sha256.Sum256(r.encoded)}
-	if k.kind == KindMember {
-		e.member, _ = ParseMember(r.Body) // verified
-	}
 	s.entries[k] = e
-	s.bytes += len(r.encoded)
+	s.bytes += len(e.record.encoded)
 	s.mix(e.sum)
 	s.origins[k.origin].updates.pay(now, updateEvery, updateBurst)
-	s.nextExpiry = min(s.nextExpiry, expiry(r))
+	s.nextExpiry = min(s.nextExpiry, expiry(e.record))
 	if k.origin == s.self {
-		s.own = max(s.own, r.Version)
+		s.own = max(s.own, e.record.Version)
 	}
 	s.change(Change{Origin: k.origin, Kind: k.kind})
 	s.enact(now, e)

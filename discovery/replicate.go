@@ -215,14 +215,18 @@ func (s *Store) receiveRecord(now overlay.Instant, n *neighbour, b []byte) error
 		*count++
 		return nil
 	}
-	if verr := s.verify(&r); verr != nil {
-		return verr
+	e := s.archive.find(r, s.contexts)
+	if e == nil {
+		if verr := s.verify(&r); verr != nil {
+			return verr
+		}
+		r.setEncoded(bytes.Clone(b))
+		e = s.archive.add(newEntry(r))
 	}
-	r.setEncoded(bytes.Clone(b))
-	if ok, err := s.admit(now, n, r); !ok {
+	if ok, err := s.admit(now, n, e.record); !ok {
 		return err
 	}
-	s.put(now, k, r)
+	s.put(now, k, e)
 	n.lazy = n.lazy && asked // it was the first to push this
 	// What we had to ask for isn't news: the others likely have it.
 	s.spread(k, n, asked)

@@ -3,6 +3,7 @@ package discovery
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -111,15 +112,24 @@ type Store struct {
 	counters   Counters
 
 	members *membership // nil in a simple network
+	archive *Archive    // nil: the store verifies and keeps all by itself
 }
 
-// An entry is the newest record of a key.
+// An entry is the newest record of a key, verified.
 type entry struct {
 	record Record
 	sum    [32]byte // SHA-256 of the encoding
 	member Member   // the body, if the kind is KindMember
 	// credential is the member's, parsed, in a signed network.
 	credential Credential
+}
+
+func newEntry(r Record) *entry {
+	e := &entry{record: r, sum: sha256.Sum256(r.encoded)}
+	if r.Kind == KindMember {
+		e.member, _ = ParseMember(r.Body) // verified
+	}
+	return e
 }
 
 func (e *entry) stamp(k key) stamp { return stamp{k, e.record.Version, [8]byte(e.sum[:8])} }
@@ -197,7 +207,7 @@ func (s *Store) Publish(now overlay.Instant, r Record) {
 	if ok, _ := s.admit(now, nil, r); !ok {
 		return
 	}
-	s.put(now, k, r)
+	s.put(now, k, s.archive.add(newEntry(r)))
 	s.spread(k, nil, false)
 }
 
@@ -342,7 +352,7 @@ func (s *Store) Load(now overlay.Instant, raw [][]byte) (bad int) {
 			}
 			continue
 		}
-		s.put(now, k, r)
+		s.put(now, k, newEntry(r))
 		s.spread(k, nil, true)
 	}
 	return bad

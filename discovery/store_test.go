@@ -363,10 +363,10 @@ func TestLongDigest(t *testing.T) {
 		// Verifying 3,000 records takes long under the race detector.
 		key := key{r.Origin, r.Kind}
 		if i%5 != 0 {
-			x.put(at(0), key, r)
+			x.put(at(0), key, newEntry(r))
 		}
 		if i%7 != 0 {
-			y.put(at(0), key, r)
+			y.put(at(0), key, newEntry(r))
 		}
 	}
 	x.Connected(at(0), y.self)

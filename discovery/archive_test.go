@@ -1,0 +1,56 @@
+package discovery
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"farlan/overlay"
+)
+
+// Stores that share an archive keep one copy of each record, and refuse what others refuse:
+// a record that only looks like one that was verified, and one of another network.
+func TestArchive(t *testing.T) {
+	var a Archive
+	r := signed(0, KindMember, version(1), start+3600, memberBody("a"))
+	forged := slices.Clone(r.Bytes())
+	forged[len(forged)-1] ^= 1
+	take := func(network byte, b []byte) (*Store, error) {
+		s := NewStore(agentID(9), testKey(network), 1, Limits{})
+		s.Share(&a)
+		s.Connected(at(2), agentID(8))
+		msg := append([]byte{messageVersion, sectionRecord, byte(len(b) >> 8), byte(len(b))}, b...)
+		return s, s.Receive(at(2), agentID(8), msg)
+	}
+	first, err := take(7, r.Bytes())
+	second, again := take(7, slices.Clone(r.Bytes()))
+	if err != nil || again != nil || first.Hash() == (&Store{}).Hash() || first.Hash() != second.Hash() {
+		t.Fatal(err, again, "or a store took nothing")
+	}
+	one, _ := first.Record(agentID(0), KindMember)
+	two, _ := second.Record(agentID(0), KindMember)
+	if &one.Bytes()[0] != &two.Bytes()[0] {
+		t.Error("each store has a copy of its own")
+	}
+	if s, err := take(7, forged); !errors.Is(err, ErrSignature) || len(s.Origins()) != 0 {
+		t.Error("a forged copy of a verified record was taken:", err)
+	}
+	if s, err := take(8, r.Bytes()); !errors.Is(err, ErrSignature) || len(s.Origins()) != 0 {
+		t.Error("a record was taken that is another network's:", err)
+	}
+}
+
+// An archive is bounded.
+func TestArchiveForgets(t *testing.T) {
+	var a Archive
+	for i := range uint64(3 * archiveGeneration) {
+		a.add(&entry{record: Record{Kind: KindMember, Version: i}})
+		if len(a.young)+len(a.old) > 2*archiveGeneration {
+			t.Fatalf("%d records", len(a.young)+len(a.old))
+		}
+	}
+	last := Record{Kind: KindMember, Version: 3*archiveGeneration - 1}
+	if e := a.find(last, [][32]byte{{}}); e == nil || a.find(Record{Origin: overlay.AgentID{1}, Kind: KindMember}, [][32]byte{{}}) != nil {
+		t.Error("the newest record isn't found, or one that isn't there")
+	}
+}
