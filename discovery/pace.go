@@ -13,11 +13,19 @@ type pace overlay.Instant
 
 // allow says whether it may happen now.
 func (p pace) allow(now overlay.Instant, every time.Duration, burst int) bool {
-	return overlay.Instant(p).Sub(now) <= time.Duration(burst-1)*every
+	return p.upTo(now, every, burst).Sub(now) <= time.Duration(burst-1)*every
 }
 
 // pay accounts for one time.
 func (p *pace) pay(now overlay.Instant, every time.Duration, burst int) {
-	// The upper bound matters only after the clock jumped back.
-	*p = pace(min(max(overlay.Instant(*p), now), now.Add(time.Duration(burst-1)*every)).Add(every))
+	*p = pace(min(p.upTo(now, every, burst), now.Add(time.Duration(burst-1)*every)).Add(every))
+}
+
+// upTo returns up to when what happened is accounted for, now at least. What is farther
+// ahead than pay goes was so before the clock jumped back, and doesn't count.
+func (p pace) upTo(now overlay.Instant, every time.Duration, burst int) overlay.Instant {
+	if overlay.Instant(p).Sub(now) > time.Duration(burst)*every {
+		return now
+	}
+	return max(overlay.Instant(p), now)
 }
