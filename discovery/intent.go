@@ -29,9 +29,13 @@ type Intent struct {
 	Cost           time.Duration
 	Prefer, Forbid bool // the operator's wishes
 	// Holds says that the link is one of the agent's own choice, Leaving that it will be
-	// given up.
-	Holds, Leaving bool
+	// given up, Accepts that the peer may hold it, too: a link of which both ends say
+	// something of this is one that they keep.
+	Holds, Leaving, Accepts bool
 }
+
+// Kept says whether the agent keeps the link, for itself or for its peer.
+func (t Intent) Kept() bool { return t.Holds || t.Leaving || t.Accepts }
 
 // In Links the own facts continue with
 //
@@ -42,7 +46,7 @@ type Intent struct {
 //
 //	0–1  left
 //	2    cost
-//	3    flags: 1 preferred, 2 forbidden; the others are ignored
+//	3    flags: 1 preferred, 2 forbidden, 4 the link is accepted; the others are ignored
 const (
 	relayingLen = 9
 	intentLen   = 4
@@ -52,6 +56,7 @@ const (
 	rowLeaving    = 128
 	intentPrefer  = 1
 	intentForbid  = 2
+	intentAccepts = 4
 )
 
 func (f *Facts) appendRelaying(b []byte) []byte {
@@ -92,6 +97,9 @@ func (t Intent) append(b []byte) []byte {
 	if t.Forbid {
 		flags |= intentForbid
 	}
+	if t.Accepts {
+		flags |= intentAccepts
+	}
 	b = binary.BigEndian.AppendUint16(b, rateCode(t.Left))
 	return append(b, byte(squeeze(uint64(min(max(t.Cost, 0), MaxCost).Microseconds()), coarse)), flags)
 }
@@ -100,6 +108,6 @@ func (t Intent) append(b []byte) []byte {
 func parseIntent(flags byte, b []byte) (t Intent, ok bool) {
 	t.Holds, t.Leaving = flags&rowHolds != 0, flags&rowLeaving != 0
 	t.Left, t.Cost = parseRate(b), parseTime(b[2])
-	t.Prefer, t.Forbid = b[3]&intentPrefer != 0, b[3]&intentForbid != 0
+	t.Prefer, t.Forbid, t.Accepts = b[3]&intentPrefer != 0, b[3]&intentForbid != 0, b[3]&intentAccepts != 0
 	return t, t.Left <= topRate && t.Cost <= topCost
 }

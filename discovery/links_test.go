@@ -119,6 +119,7 @@ func TestIntentArrives(t *testing.T) {
 	want := []Intent{
 		{Left: 8_000_000, Cost: 4096 * time.Microsecond, Prefer: true, Holds: true},
 		{Left: 1000, Forbid: true, Holds: true, Leaving: true},
+		{Accepts: true},
 		{},
 	}
 	var links []Link

@@ -251,7 +251,7 @@ func (s *Store) Tick(now overlay.Instant) (next overlay.Instant) {
 	if len(s.neighbours) > 0 {
 		next = min(next, s.gossip(now))
 	}
-	next = min(next, s.graft(now))
+	next = min(next, s.graft(now), s.gather(now))
 	for _, n := range s.neighbours {
 		if len(n.records) > 0 {
 			next = min(next, now.Add(flushAgain))

@@ -38,6 +38,12 @@ func hash(rs ...Record) []byte {
 // bench is a store that tells as text what it does.
 type bench struct{ *Store }
 
+// speak lets no news wait.
+func (b bench) speak(now overlay.Instant) {
+	b.gather(now)
+	b.gather(now.Add(newsAfter))
+}
+
 // number returns which test agent id is.
 func number(id overlay.AgentID) int {
 	return slices.IndexFunc(slices.Concat(keys, moreKeys), func(k ed25519.PrivateKey) bool { return overlay.AgentID(k[32:]) == id })
@@ -213,6 +219,7 @@ func TestStoreSteps(t *testing.T) {
 		if err := step.do(at(step.after)); err != nil {
 			t.Errorf("%s: %v", step.name, err)
 		}
+		b.speak(at(step.after))
 		if got := b.flush(); got != step.sent {
 			t.Errorf("%s: sent %q, want %q", step.name, got, step.sent)
 		}

@@ -35,6 +35,12 @@ const (
 	tellGap      = 100 * time.Millisecond
 	tellGapLeast = time.Second
 	tellGapMost  = 5 * time.Second
+	// What agents decide of their links in an epoch of 10 s follows from what the others
+	// decided in the last one (overlay/mesh), so it can't wait for its share: it is told
+	// moveBurst times at once and once each moveEvery. Once links have settled there is
+	// hardly any.
+	moveEvery = 10 * time.Second
+	moveBurst = 6
 	// tellRenew is when rows are told anew though nothing has changed, so that they
 	// aren't taken for old.
 	tellRenew = 10 * time.Minute
@@ -74,6 +80,7 @@ type Telling struct {
 	stirs overlay.Instant // since when there is news, 0 there is none
 	fresh overlay.Instant // since when it is of these links
 	paid  pace
+	moved pace // for what was decided of links
 }
 
 // Due says whether to tell now: links, ascending by peer, and the agent's own rates. agents is
@@ -98,6 +105,9 @@ func (t *Telling) Due(now overlay.Instant, links []Link, own Facts, agents int) 
 	if since >= max(tellRenew, time.Duration(agents)*tellShare*5) {
 		return true
 	}
+	if t.decided(links) {
+		return t.moved.allow(now, moveEvery, moveBurst)
+	}
 	switch burst := tellBursts(agents); news {
 	case Urgent:
 		return t.paid.allow(now, share, burst)
@@ -113,8 +123,36 @@ func (t *Telling) Told(now overlay.Instant, links []Link, own Facts, agents int)
 	if !slices.EqualFunc(links, t.Links, func(a, b Link) bool { return a.Peer == b.Peer }) {
 		t.fresh = now
 	}
+	if t.decided(links) {
+		t.moved.pay(now, moveEvery, moveBurst)
+	} else {
+		t.paid.pay(now, rowsEvery(agents), tellBursts(agents))
+	}
 	t.Links, t.Own, t.At, t.stirs = links, own, now, 0
-	t.paid.pay(now, rowsEvery(agents), tellBursts(agents))
+}
+
+// decided says whether something is to be told of which links are kept.
+func (t *Telling) decided(links []Link) bool {
+	next := func(from []Link) (Link, []Link) {
+		for i, l := range from {
+			if l.Kept() {
+				return l, from[i+1:]
+			}
+		}
+		return Link{}, nil
+	}
+	told, is := t.Links, links
+	for {
+		var a, b Link
+		a, told = next(told)
+		b, is = next(is)
+		switch {
+		case a.Peer != b.Peer, a.Holds != b.Holds, a.Leaving != b.Leaving, a.Accepts != b.Accepts:
+			return true
+		case !a.Kept():
+			return false
+		}
+	}
 }
 
 // tellBursts returns how many records may be told in a burst.
@@ -164,7 +202,7 @@ func newsOfFacts(told, is Facts) News {
 // newsOfIntent says how much differs of what an agent decided, which others wait for.
 func newsOfIntent(told, is Intent) News {
 	switch {
-	case told.Holds != is.Holds, told.Leaving != is.Leaving, told.Cost != is.Cost, told.Prefer != is.Prefer, told.Forbid != is.Forbid:
+	case told.Holds != is.Holds, told.Leaving != is.Leaving, told.Accepts != is.Accepts, told.Cost != is.Cost, told.Prefer != is.Prefer, told.Forbid != is.Forbid:
 		return Urgent
 	case told.Left == 0 && is.Left != 0:
 		return Urgent // somebody waits for it

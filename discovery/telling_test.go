@@ -206,3 +206,33 @@ func TestTellingAgain(t *testing.T) {
 		t.Error("not at once")
 	}
 }
+
+// What an agent decides of its links is told in the epoch in which it was decided even when
+// the paths were so restless that all its share is spent, but not oftener for ever.
+func TestDecisionsAreTold(t *testing.T) {
+	w := newTellTest(t, 1000)
+	for range 20 {
+		w.links[1].RTT *= 2
+		w.after(time.Minute)
+	}
+	for i, change := range []func(l *Link){
+		func(l *Link) { l.Holds = true },
+		func(l *Link) { l.Leaving = true },
+		func(l *Link) { l.Holds, l.Leaving, l.Accepts = false, false, true },
+		func(l *Link) { l.Accepts = false },
+	} {
+		w.links[1].RTT *= 2
+		change(&w.links[0])
+		if got := w.after(15 * time.Second); got < 0 || got > tellGapMost {
+			t.Errorf("change %d is told after %v", i, got)
+		}
+	}
+	w.count = 0
+	for range 3600 {
+		w.links[0].Holds = !w.links[0].Holds
+		w.after(time.Second)
+	}
+	if w.count > int(time.Hour/moveEvery)+moveBurst {
+		t.Errorf("a link that flaps is told of %d times in an hour", w.count)
+	}
+}

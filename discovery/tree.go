@@ -20,6 +20,9 @@ const (
 	// graftAfter is above the time that a record takes through the tree, or
 	// everybody would ask for what is under way.
 	graftAfter = time.Second
+	// newsAfter is how long news wait for others, so that many are told by one message: it is
+	// short beside graftAfter.
+	newsAfter = 250 * time.Millisecond
 	// maxTellers is how many neighbours are remembered who told of a record that is
 	// missing; they are asked in turn.
 	maxTellers = 4
@@ -30,10 +33,12 @@ const (
 
 // A branch is what a store keeps of a neighbour for the tree.
 type branch struct {
-	lazy   bool   // it is told news instead of being sent records
-	prune  bool   // it is to be told to do the same
-	news   keySet // it is to be told of these
-	grafts keySet // it is to be asked for these
+	lazy   bool            // it is told news instead of being sent records
+	prune  bool            // it is to be told to do the same
+	news   keySet          // it is to be told of these
+	speak  overlay.Instant // when, 0 not decided yet
+	told   bool            // now
+	grafts keySet          // it is to be asked for these
 }
 
 // has notes that n has the newest record of k, or will be sent it: it needn't be told.
@@ -47,6 +52,7 @@ func (n *neighbour) has(k key) {
 type missing struct {
 	order keySet
 	told  map[key]*news
+	due   overlay.Instant // not before that is one of them
 }
 
 // News tell who has a record.
@@ -86,6 +92,9 @@ func (m *missing) tell(now overlay.Instant, by overlay.AgentID, t stamp) {
 		}
 		m.told[t.key] = w
 		m.order.add(t.key)
+		if len(m.order) == 1 || w.due < m.due {
+			m.due = w.due
+		}
 	case w.stamp.version < t.version: // who told of the older one may not have it
 		w.stamp, w.tellers = t, w.tellers[:0]
 	}
@@ -103,6 +112,10 @@ func (m *missing) toldBy(id overlay.AgentID, t stamp) bool {
 // graft asks for the records that are missing for too long, and returns when it wants
 // to be called again.
 func (s *Store) graft(now overlay.Instant) (next overlay.Instant) {
+	// The second condition is true only after the clock jumped back.
+	if m := &s.missing; len(m.order) > 0 && now < m.due && m.due.Sub(now) <= askAgain {
+		return m.due
+	}
 	next = math.MaxInt64
 	for _, k := range slices.Clone(s.missing.order) {
 		w := s.missing.told[k]
@@ -118,6 +131,24 @@ func (s *Store) graft(now overlay.Instant) (next overlay.Instant) {
 			}
 		}
 		next = min(next, w.due)
+	}
+	s.missing.due = next
+	return next
+}
+
+// gather lets news wait for others, and returns when it wants to be called again.
+func (s *Store) gather(now overlay.Instant) (next overlay.Instant) {
+	next = math.MaxInt64
+	for _, n := range s.neighbours {
+		switch {
+		case len(n.news) == 0:
+			n.speak = 0
+			continue
+		case n.speak == 0 || n.speak.Sub(now) > newsAfter: // the clock jumped back
+			n.speak = now.Add(newsAfter)
+		}
+		n.told = now >= n.speak
+		next = min(next, n.speak)
 	}
 	return next
 }
@@ -143,7 +174,10 @@ func (s *Store) packTree(n *neighbour, p *packer) {
 		n.prune = false
 		p.begin(sectionPrune, 0)
 	}
-	list(p, sectionNews, stampLen, s.stamps(n.news), func(b []byte, t stamp) []byte { return t.append(b) })
+	if n.told {
+		list(p, sectionNews, stampLen, s.stamps(n.news), func(b []byte, t stamp) []byte { return t.append(b) })
+		n.news, n.speak, n.told = n.news[:0], 0, false
+	}
 	list(p, sectionGraft, keyLen, n.grafts, func(b []byte, k key) []byte { return k.append(b) })
-	n.news, n.grafts = n.news[:0], n.grafts[:0]
+	n.grafts = n.grafts[:0]
 }

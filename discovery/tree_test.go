@@ -63,6 +63,43 @@ func grown(t *testing.T, n int, seed uint64, loss float64) *cluster {
 	return c
 }
 
+// News wait for others for a quarter of a second, whatever the clock does, and go out in one
+// message.
+func TestNewsWait(t *testing.T) {
+	b := bench{NewStore(agentID(2), testKey(7), 1, Limits{})}
+	b.Connected(at(0), agentID(1))
+	b.flush()
+	b.Receive(at(0), agentID(1), message(sectionPrune))
+	for _, step := range []struct {
+		after   time.Duration // on the clock
+		publish bool
+		sent    string
+	}{
+		{0, true, ""},
+		{100 * time.Millisecond, true, ""},
+		{200 * time.Millisecond, false, ""},
+		{250 * time.Millisecond, false, "→1 news 2.member 2.links"},
+		{600 * time.Millisecond, false, ""},
+		{800 * time.Millisecond, true, ""},
+		{-time.Hour, false, ""},
+		{250*time.Millisecond - time.Hour, false, "→1 news 2.member"},
+	} {
+		now := at(0).Add(step.after)
+		if step.publish {
+			kind, body := KindMember, memberBody("agent2")
+			if step.after == 100*time.Millisecond {
+				kind, body = KindLinks, make([]byte, linksHead+leastFacts)
+				body[2], body[3] = leastRowLen, leastFacts
+			}
+			b.Publish(now, signed(2, kind, b.NextVersion(now), start+3600, body))
+		}
+		b.gather(now)
+		if got := b.flush(); got != step.sent {
+			t.Errorf("after %v: sent %q, want %q", step.after, got, step.sent)
+		}
+	}
+}
+
 // Steps of a store with two neighbours.
 func TestTreeSteps(t *testing.T) {
 	b := bench{NewStore(agentID(2), testKey(7), 1, Limits{})}
@@ -116,6 +153,7 @@ func TestTreeSteps(t *testing.T) {
 		if err := step.do(at(step.after)); err != nil {
 			t.Errorf("%s: %v", step.name, err)
 		}
+		b.speak(at(step.after))
 		if got := b.flush(); got != step.sent {
 			t.Errorf("%s: sent %q, want %q", step.name, got, step.sent)
 		}

@@ -51,6 +51,16 @@ func linkMicros(there, back *Link) (cost uint64, rtt uint32) {
 		uint64(there.CostMicros) + uint64(back.CostMicros)), rtt
 }
 
+// Cost returns what a link costs in one direction, in µs, by what both ends tell of it:
+// half the round trip, queues, a hop, losses, and what was added.
+func (l Link) Cost(back Link) uint32 {
+	if l.Loss >= LossUnit {
+		return maxMicros
+	}
+	cost, _ := linkMicros(&l, &back)
+	return uint32(cost)
+}
+
 // micros returns a cost within what weights can hold.
 func micros(c uint64) uint64 { return min(c, maxMicros) }
 

@@ -216,3 +216,20 @@ func TestNoAllocations(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// A link's cost is that which its path has in a graph.
+func TestCostOfLink(t *testing.T) {
+	w := newWorld(2).link(0, 1, 30_000, 0)
+	w.find(0, 1).QueueMicros, w.find(1, 0).Loss, w.find(1, 0).RTTMicros = 700, LossUnit/50, 40_000
+	g := w.graph()
+	var f Finder
+	for _, p := range []Path{{0, 1}, {1, 0}} {
+		x, why := f.Figures(g, p, nil)
+		if got := w.find(int(p[0]), int(p[1])).Cost(*w.find(int(p[1]), int(p[0]))); why != None || got != x.CostMicros || got < 20_500 {
+			t.Errorf("%v costs %d, its path %d, %v", p, got, x.CostMicros, why)
+		}
+	}
+	if got := (Link{Loss: LossUnit}).Cost(Link{}); got != maxMicros {
+		t.Errorf("a link that loses all costs %d", got)
+	}
+}
