@@ -22,6 +22,7 @@ var mayImport = map[string][]string{
 	"agent/bench":             {},
 	"agent/chart":             {},
 	"agent/decide":            {"discovery", "measure", "overlay", "overlay/mesh", "overlay/route"},
+	"agent/sim":               {"agent/decide", "discovery", "measure", "overlay", "overlay/mesh", "overlay/route"},
 	"agent/lab":               {"agent/lab/nat", "reserve", "measure", "overlay"},
 	"agent/lab/nat":           {"overlay"},
 	"discovery":               {"measure", "overlay"},
@@ -45,7 +46,7 @@ var mayImport = map[string][]string{
 
 // pure are the packages that decide: no clock, no global randomness, no I/O, no
 // goroutines.
-var pure = []string{"agent/chart", "agent/decide", "agent/lab/nat", "discovery", "reserve", "measure", "measure/predict", "overlay", "overlay/mesh", "overlay/route"}
+var pure = []string{"agent/chart", "agent/decide", "agent/lab/nat", "agent/sim", "discovery", "reserve", "measure", "measure/predict", "overlay", "overlay/mesh", "overlay/route"}
 
 // impure is what pure packages must not use.
 var impure = map[string][]string{

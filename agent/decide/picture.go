@@ -1,0 +1,197 @@
+package decide
+
+import (
+	"slices"
+	"time"
+
+	"farlan/discovery"
+	"farlan/overlay"
+	"farlan/overlay/mesh"
+	"farlan/overlay/route"
+)
+
+const (
+	// Epoch is how often agents decide on their links.
+	Epoch = 10 * time.Second
+	// absentAfter is how long a member of whom nobody says that he is linked is waited
+	// for after he spoke last. Who has no link speaks more often: see Links.Alone.
+	absentAfter = 3 * time.Minute
+)
+
+// EpochOf returns the epoch of a time by the wall clock.
+func EpochOf(wall overlay.Instant) int64 { return int64(max(wall, 0)) / int64(Epoch) }
+
+// All returns what a store knows of all members that haven't left, ascending by id. Of
+// who told nothing of links yet At is when he told of himself.
+func All(s *discovery.Store) []Told {
+	ids := s.Origins()
+	all := make([]Told, 0, len(ids))
+	for _, id := range ids {
+		m, ok := s.Member(id)
+		if !ok || m.Left {
+			continue
+		}
+		r, _ := s.Record(id, discovery.KindMember)
+		t := Told{ID: id, At: overlay.Instant(r.Version)}
+		if l, at, ok := s.Told(id); ok {
+			t.Links, t.At = l, max(t.At, at)
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+// A Picture is what an agent sees of the links of all in an epoch, and what follows from
+// it. Agents with the same records have equal pictures and may share one, but not
+// concurrently.
+type Picture struct {
+	Facts mesh.Facts
+	View  *mesh.View
+}
+
+// NewPicture draws the picture of an epoch from what members tell, ascending by id. A
+// member is in it while he is linked with others, and for a while after he told something:
+// see present. It fails with mesh.ErrTooMany.
+func NewPicture(network uint64, epoch int64, self overlay.AgentID, told []Told) (*Picture, error) {
+	f := mesh.Facts{Network: network}
+	links := pairsOf(told)
+	here := present(told, links, self, overlay.Instant(epoch)*overlay.Instant(Epoch))
+	where := make([]int, len(told))
+	for i := range told {
+		where[i] = -1
+		if here[i] {
+			where[i] = len(f.Agents)
+			f.Agents = append(f.Agents, mesh.Agent{
+				ID: told[i].ID, NoTransit: told[i].NoTransit, Cost: int32(min(micros(told[i].Cost), mesh.MaxCost)),
+			})
+		}
+	}
+	for i := range told {
+		if !here[i] {
+			continue
+		}
+		a := &f.Agents[where[i]]
+		for _, r := range told[i].Rows {
+			if peer := find(told, r.Peer); (r.Prefer || r.Forbid || r.Cost > 0) && peer >= 0 && where[peer] >= 0 && len(a.Rules) < mesh.MaxRules {
+				a.Rules = append(a.Rules, mesh.Rule{Peer: where[peer], Cost: int32(min(micros(r.Cost), mesh.MaxCost)), Prefer: r.Prefer, Forbid: r.Forbid})
+			}
+		}
+	}
+	for _, l := range links {
+		if where[l.a] >= 0 && where[l.b] >= 0 {
+			f.Links = append(f.Links, l.link(told, where))
+		}
+	}
+	v, err := mesh.NewView(f)
+	if err != nil {
+		return nil, err
+	}
+	return &Picture{Facts: f, View: v}, nil
+}
+
+// A twosome is two agents that both say that they keep their link: indices of told, and of
+// their rows.
+type twosome struct{ a, b, rowA, rowB int }
+
+// pairsOf returns the links that both ends keep, each once, in order. So nobody can say
+// of others that they are linked with him.
+func pairsOf(told []Told) (all []twosome) {
+	for a := range told {
+		for i, r := range told[a].Rows {
+			b := find(told, r.Peer)
+			if b <= a || !r.Kept() || r.Relayed || r.Forbid {
+				continue
+			}
+			j, ok := slices.BinarySearchFunc(told[b].Rows, discovery.BriefOf(told[a].ID), byPeer)
+			if ok && told[b].Rows[j].Kept() && !told[b].Rows[j].Relayed && (holds(r) || holds(told[b].Rows[j])) {
+				all = append(all, twosome{a, b, i, j})
+			}
+		}
+	}
+	return all
+}
+
+func holds(r discovery.Row) bool { return r.Holds || r.Leaving }
+
+func byPeer(r discovery.Row, b discovery.Brief) int {
+	switch {
+	case r.Peer < b:
+		return -1
+	case r.Peer > b:
+		return 1
+	}
+	return 0
+}
+
+// find returns the index of the member with a brief name, -1 if there is none.
+func find(told []Told, b discovery.Brief) int {
+	i, ok := slices.BinarySearchFunc(told, b, func(t Told, b discovery.Brief) int {
+		return byPeer(discovery.Row{Peer: discovery.BriefOf(t.ID)}, b)
+	})
+	if !ok {
+		return -1
+	}
+	return i
+}
+
+// link returns a pair's link as the mesh reckons with it.
+func (p twosome) link(told []Told, where []int) mesh.Link {
+	a, b := told[p.a].Rows[p.rowA], told[p.b].Rows[p.rowB]
+	return mesh.Link{
+		A: where[p.a], B: where[p.b], Cost: costOf(a, b),
+		By: [2]mesh.Hold{holdOf(a.Intent), holdOf(b.Intent)},
+	}
+}
+
+// costOf returns what a link costs there and back by what both ends tell, without what
+// operators add.
+func costOf(a, b discovery.Row) int32 {
+	there := linkOf(overlay.AgentID{}, discovery.Link{Pair: a.Pair})
+	back := linkOf(overlay.AgentID{}, discovery.Link{Pair: b.Pair})
+	return int32(min(uint64(there.Cost(back))+uint64(back.Cost(there)), mesh.MaxCost))
+}
+
+// CandidateCost returns what a link would cost there and back whose round trip is known,
+// in µs, as that of a mesh.Candidate.
+func CandidateCost(rtt time.Duration) int32 {
+	l := route.Link{RTTMicros: micros(rtt)}
+	return int32(min(2*uint64(l.Cost(l)), mesh.MaxCost))
+}
+
+func holdOf(t discovery.Intent) mesh.Hold {
+	switch {
+	case t.Leaving:
+		return mesh.Leaves
+	case t.Holds:
+		return mesh.Holds
+	}
+	return mesh.Accepts
+}
+
+// present says which members are there: those that told something of late, self, and
+// whoever is linked with them. So all agree on it who have the same records and are
+// linked; who was cut off or died is forgotten, and comes back when he is heard again.
+func present(told []Told, links []twosome, self overlay.AgentID, now overlay.Instant) []bool {
+	near := make([][]int, len(told))
+	for _, l := range links {
+		near[l.a], near[l.b] = append(near[l.a], l.b), append(near[l.b], l.a)
+	}
+	here := make([]bool, len(told))
+	var queue []int
+	for i, t := range told {
+		if here[i] = t.ID == self || now.Sub(t.At) < absentAfter; here[i] {
+			queue = append(queue, i)
+		}
+	}
+	for len(queue) > 0 {
+		i := queue[len(queue)-1]
+		queue = queue[:len(queue)-1]
+		for _, j := range near[i] {
+			if !here[j] {
+				here[j] = true
+				queue = append(queue, j)
+			}
+		}
+	}
+	return here
+}
