@@ -1,0 +1,78 @@
+package sim
+
+import (
+	"time"
+
+	"farlan/discovery"
+)
+
+// Agreed says whether all agents that run have the same records, but for those that were
+// published within the last flood and may be on their way.
+func (s *Sim) Agreed() bool {
+	if _, same := s.hash(); same {
+		return true
+	}
+	for _, b := range s.agents {
+		for k := range b.said {
+			version := b.settled(k)
+			for _, a := range s.agents {
+				if !a.runs() || version == 0 {
+					continue
+				}
+				if r, ok := a.store.Record(b.id, discovery.KindMember+discovery.Kind(k)); !ok || r.Version < version {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// settled returns the version of the newest record of a kind that all must have by now, 0 if
+// there is none, and forgets older ones.
+func (a *agent) settled(kind int) (version uint64) {
+	said := a.said[kind]
+	for len(said) > 1 && a.now.Sub(said[1].at) >= flood {
+		said = said[1:]
+	}
+	a.said[kind] = said
+	if len(said) == 0 || a.now.Sub(said[0].at) < flood {
+		return 0
+	}
+	return said[0].version
+}
+
+// Same says whether all agents that run have the same records.
+func (s *Sim) Same() bool {
+	_, ok := s.hash()
+	return ok
+}
+
+// hash returns the hash of the records of all agents that run; ok is false if it isn't the
+// same.
+func (s *Sim) hash() (hash [32]byte, ok bool) {
+	for _, a := range s.agents {
+		switch {
+		case !a.runs():
+		case !ok:
+			hash, ok = a.store.Hash(), true
+		case a.store.Hash() != hash:
+			return hash, false
+		}
+	}
+	return hash, ok
+}
+
+// Until goes on until something is so, and returns how long that took: it is looked at
+// ten times a second, for at most some time.
+func (s *Sim) Until(limit time.Duration, is func() bool) (took time.Duration, ok bool) {
+	begin := s.now.Sub(beginning)
+	for took < limit {
+		if is() {
+			return took, true
+		}
+		took += 100 * time.Millisecond
+		s.Run(begin + took)
+	}
+	return took, is()
+}
