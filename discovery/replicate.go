@@ -243,7 +243,7 @@ func (s *Store) spread(k key, but *neighbour, offer bool) {
 			n.requests.remove(k)
 		case s.missing.toldBy(n.id, s.entries[k].stamp(k)):
 		case offer:
-			n.offers.add(k)
+			n.later.add(k)
 		case n.lazy:
 			n.news.add(k)
 		default:

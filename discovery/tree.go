@@ -20,8 +20,9 @@ const (
 	// graftAfter is above the time that a record takes through the tree, or
 	// everybody would ask for what is under way.
 	graftAfter = time.Second
-	// newsAfter is how long news wait for others, so that many are told by one message: it is
-	// short beside graftAfter.
+	// newsAfter is how long news and offers of what was just got wait for others, so that
+	// many are told by one message, and none of what the neighbour gets meanwhile by the
+	// tree. It is short beside graftAfter.
 	newsAfter = 250 * time.Millisecond
 	// maxTellers is how many neighbours are remembered who told of a record that is
 	// missing; they are asked in turn.
@@ -36,6 +37,7 @@ type branch struct {
 	lazy   bool            // it is told news instead of being sent records
 	prune  bool            // it is to be told to do the same
 	news   keySet          // it is to be told of these
+	later  keySet          // it is to be offered these, with the news
 	speak  overlay.Instant // when, 0 not decided yet
 	told   bool            // now
 	grafts keySet          // it is to be asked for these
@@ -45,6 +47,7 @@ type branch struct {
 func (n *neighbour) has(k key) {
 	n.records.remove(k)
 	n.offers.remove(k)
+	n.later.remove(k)
 	n.news.remove(k)
 }
 
@@ -136,12 +139,12 @@ func (s *Store) graft(now overlay.Instant) (next overlay.Instant) {
 	return next
 }
 
-// gather lets news wait for others, and returns when it wants to be called again.
+// gather lets news and offers wait for others, and returns when it wants to be called again.
 func (s *Store) gather(now overlay.Instant) (next overlay.Instant) {
 	next = math.MaxInt64
 	for _, n := range s.neighbours {
 		switch {
-		case len(n.news) == 0:
+		case len(n.news)+len(n.later) == 0:
 			n.speak = 0
 			continue
 		case n.speak == 0 || n.speak.Sub(now) > newsAfter: // the clock jumped back
@@ -176,7 +179,8 @@ func (s *Store) packTree(n *neighbour, p *packer) {
 	}
 	if n.told {
 		list(p, sectionNews, stampLen, s.stamps(n.news), func(b []byte, t stamp) []byte { return t.append(b) })
-		n.news, n.speak, n.told = n.news[:0], 0, false
+		list(p, sectionOffer, stampLen, s.stamps(n.later), func(b []byte, t stamp) []byte { return t.append(b) })
+		n.news, n.later, n.speak, n.told = n.news[:0], n.later[:0], 0, false
 	}
 	list(p, sectionGraft, keyLen, n.grafts, func(b []byte, k key) []byte { return k.append(b) })
 	n.grafts = n.grafts[:0]

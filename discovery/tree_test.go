@@ -100,6 +100,36 @@ func TestNewsWait(t *testing.T) {
 	}
 }
 
+// What was asked for is offered on a quarter of a second later, and not to who has got it
+// meanwhile.
+func TestOffersWait(t *testing.T) {
+	for _, meanwhile := range []bool{false, true} {
+		b := bench{NewStore(agentID(2), testKey(7), 1, Limits{})}
+		b.Connected(at(0), agentID(1))
+		b.Connected(at(0), agentID(3))
+		b.flush()
+		r := member(5, 0)
+		b.Receive(at(0), agentID(3), message(sectionOffer, stampOf(r).append(nil)))
+		if got := b.flush(); got != "→3 request 5.member" {
+			t.Fatal(got)
+		}
+		b.Receive(at(0), agentID(3), records(r))
+		b.gather(at(0))
+		if got := b.flush(); got != "" {
+			t.Errorf("offered at once: %s", got)
+		}
+		want := "→1 offer 5.member"
+		if meanwhile {
+			b.Receive(at(0), agentID(1), message(sectionNews, stampOf(r).append(nil)))
+			want = ""
+		}
+		b.gather(at(0).Add(newsAfter))
+		if got := b.flush(); got != want {
+			t.Errorf("meanwhile %v: sent %q, want %q", meanwhile, got, want)
+		}
+	}
+}
+
 // Steps of a store with two neighbours.
 func TestTreeSteps(t *testing.T) {
 	b := bench{NewStore(agentID(2), testKey(7), 1, Limits{})}
