@@ -41,6 +41,13 @@ const (
 	// hardly any.
 	moveEvery = 10 * time.Second
 	moveBurst = 6
+	// What is left of links and access links is what others choose paths by that carry
+	// much. Facts that are minutes old send them where there is no room any more: of fifty
+	// pairs with two relays a third of what they could have. So they have a share of their
+	// own, too: leftShare for each agent, leftLeast at least.
+	leftShare = 200 * time.Millisecond
+	leftLeast = 10 * time.Second
+	leftBurst = 6
 	// tellRenew is when rows are told anew though nothing has changed, so that they
 	// aren't taken for old.
 	tellRenew = 10 * time.Minute
@@ -81,6 +88,7 @@ type Telling struct {
 	fresh overlay.Instant // since when it is of these links
 	paid  pace
 	moved pace // for what was decided of links
+	drawn pace // for what is left of them
 }
 
 // Due says whether to tell now: links, ascending by peer, and the agent's own rates. agents is
@@ -108,6 +116,9 @@ func (t *Telling) Due(now overlay.Instant, links []Link, own Facts, agents int) 
 	if t.decided(links) {
 		return t.moved.allow(now, moveEvery, moveBurst)
 	}
+	if t.drained(links, own) && t.drawn.allow(now, leftEvery(agents), leftBurst) {
+		return true
+	}
 	switch burst := tellBursts(agents); news {
 	case Urgent:
 		return t.paid.allow(now, share, burst)
@@ -123,9 +134,12 @@ func (t *Telling) Told(now overlay.Instant, links []Link, own Facts, agents int)
 	if !slices.EqualFunc(links, t.Links, func(a, b Link) bool { return a.Peer == b.Peer }) {
 		t.fresh = now
 	}
-	if t.decided(links) {
+	switch {
+	case t.decided(links):
 		t.moved.pay(now, moveEvery, moveBurst)
-	} else {
+	case t.drained(links, own) && t.drawn.allow(now, leftEvery(agents), leftBurst):
+		t.drawn.pay(now, leftEvery(agents), leftBurst)
+	default:
 		t.paid.pay(now, rowsEvery(agents), tellBursts(agents))
 	}
 	t.Links, t.Own, t.At, t.stirs = links, own, now, 0
@@ -154,6 +168,23 @@ func (t *Telling) decided(links []Link) bool {
 		}
 	}
 }
+
+// drained says whether much more or less is left than was told, of links that were told
+// of or of the access link. links are the same as those.
+func (t *Telling) drained(links []Link, own Facts) bool {
+	if apart(t.Own.LeftUp, own.LeftUp, awayAvail) || apart(t.Own.LeftDown, own.LeftDown, awayAvail) {
+		return true
+	}
+	for i, l := range links {
+		if i < len(t.Links) && l.Peer == t.Links[i].Peer && apart(t.Links[i].Left, l.Left, awayAvail) {
+			return true
+		}
+	}
+	return false
+}
+
+// leftEvery returns how often one of so many agents tells what is left, at most.
+func leftEvery(agents int) time.Duration { return max(time.Duration(agents)*leftShare, leftLeast) }
 
 // tellBursts returns how many records may be told in a burst.
 func tellBursts(agents int) int {
