@@ -1,8 +1,19 @@
 // Package decide joins what agents tell of each other (discovery) with what decides by it
-// (overlay/route): it is the same in the agent and in the simulator, and pure.
+// (overlay/route, overlay/mesh): it is the same in the agent and in the simulator, and pure.
 //
 // Facts become a graph (facts.go). On it Routes keeps an agent's own paths to all others,
 // for each class one and an alternate (routes.go, bulk.go), with what changed and why.
+//
+// Facts become a picture of all links, too (picture.go), by which Links decides once in an
+// epoch which ones this agent wants (links.go), and agrees on them with its peers
+// (asking.go, request.go):
+//
+//	links.Step(now, decide.EpochOf(wall), picture, measured, rates) // once in an epoch
+//	links.Receive(now, peer, msg)                                   // a request of a peer
+//	next := links.Tick(now)
+//	links.Flush(send)
+//	for _, k := range links.Kept() {…}                              // to keep warm, and to tell
+//	ids := links.Nominees(predict, busy)                            // to measure for the next epoch
 package decide
 
 import (

@@ -90,6 +90,17 @@ const MaxCandidates = MaxAgents
 // the facts say it holds are taken over by the first Step.
 func New(id overlay.AgentID) *Chooser { return &Chooser{id: id, habits: sane} }
 
+// Careless makes of a chooser one without the rule that agents take turns, or without the
+// one that a move must be worth it: simulators show by such ones what the rules are for.
+func (c *Chooser) Careless(turns, worth bool) {
+	if turns {
+		c.habits.share = 1<<64 - 1
+	}
+	if worth {
+		c.habits.least, c.habits.raise, c.habits.stiff = 0, 0, 1
+	}
+}
+
 // Held appends the links that the agent holds: these it says in its facts.
 func (c *Chooser) Held(into []Held) []Held { return append(into, c.held...) }
 
