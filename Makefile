@@ -16,7 +16,7 @@
 #                  coordinates, SEEDS times; what predicting costs
 #   make bench-mesh     how good the links are that 490 agents choose, how soon and for how long, and
 #                  what a choice costs
-#   make bench-route    whether fifty pairs come to rest on paths that limit them, 200 times; what paths cost
+# make bench-route whether fifty pairs come to rest on paths that limit them, 200 times; what paths cost sim SIMSEEDS networks of simulated agents with faults by seed, cold starts, flows, and happens without each rule; then SIMSCALE agents at once. SEED=… AGENTS=… FAULTS=… runs one again
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
 #   make install   the binary, the systemd unit, the example configuration
@@ -38,6 +38,8 @@ AGENTS   ?= 200
 PROBES   ?= 1000000
 TRUTHTIME ?= 5m
 SEEDS    ?= 5
+SIMSEEDS ?= 100
+SIMSCALE ?= 1000
 CACHE    := $(CURDIR)/.cache
 BIN      := $(CURDIR)/bin/farlan
 
@@ -51,7 +53,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak install uninstall clean deps deps-build
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak install uninstall clean deps deps-build sim
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -101,7 +103,7 @@ lint: $(GOLANGCI)
 # All tests, under the race detector: those that don't mind others beside them on all
 # cores, then one package at a time, as some start dozens of agents. As root none may be
 # skipped.
-BESIDE := farlan farlan/agent/chart farlan/discovery farlan/discovery/p2p farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/mesh farlan/overlay/route farlan/reserve
+BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/sim farlan/discovery farlan/discovery/p2p farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/mesh farlan/overlay/route farlan/reserve
 
 race:
 	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -timeout 14m $(BESIDE)
@@ -144,8 +146,7 @@ bench-mesh: deps-build
 bench-predict: deps-build
 	FARLAN_PREDICT=$(SEEDS) go test -count=1 -run 'Truth|Liars' -bench . -timeout 1h -v ./measure/predict
 
-bench-route: deps-build
-	FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone' -bench . ./overlay/route
+bench-route: deps-build FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone' -bench . ./overlay/route # What a seed that fails says to run is SEED=… AGENTS=… FAULTS=…. sim: FARLAN_SIM=1 FARLAN_SIM_SEEDS=$(if $(SEED),1,$(SIMSEEDS)) FARLAN_SIM_SEED=$(SEED) FARLAN_SIM_AGENTS=$(if $(SEED),$(AGENTS)) FARLAN_SIM_FAULTS=$(FAULTS) \ -count=1 '$(if $(SEED),^TestSeeds$$,.)' 10h ./agent/sim $(if $(SEED),,FARLAN_SIM_SCALE=$(SIMSCALE) -count=1 '^TestScale$$' 10h ./agent/sim)
 
 soak: deps-test build
 	FARLAN_SOAK=$(SOAKTIME) go test -count=1 -run '^TestSoak$$' -timeout 30h -v ./agent

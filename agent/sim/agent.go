@@ -75,7 +75,7 @@ func (a *agent) start() {
 	a.store = discovery.NewStore(a.id, a.network, a.draw(1<<62), discovery.Limits{})
 	a.store.Share(&a.archive)
 	a.control, a.own, a.due, a.awake = control{}, own{}, 0, 0
-	a.meshing = newMeshing(a.id)
+	a.meshing = newMeshing(a.id, a.set.mutant)
 	a.port++
 	a.push(event{at: a.now.Add(time.Duration(a.draw(uint64(controlEvery)))), what: steers, to: a.n, id: a.life})
 	a.push(event{at: a.now.Add(time.Millisecond), what: decides, to: a.n, id: a.life})
@@ -165,19 +165,19 @@ func (a *agent) tell() {
 		}
 		a.own.member, a.own.memberVersion = a.port, a.publish(discovery.KindMember, body)
 	}
-	now, rows, agents := a.steady(), a.rows(), len(a.control.members)
+	now, rows, facts, agents := a.steady(), a.rows(), a.facts(), len(a.control.members)
 	if a.meshing.links.Alone(now, a.own.rows.At) {
 		a.own.rows.Again()
 	}
-	if !a.own.rows.Due(now, rows, discovery.Facts{}, agents) {
+	if !a.own.rows.Due(now, rows, facts, agents) {
 		return
 	}
-	body, err := discovery.AppendLinks(nil, now, discovery.Facts{}, rows)
+	body, err := discovery.AppendLinks(nil, now, facts, rows)
 	if err != nil {
 		panic(err)
 	}
 	a.own.rowsVersion = a.publish(discovery.KindLinks, body)
-	a.own.rows.Told(now, rows, discovery.Facts{}, agents)
+	a.own.rows.Told(now, rows, facts, agents)
 	a.told++
 }
 

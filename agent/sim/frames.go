@@ -41,6 +41,7 @@ type atlas struct {
 
 // A chart is a graph, who its nodes are, and what was found on it.
 type chart struct {
+	told   []decide.Told
 	graph  *route.Graph
 	agents []int32 // by index of the graph
 	nodes  map[int32]int32
@@ -59,8 +60,9 @@ func (a *agent) chart() *chart {
 	if len(a.atlas.graphs) >= maxCharts || a.atlas.graphs == nil {
 		a.atlas.graphs = make(map[[32]byte]*chart)
 	}
+	told := decide.All(a.store)
 	c := &chart{
-		graph: decide.Graph(decide.All(a.store), nil), nodes: make(map[int32]int32),
+		told: told, graph: decide.Graph(told, nil), nodes: make(map[int32]int32),
 		tables: make(map[int32]*route.Table), trees: make(map[int32]*route.Tree),
 	}
 	for i := range int32(c.graph.Len()) {

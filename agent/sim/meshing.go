@@ -32,8 +32,10 @@ type path struct {
 	answers, kept bool
 }
 
-func newMeshing(id overlay.AgentID) meshing {
-	return meshing{links: decide.NewLinks(id), warm: make(map[int32]*path)}
+func newMeshing(id overlay.AgentID, m mutant) meshing {
+	links := decide.NewLinks(id)
+	links.Careless(m == noTurns, m == noHysteresis)
+	return meshing{links: links, warm: make(map[int32]*path)}
 }
 
 // An album holds the pictures of an epoch that agents with the same records share.
@@ -65,7 +67,7 @@ func (a *agent) decide() {
 	epoch := decide.EpochOf(wall)
 	next := overlay.Instant(epoch+1) * overlay.Instant(decide.Epoch)
 	a.push(event{at: a.now.Add(next.Sub(wall) + time.Millisecond), what: decides, to: a.n, id: a.life})
-	if a.now.Sub(a.control.started) < firstStep || a.control.started == 0 {
+	if a.fluid != nil || a.now.Sub(a.control.started) < firstStep || a.control.started == 0 {
 		return
 	}
 	p, err := a.picture(epoch)
@@ -86,14 +88,16 @@ func (a *agent) measured() (all []decide.Measured) {
 	return all
 }
 
-// measure returns a round trip as measured in this epoch: up to set.Noise thousandths off.
+// measure returns a round trip as measured in this epoch.
 func (a *agent) measure(n int32) time.Duration {
 	rtt := int64(a.world.micros(a.n, n))
-	if noise := int64(a.set.Noise); noise > 0 {
-		h := mix(uint64(a.n)<<32|uint64(n), uint64(a.now)/uint64(decide.Epoch))
-		rtt += rtt * (int64(h%uint64(2*noise+1)) - noise) / 1000
-	}
+	rtt += rtt * a.noise(mix(uint64(a.n)<<32|uint64(n), uint64(a.now)/uint64(decide.Epoch))) / 1000
 	return time.Duration(rtt) * time.Microsecond
+}
+
+// noise returns by how many thousandths something is measured wrong: set.Noise at most.
+func (s *Sim) noise(of uint64) int64 {
+	return int64(mix(of, s.set.Seed)%uint64(2*s.set.Noise+1)) - int64(s.set.Noise)
 }
 
 // predict returns what costs coordinates predict, in µs: wrong by 8 % in the median and by
@@ -148,6 +152,9 @@ func (a *agent) probe() {
 
 // rows returns what the agent tells of its paths, ascending: its links, as far as they work.
 func (a *agent) rows() []discovery.Link {
+	if a.fluid != nil {
+		return a.fixed()
+	}
 	a.probe()
 	rows := []discovery.Link{}
 	for _, k := range a.meshing.links.Kept() {
@@ -155,11 +162,15 @@ func (a *agent) rows() []discovery.Link {
 		if !a.meshing.warm[n].up {
 			continue
 		}
-		l := discovery.Link{Peer: k.Peer, Intent: k.Intent}
-		l.RTT, l.RTTSource, l.RTTAt = a.measure(n), measure.Measured, a.steady()
-		rows = append(rows, l)
+		rows = append(rows, a.timed(discovery.Link{Peer: k.Peer, Intent: k.Intent}, n))
 	}
 	return rows
+}
+
+// timed adds the round trip to a row.
+func (a *agent) timed(l discovery.Link, n int32) discovery.Link {
+	l.RTT, l.RTTSource, l.RTTAt = a.measure(n), measure.Measured, a.steady()
+	return l
 }
 
 // request sends a request for a link, as a datagram.

@@ -15,6 +15,7 @@ const (
 	decides              // its epoch begins
 	starts               // it begins to run
 	lies                 // it tells lies
+	flows                // a second of data
 	strikes              // a fault begins or ends
 )
 

@@ -29,6 +29,8 @@ type Setting struct {
 	Calm, Trouble time.Duration
 	// Noise is by how many thousandths what agents measure in an epoch is off at most.
 	Noise int
+	// Plant is a network of fixed links with flows; nil: agents choose their links.
+	Plant *Plant
 
 	mutant mutant
 }
@@ -37,8 +39,11 @@ type Setting struct {
 type mutant uint8
 
 const (
-	sane    mutant = iota
-	noCheck        // broadcasts are taken from anybody
+	sane         mutant = iota
+	noCheck             // broadcasts are taken from anybody
+	noTurns             // agents move to better links, and flows to better ways, as soon as they see them
+	noHysteresis        // agents move to better links however little better
+	asRoutes            // flows choose as without turns, but with them
 )
 
 // A Sim is a simulation. It is not safe for concurrent use.
@@ -59,6 +64,7 @@ type Sim struct {
 	atlas   atlas
 	optimum float64 // see best, 0: not yet
 	traffic
+	fluid *fluid // nil: no data flows
 
 	lives, connections uint64
 	counters
@@ -92,6 +98,10 @@ func New(set Setting) *Sim {
 		s.index[a.id] = n
 		s.push(event{at: s.now.Add(time.Duration(s.draw(uint64(5 * time.Second)))), what: starts, to: n})
 	}
+	if set.Plant != nil {
+		s.fluid = newFluid(set.Plant, set.Agents)
+		s.push(event{at: s.now.Add(set.Calm), what: flows})
+	}
 	s.conspire()
 	return s
 }
@@ -121,9 +131,16 @@ func (s *Sim) Run(until time.Duration) {
 
 // happen hands an event to whom it happens, if he is who he was.
 func (s *Sim) happen(e event) {
-	if e.what == strikes {
+	switch e.what {
+	case strikes:
 		s.note(e)
 		s.strike(e)
+		return
+	case flows:
+		s.note(e)
+		s.flow()
+		e.at = e.at.Add(flowEvery)
+		s.push(e)
 		return
 	}
 	a := s.agents[e.to]

@@ -3,6 +3,7 @@ package sim
 import (
 	"cmp"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,45 +29,69 @@ func setting(seed uint64, agents int, faults Faults) Setting {
 	return Setting{Seed: seed, Agents: agents, Faults: faults, Calm: time.Minute, Trouble: 2 * time.Minute, Noise: 30}
 }
 
-// Seeds of all faults and of each alone: agents agree again within a flood and an epoch,
-// are linked, and deliver what is sent. A seed that fails is run again by the command
-// that is printed.
-func TestSeeds(t *testing.T) {
-	type run struct {
-		seed   uint64
-		agents int
-		faults Faults
-	}
-	var runs []run
-	if faults := os.Getenv("FARLAN_SIM_FAULTS"); faults != "" || os.Getenv("FARLAN_SIM_SEED") != "" {
-		f, err := ParseFaults(cmp.Or(faults, "all"))
+// A run is one of a seed.
+type run struct {
+	seed   uint64
+	agents int
+	faults Faults
+}
+
+// runs returns those to do: what the environment says, or else a few small ones, or with
+// FARLAN_SIM many of 10 to 100 agents, most with all faults and some with a few.
+func runs(t *testing.T) (all []run) {
+	t.Helper()
+	if text := os.Getenv("FARLAN_SIM_SEED"); text != "" {
+		faults, err := ParseFaults(cmp.Or(os.Getenv("FARLAN_SIM_FAULTS"), "all"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		first := uint64(number(t, "FARLAN_SIM_SEED", 1))
-		for seed := range uint64(number(t, "FARLAN_SIM_SEEDS", 1)) {
-			runs = append(runs, run{first + seed, number(t, "FARLAN_SIM_AGENTS", 50), f})
+		for i := range uint64(number(t, "FARLAN_SIM_SEEDS", 1)) {
+			all = append(all, run{uint64(number(t, "FARLAN_SIM_SEED", 1)) + i, number(t, "FARLAN_SIM_AGENTS", 50), faults})
 		}
-	} else {
-		runs = append(runs, run{1, 30, All}, run{2, 12, All})
-		for i := range faultNames {
-			runs = append(runs, run{uint64(10 + i), 10, 1 << i})
-		}
+		return all
 	}
-	t.Log("seed agents faults                          agreed   kB/s an agent   in trouble: delivered  broadcasts  twice")
-	var slowest time.Duration
-	for _, r := range runs {
-		begin := time.Now()
+	if !long() {
+		all = append(all, run{1, 20, All}, run{2, 12, All})
+		for i := range faultNames {
+			all = append(all, run{uint64(10 + i), 10, 1 << i})
+		}
+		return all
+	}
+	for i := range number(t, "FARLAN_SIM_SEEDS", 100) {
+		r := run{uint64(i + 1), 10 + i*37%91, All}
+		if i%4 == 3 {
+			r.faults = Faults(mix(r.seed, 1)) & All
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// Networks with faults, of many seeds: agents agree again within a flood and an epoch, are
+// linked, and deliver what is sent. A seed that fails is run again by the command that is
+// printed.
+func TestSeeds(t *testing.T) {
+	t.Logf("seed agents  agreed  kB/s an agent  in trouble: frames delivered, broadcasts got, twice; afterwards both  faults")
+	var agreed []time.Duration
+	var trouble, steady Traffic
+	failed := 0
+	for _, r := range runs(t) {
 		v := Check(setting(r.seed, r.agents, r.faults))
-		slowest = max(slowest, v.Agreed)
-		x := v.Traffic
-		t.Logf("%4d %6d %-30s %8v %15.2f %12d of %3d  %d of %d  %d  (%.1f s)", r.seed, r.agents, r.faults, v.Agreed, v.Bytes/1000,
-			x.Delivered, x.Sent, x.Got, x.Wanted, x.Again, time.Since(begin).Seconds())
+		agreed = append(agreed, v.Agreed)
+		trouble.add(v.Traffic)
+		steady.add(v.Steady)
+		t.Logf("%4d %6d %7v %14.2f  %3d of %3d %5d of %5d %2d  %d of %d %4d of %4d  %v", r.seed, r.agents, v.Agreed, v.Bytes/1000,
+			v.Traffic.Delivered, v.Traffic.Sent, v.Traffic.Got, v.Traffic.Wanted, v.Traffic.Again, v.Steady.Delivered, v.Steady.Sent, v.Steady.Got, v.Steady.Wanted, r.faults)
 		if len(v.Wrong) > 0 {
+			failed++
 			t.Errorf("%s\n\tmake sim SEED=%d AGENTS=%d FAULTS=%s", strings.Join(v.Wrong, "\n\t"), r.seed, r.agents, r.faults)
 		}
 	}
-	t.Logf("%d runs; agreement after %v at most", len(runs), slowest)
+	slices.Sort(agreed)
+	n := len(agreed)
+	t.Logf("%d of %d runs as they must be; all had the same facts again after %v in the median, %v in nine of ten, %v at most", n-failed, n, agreed[n/2], agreed[n*9/10], agreed[n-1])
+	t.Logf("in trouble %+v", trouble)
+	t.Logf("afterwards %+v", steady)
 }
 
 // A seed always gives the same run, and another seed another one.

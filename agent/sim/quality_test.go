@@ -1,0 +1,161 @@
+package sim
+
+import (
+	"bufio"
+	"compress/gzip"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// planetLab returns the round trips between the first n of 490 nodes in µs, 0 if nobody
+// knows; both directions' mean.
+func planetLab(t testing.TB, n int) (all []int32) {
+	t.Helper()
+	f, err := os.Open("../../measure/predict/testdata/planetlab490_rtt_ms.csv.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(z)
+	lines.Buffer(nil, 1<<20)
+	lines.Scan() // a comment
+	m := make([]float64, n*n)
+	for i := 0; i < n && lines.Scan(); i++ {
+		for j, x := range strings.Split(lines.Text(), ",")[1 : n+1] {
+			if ms, _ := strconv.ParseFloat(x, 64); i != j {
+				m[i*n+j] = 1000 * ms
+			}
+		}
+	}
+	for i := range n {
+		for j := range n {
+			a, b := m[i*n+j], m[j*n+i]
+			if a > 0 && b > 0 {
+				a = (a + b) / 2
+			} else {
+				a += b
+			}
+			all = append(all, int32(a))
+		}
+	}
+	return all
+}
+
+// A result is what a cold start came to.
+type result struct {
+	quality  float64
+	settled  int     // epochs until within 2 % of that for good
+	replaced float64 // share of the links made in an epoch of the last fifteen
+	burst    float64 // share of the links made in one epoch at most, but for the first three, when all make their ring
+	last     int     // links made in the last ten epochs
+	peak     float64 // bytes an agent and second: the most in an epoch,
+	end      float64 // and of the last ten epochs on average
+	again    int     // links made that had been given up less than a dwell before
+	degree   int     // links of the agent that had most at the end
+	pieces   bool    // the links left agents in pieces after the first five epochs
+}
+
+func summary(all []Epoch) (r result) {
+	n := len(all)
+	r.quality = all[n-1].Quality
+	links := float64(all[n-1].Links)
+	for e, x := range all {
+		if e >= 3 {
+			r.burst = max(r.burst, float64(x.Made)/links)
+		}
+		if x.Quality > 1.02*r.quality || x.Quality < r.quality/1.02 {
+			r.settled = e + 1
+		}
+		if e >= n-15 {
+			r.replaced += float64(x.Made) / float64(x.Links) / 15
+		}
+		if e >= n-10 {
+			r.last, r.end = r.last+x.Made, r.end+x.Bytes/10
+		}
+		r.peak, r.again, r.degree = max(r.peak, x.Bytes), r.again+x.Again, x.Degree
+		r.pieces = r.pieces || e >= 5 && x.Pieces > 1
+	}
+	return r
+}
+
+// From a cold start agents settle, by what they tell each other in records and requests, on
+// links whose ways are nearly as short as those of a full mesh, with what they measure 3 %
+// off; and stay there.
+func TestColdStart(t *testing.T) {
+	agents, epochs := 40, 40
+	if long() {
+		agents = number(t, "FARLAN_SIM_AGENTS", 100)
+	}
+	begin := time.Now()
+	s := New(Setting{Seed: 1, Agents: agents, Noise: 30, RTT: planetLab(t, agents)})
+	all := s.Course(epochs)
+	for e, x := range all {
+		t.Logf("epoch %2d: %.4f of the optimum, %d links, %d made, %d pieces, %.2f kB/s an agent, %d records", e+1, x.Quality, x.Links, x.Made, x.Pieces, x.Bytes/1000, x.Told)
+	}
+	r := summary(all)
+	t.Logf("%d agents: %.4f of the optimum, within 2 %% of that after %d epochs; %.2f %% of the links made in an epoch of the last fifteen, %d in the last ten; %.1f kB/s an agent at most in an epoch, %.2f in the last ten; %d events, %.0f s for %d s",
+		agents, r.quality, r.settled, 100*r.replaced, r.last, r.peak/1000, r.end/1000, s.events, time.Since(begin).Seconds(), 10*epochs)
+	if r.quality > 1.08 || r.settled > 18 || r.burst > 0.18 || r.replaced > 0.005 || r.pieces || r.again > 0 || r.degree > 12 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Without turns agents make many links at once, and without hysteresis they replace them for
+// ever: the checks show it.
+func TestLinkMutants(t *testing.T) {
+	run := func(m mutant, epochs int) result {
+		r := summary(New(Setting{Seed: 1, Agents: 30, Noise: 30, RTT: planetLab(t, 30), mutant: m}).Course(epochs))
+		t.Logf("mutant %d: %+v", m, r)
+		return r
+	}
+	const burst, replaced = 0.18, 0.005
+	if r := run(sane, 40); r.burst > burst || r.replaced > replaced {
+		t.Errorf("with all rules: %+v", r)
+	}
+	if r := run(noTurns, 10); r.burst <= burst {
+		t.Errorf("without turns: %+v", r)
+	}
+	if r := run(noHysteresis, 40); r.replaced <= replaced {
+		t.Errorf("without hysteresis: %+v", r)
+	}
+}
+
+// busy returns how much time processors have worked for this process.
+func busy(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// What it takes to simulate FARLAN_SIM_SCALE agents that all start at once, and of whom a
+// hundredth leaves and comes in the second minute. All are linked in the end.
+func TestScale(t *testing.T) {
+	agents := number(t, "FARLAN_SIM_SCALE", 30)
+	s := New(Setting{Seed: 1, Agents: agents, Faults: Churn, Calm: time.Minute, Trouble: time.Minute})
+	begin := busy(t)
+	var m runtime.MemStats
+	for step := range 18 {
+		was, bytes, events, drawn := busy(t), s.bytes, s.events, s.drawn
+		s.Run(time.Duration(step+1) * 10 * time.Second)
+		took := busy(t) - was
+		runtime.ReadMemStats(&m)
+		t.Logf("%3d s: %.1f times real time, %d MB, %d links, %.2f kB/s an agent, %d events, %d pictures", 10*(step+1),
+			10/took.Seconds(), m.Sys>>20, len(s.linked()), float64(s.bytes-bytes)/10/float64(agents)/1000, s.events-events, s.drawn-drawn)
+	}
+	t.Logf("%d agents: %.1f times real time, %d MB", agents, 180/(busy(t)-begin).Seconds(), m.Sys>>20)
+	if n := s.pieces(); n != 1 {
+		t.Errorf("%d pieces", n)
+	}
+}
