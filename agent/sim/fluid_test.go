@@ -78,7 +78,7 @@ func TestFlowsDoNotOscillate(t *testing.T) {
 		byHand int64
 		settle int // seconds until there is 90 % of that
 	}
-	runs := []run{{12, 30, []int64{200, 200}, 360, 50}, {12, 100, []int64{240, 50, 50, 50}, 390, 50}}
+	runs := []run{{9, 100, []int64{180, 40, 40}, 260, 60}}
 	if long() {
 		// All share the relay: 20 each, more than the direct 10. Five relays: 36 each. 33 of 50
 		// fit on the good one and six on each other one: all get 30, as with two alike.
@@ -104,7 +104,7 @@ func TestFlowsDoNotOscillate(t *testing.T) {
 // Without turns flows never come to rest, and it shows.
 func TestFlowMutant(t *testing.T) {
 	late := func(m mutant) int {
-		set := plant(12, 30, 200, 200)
+		set := plant(9, 30, 150, 150)
 		set.mutant = m
 		totals, moves := course(set)
 		t.Logf("mutant %d: %v Mbit/s, moves %v", m, totals, moves)

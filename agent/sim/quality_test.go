@@ -91,7 +91,7 @@ func summary(all []Epoch) (r result) {
 // links whose ways are nearly as short as those of a full mesh, with what they measure 3 %
 // off; and stay there.
 func TestColdStart(t *testing.T) {
-	agents, epochs := 40, 40
+	agents, epochs := 30, 40
 	if long() {
 		agents = number(t, "FARLAN_SIM_AGENTS", 100)
 	}
@@ -110,22 +110,37 @@ func TestColdStart(t *testing.T) {
 }
 
 // Without turns agents make many links at once, and without hysteresis they replace them for
-// ever: the checks show it.
+// ever: the checks of TestColdStart show it.
 func TestLinkMutants(t *testing.T) {
 	run := func(m mutant, epochs int) result {
-		r := summary(New(Setting{Seed: 1, Agents: 30, Noise: 30, RTT: planetLab(t, 30), mutant: m}).Course(epochs))
+		r := summary(New(Setting{Seed: 1, Agents: 24, Noise: 30, RTT: planetLab(t, 24), mutant: m}).Course(epochs))
 		t.Logf("mutant %d: %+v", m, r)
 		return r
 	}
 	const burst, replaced = 0.18, 0.005
-	if r := run(sane, 40); r.burst > burst || r.replaced > replaced {
-		t.Errorf("with all rules: %+v", r)
-	}
 	if r := run(noTurns, 10); r.burst <= burst {
 		t.Errorf("without turns: %+v", r)
 	}
-	if r := run(noHysteresis, 40); r.replaced <= replaced {
+	if r := run(noHysteresis, 30); r.replaced <= replaced {
 		t.Errorf("without hysteresis: %+v", r)
+	}
+}
+
+// What agents tell each other when links have settled, while a hundredth of them leaves and
+// comes in a minute, who are 3 % off with what they measure.
+func TestUpkeep(t *testing.T) {
+	agents, calm, churn := 25, 2*time.Minute, 3*time.Minute
+	if long() {
+		agents, calm, churn = number(t, "FARLAN_SIM_AGENTS", 100), 5*time.Minute, 10*time.Minute
+	}
+	s := New(Setting{Seed: 1, Agents: agents, Faults: Churn, Noise: 30, RTT: planetLab(t, agents), Calm: calm, Trouble: churn})
+	s.Run(calm)
+	bytes, told, strikes := s.bytes, s.told, len(s.plan)
+	s.Run(calm + churn)
+	kB := float64(s.bytes-bytes) / churn.Seconds() / float64(agents) / 1000
+	t.Logf("%d agents, %d left and came in %v: %.2f kB/s an agent, %d records of links", agents, strikes, churn, kB, s.told-told)
+	if kB > 3 || s.told == told {
+		t.Errorf("%.2f kB/s an agent, want 3 at most", kB)
 	}
 }
 

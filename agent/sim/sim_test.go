@@ -24,9 +24,9 @@ func number(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// setting is the one of a seed: a minute to get to know each other, two of trouble.
+// setting is the one of a seed: some time to get to know each other, and then trouble.
 func setting(seed uint64, agents int, faults Faults) Setting {
-	return Setting{Seed: seed, Agents: agents, Faults: faults, Calm: time.Minute, Trouble: 2 * time.Minute, Noise: 30}
+	return Setting{Seed: seed, Agents: agents, Faults: faults, Calm: 40 * time.Second, Trouble: 100 * time.Second, Noise: 30}
 }
 
 // A run is one of a seed.
@@ -51,9 +51,9 @@ func runs(t *testing.T) (all []run) {
 		return all
 	}
 	if !long() {
-		all = append(all, run{1, 20, All}, run{2, 12, All})
+		all = append(all, run{1, 18, All}, run{2, 12, All})
 		for i := range faultNames {
-			all = append(all, run{uint64(10 + i), 10, 1 << i})
+			all = append(all, run{uint64(10 + i), 8, 1 << i})
 		}
 		return all
 	}
@@ -98,9 +98,9 @@ func TestSeeds(t *testing.T) {
 func TestReplay(t *testing.T) {
 	run := func(seed uint64) (uint64, [32]byte) {
 		s := New(setting(seed, 10, All))
-		s.Run(90 * time.Second)
+		s.Run(time.Minute)
 		s.emit(1, 2)
-		s.Run(2 * time.Minute)
+		s.Run(80 * time.Second)
 		return s.Trace(), s.agents[0].store.Hash()
 	}
 	trace, records := run(3)
@@ -115,7 +115,7 @@ func TestReplay(t *testing.T) {
 // Without the reverse-path check broadcasts come twice where agents disagree, and the
 // checks notice.
 func TestReversePathMutant(t *testing.T) {
-	set := setting(5, 30, Churn|Restart|Partition)
+	set := setting(5, 20, Churn|Restart|Partition)
 	if v := Check(set); v.Traffic.Again > 0 || len(v.Wrong) > 0 {
 		t.Fatalf("%+v", v)
 	}
