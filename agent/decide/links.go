@@ -89,10 +89,10 @@ func (l *Links) Careless(turns, worth bool) {
 }
 
 // Step decides what the agent wants in an epoch, once in each, from whom it could link with
-// and what it sends to others and gets from them. An epoch before the last one is one of a
-// clock that jumped back.
+// and what it sends to others and gets from them. Epochs long before the last one are those
+// of a clock that jumped back; the one before is that of a clock set right by a little.
 func (l *Links) Step(now overlay.Instant, epoch int64, p *Picture, measured []Measured, rates []mesh.Rate) {
-	if epoch == l.epoch {
+	if epoch == l.epoch || epoch == l.epoch-1 {
 		return
 	}
 	if epoch < l.epoch { // what was noted of later epochs would hold everything up

@@ -280,7 +280,11 @@ func TestLinksAfterAJump(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept := len(v.links[3].Kept())
+	kept, chooser := len(v.links[3].Kept()), v.links[3].chooser
+	v.links[3].Step(v.now, before-1, p, nil, nil)
+	if l := v.links[3]; l.epoch != before || l.chooser != chooser {
+		t.Error("a clock that is set right by a little begins all anew")
+	}
 	v.links[3].Step(v.now, before-360, p, nil, nil)
 	v.carry()
 	if l := v.links[3]; l.epoch != before-360 || len(l.Kept()) < kept-1 {
