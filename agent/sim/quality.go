@@ -23,37 +23,44 @@ type Epoch struct {
 // dwell is for how many epochs mesh doesn't make a link anew that it gave up.
 const dwell = 6
 
-// Course runs a setting for so many epochs.
-func (s *Sim) Course(epochs int) (all []Epoch) {
-	was, gone := make(map[[2]int32]bool), make(map[[2]int32]int)
-	for epoch := range epochs {
-		bytes, told := s.bytes, s.told
-		// Just before agents decide anew.
-		s.Run((s.now.Sub(beginning)/decide.Epoch+1)*decide.Epoch + decide.Epoch - time.Millisecond)
-		e := Epoch{Told: s.told - told, Bytes: float64(s.bytes-bytes) / decide.Epoch.Seconds() / float64(len(s.agents))}
-		is := make(map[[2]int32]bool)
-		for _, l := range s.linked() {
-			is[l] = true
-			if since, ok := gone[l]; !was[l] && ok && epoch-since < dwell {
-				e.Again++
-			}
-			if !was[l] {
-				e.Made++
-			}
+// A Course follows how a simulation comes to rest, epoch by epoch.
+type Course struct {
+	*Sim
+	epoch int
+	was   map[[2]int32]bool
+	gone  map[[2]int32]int // in which epoch a link went
+}
+
+// NewCourse returns the course of a simulation at its beginning.
+func NewCourse(set Setting) *Course {
+	return &Course{Sim: New(set), gone: make(map[[2]int32]int)}
+}
+
+// Next goes on for an epoch.
+func (c *Course) Next() Epoch {
+	c.epoch++
+	bytes, told := c.bytes, c.told
+	c.Run(time.Duration(c.epoch+1)*decide.Epoch - time.Millisecond) // just before agents decide anew
+	e := Epoch{Told: c.told - told, Bytes: float64(c.bytes-bytes) / decide.Epoch.Seconds() / float64(len(c.agents))}
+	is, degree := make(map[[2]int32]bool), make([]int, len(c.agents))
+	for _, l := range c.linked() {
+		is[l] = true
+		degree[l[0]]++
+		degree[l[1]]++
+		if c.was[l] {
+			continue
 		}
-		degree := make([]int, len(s.agents))
-		for l := range was {
-			if !is[l] {
-				gone[l] = epoch
-			}
+		e.Made++
+		if since, ok := c.gone[l]; ok && c.epoch-since < dwell {
+			e.Again++
 		}
-		for l := range is {
-			degree[l[0]]++
-			degree[l[1]]++
-		}
-		e.Degree = slices.Max(degree)
-		was, e.Links, e.Pieces, e.Quality, e.Same = is, len(is), s.pieces(), s.Quality(), s.Same()
-		all = append(all, e)
 	}
-	return all
+	for l := range c.was {
+		if !is[l] {
+			c.gone[l] = c.epoch
+		}
+	}
+	c.was = is
+	e.Links, e.Degree, e.Pieces, e.Quality, e.Same = len(is), slices.Max(degree), c.pieces(), c.Quality(), c.Same()
+	return e
 }

@@ -96,9 +96,11 @@ func TestColdStart(t *testing.T) {
 		agents = number(t, "FARLAN_SIM_AGENTS", 100)
 	}
 	begin := time.Now()
-	s := New(Setting{Seed: 1, Agents: agents, Noise: 30, RTT: planetLab(t, agents)})
-	all := s.Course(epochs)
-	for e, x := range all {
+	s := NewCourse(Setting{Seed: 1, Agents: agents, Noise: 30, RTT: planetLab(t, agents)})
+	var all []Epoch
+	for e := range epochs {
+		x := s.Next()
+		all = append(all, x)
 		t.Logf("epoch %2d: %.4f of the optimum, %d links, %d made, %d pieces, %.2f kB/s an agent, %d records", e+1, x.Quality, x.Links, x.Made, x.Pieces, x.Bytes/1000, x.Told)
 	}
 	r := summary(all)
@@ -113,7 +115,12 @@ func TestColdStart(t *testing.T) {
 // ever: the checks of TestColdStart show it.
 func TestLinkMutants(t *testing.T) {
 	run := func(m mutant, epochs int) result {
-		r := summary(New(Setting{Seed: 1, Agents: 24, Noise: 30, RTT: planetLab(t, 24), mutant: m}).Course(epochs))
+		c := NewCourse(Setting{Seed: 1, Agents: 24, Noise: 30, RTT: planetLab(t, 24), mutant: m})
+		var all []Epoch
+		for range epochs {
+			all = append(all, c.Next())
+		}
+		r := summary(all)
 		t.Logf("mutant %d: %+v", m, r)
 		return r
 	}
