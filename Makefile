@@ -16,7 +16,10 @@
 #                  coordinates, SEEDS times; what predicting costs
 #   make bench-mesh     how good the links are that 490 agents choose, how soon and for how long, and
 #                  what a choice costs
-# make bench-route whether fifty pairs come to rest on paths that limit them, 200 times; what paths cost sim SIMSEEDS networks of simulated agents with faults by seed, cold starts, flows, and happens without each rule; then SIMSCALE agents at once. SEED=… AGENTS=… FAULTS=… runs one again
+#   make bench-route    whether fifty pairs come to rest on paths that limit them, 200 times; what paths cost
+#   make sim       SIMSEEDS networks of simulated agents with faults by seed, cold starts, flows, and what
+#                  happens without each rule; then SIMSCALE agents at once. SEED=… AGENTS=… FAULTS=… runs
+#                  one again
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
 #   make install   the binary, the systemd unit, the example configuration
@@ -53,7 +56,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak install uninstall clean deps deps-build sim
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -146,7 +149,14 @@ bench-mesh: deps-build
 bench-predict: deps-build
 	FARLAN_PREDICT=$(SEEDS) go test -count=1 -run 'Truth|Liars' -bench . -timeout 1h -v ./measure/predict
 
-bench-route: deps-build FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone' -bench . ./overlay/route # What a seed that fails says to run is SEED=… AGENTS=… FAULTS=…. sim: FARLAN_SIM=1 FARLAN_SIM_SEEDS=$(if $(SEED),1,$(SIMSEEDS)) FARLAN_SIM_SEED=$(SEED) FARLAN_SIM_AGENTS=$(if $(SEED),$(AGENTS)) FARLAN_SIM_FAULTS=$(FAULTS) \ -count=1 '$(if $(SEED),^TestSeeds$$,.)' 10h ./agent/sim $(if $(SEED),,FARLAN_SIM_SCALE=$(SIMSCALE) -count=1 '^TestScale$$' 10h ./agent/sim)
+bench-route: deps-build
+	FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone' -bench . ./overlay/route
+
+# What a seed that fails says to run is SEED=… AGENTS=… FAULTS=….
+sim: deps-build
+	FARLAN_SIM=1 FARLAN_SIM_SEEDS=$(if $(SEED),1,$(SIMSEEDS)) FARLAN_SIM_SEED=$(SEED) FARLAN_SIM_AGENTS=$(if $(SEED),$(AGENTS)) FARLAN_SIM_FAULTS=$(FAULTS) \
+	  go test -count=1 -run '$(if $(SEED),^TestSeeds$$,.)' -timeout 10h -v ./agent/sim
+	$(if $(SEED),,FARLAN_SIM_SCALE=$(SIMSCALE) go test -count=1 -run '^TestScale$$' -timeout 10h -v ./agent/sim)
 
 soak: deps-test build
 	FARLAN_SOAK=$(SOAKTIME) go test -count=1 -run '^TestSoak$$' -timeout 30h -v ./agent
