@@ -32,7 +32,7 @@ func (l *Links) ask(now overlay.Instant, x *link) {
 }
 
 func (l *Links) send(to overlay.AgentID, r request) {
-	l.out = append(l.out, outgoing{to, r.append(nil)})
+	l.out = append(l.out, outgoing{to, r.encode()})
 }
 
 // Receive takes a message of a peer, which must be who it says; msg isn't kept. Errors:

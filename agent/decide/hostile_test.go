@@ -19,7 +19,7 @@ func TestFloodOfAsks(t *testing.T) {
 	answers := 0
 	flush := func() { l.Flush(func(overlay.AgentID, []byte) { answers++ }) }
 	for n := range 10_000 {
-		l.Receive(v.now, agentID(1), request{asks, uint16(n), mesh.Ring}.append(nil))
+		l.Receive(v.now, agentID(1), request{asks, uint16(n), mesh.Ring}.encode())
 		flush()
 		v.now = v.now.Add(time.Millisecond)
 	}
@@ -27,7 +27,7 @@ func TestFloodOfAsks(t *testing.T) {
 		t.Errorf("%d answers to one peer in ten seconds, want %d at most", answers, most)
 	}
 	for n := range 50_000 {
-		l.Receive(v.now, agentID(n), request{asks, uint16(n), mesh.Ring}.append(nil))
+		l.Receive(v.now, agentID(n), request{asks, uint16(n), mesh.Ring}.encode())
 		flush()
 	}
 	if len(l.askers) > maxAskers || len(l.links) > maxLinks || len(l.Kept()) > 20 {
@@ -43,7 +43,7 @@ func TestLies(t *testing.T) {
 	v := newVillage(t, 3)
 	l := v.links[0]
 	for _, r := range []request{{accepts, 1, mesh.Full}, {refuses, 1, mesh.CapReached}, {drops, 0, mesh.Gain}} {
-		if err := l.Receive(v.now, agentID(1), r.append(nil)); err != nil {
+		if err := l.Receive(v.now, agentID(1), r.encode()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -51,7 +51,7 @@ func TestLies(t *testing.T) {
 		t.Errorf("%+v", l.Kept())
 	}
 	// Before the first epoch nobody is refused for good.
-	l.Receive(v.now, agentID(1), request{asks, 9, mesh.Full}.append(nil))
+	l.Receive(v.now, agentID(1), request{asks, 9, mesh.Full}.encode())
 	l.Flush(func(_ overlay.AgentID, msg []byte) {
 		if r, _, _ := parseRequest(msg); r != (request{refuses, 9, 0}) {
 			t.Errorf("answered %+v", r)
@@ -108,7 +108,7 @@ func FuzzLinks(f *testing.F) {
 				l.Receive(now, agentID(int(b[1])), b[2:])
 			default:
 				r := request{b[0] % 5, uint16(b[2]), mesh.Reason(b[2] % 8)}
-				l.Receive(now, agentID(int(b[1])), r.append(nil))
+				l.Receive(now, agentID(int(b[1])), r.encode())
 			}
 			sent := 0
 			l.Flush(func(overlay.AgentID, []byte) { sent++ })
@@ -116,7 +116,7 @@ func FuzzLinks(f *testing.F) {
 				t.Fatalf("%d messages, %d links, %d askers", sent, len(l.links), len(l.askers))
 			}
 			for _, k := range l.Kept() {
-				if !k.Intent.Kept() || k.Peer == agentID(0) {
+				if !k.Kept() || k.Peer == agentID(0) {
 					t.Fatalf("%+v", k)
 				}
 			}

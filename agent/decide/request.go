@@ -37,10 +37,10 @@ const (
 
 var errRequest = errors.New("a request for a link that makes no sense")
 
-func (r request) append(b []byte) []byte {
+func (r request) encode() []byte {
+	b := make([]byte, 0, requestLen)
 	b = append(b, requestVersion, r.what)
-	b = binary.BigEndian.AppendUint16(b, r.number)
-	return append(b, byte(r.why))
+	return append(binary.BigEndian.AppendUint16(b, r.number), byte(r.why))
 }
 
 // parseRequest reads one. known is false if it is of a later version, or of a kind that

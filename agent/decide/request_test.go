@@ -11,7 +11,7 @@ func TestRequest(t *testing.T) {
 	for _, r := range []request{
 		{asks, 7, mesh.Full}, {asks, 65535, mesh.Gain}, {accepts, 7, mesh.Ring}, {refuses, 1, 0}, {refuses, 1, mesh.CapReached}, {drops, 0, mesh.Quiet},
 	} {
-		b := r.append(nil)
+		b := r.encode()
 		if got, known, err := parseRequest(append(b, 1, 2, 3)); got != r || !known || err != nil {
 			t.Errorf("%+v became %+v, %v, %v", r, got, known, err)
 		}
@@ -27,7 +27,7 @@ func TestRequest(t *testing.T) {
 		}
 	}
 	for _, why := range []mesh.Reason{0, mesh.Forbidden, 200} {
-		if _, _, err := parseRequest(request{asks, 1, why}.append(nil)); err == nil {
+		if _, _, err := parseRequest(request{asks, 1, why}.encode()); err == nil {
 			t.Errorf("an ask for %v is taken", why)
 		}
 	}
@@ -45,11 +45,11 @@ func TestReasonsAreNumbered(t *testing.T) {
 }
 
 func FuzzRequest(f *testing.F) {
-	f.Add(request{asks, 7, mesh.Gain}.append(nil))
+	f.Add(request{asks, 7, mesh.Gain}.encode())
 	f.Add([]byte{1, 3, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, known, err := parseRequest(b)
-		if known && err == nil && !bytes.HasPrefix(b, r.append(nil)) {
+		if known && err == nil && !bytes.HasPrefix(b, r.encode()) {
 			t.Errorf("%v became %+v", b, r)
 		}
 	})

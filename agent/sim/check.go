@@ -47,7 +47,7 @@ func Check(set Setting) Verdict {
 		s.Run(now + time.Second)
 		s.degrees(wrong)
 	}
-	v.Traffic = s.traffic.Traffic
+	v.Traffic = s.Traffic
 	var ok bool
 	if v.Agreed, ok = s.Until(flood+decide.Epoch, s.Agreed); !ok {
 		wrong("no agreement of the facts %v after the faults", v.Agreed)
@@ -63,8 +63,8 @@ func Check(set Setting) Verdict {
 		s.emit(int32(s.draw(uint64(set.Agents))), int32(s.draw(uint64(set.Agents))))
 		s.Run(s.now.Sub(beginning) + 2*time.Second)
 		after, still := s.hash()
-		s.traffic.check(agreed && still && before == after, wrong)
-		v.Steady.add(s.traffic.Traffic)
+		s.Traffic.check(agreed && still && before == after, wrong)
+		v.Steady.add(s.Traffic)
 		s.degrees(wrong)
 	}
 	if v.Traffic.Looped > 0 || v.Traffic.Deep > 0 {

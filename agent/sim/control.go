@@ -111,8 +111,8 @@ func (a *agent) steer() {
 		if a.one(uint64(seekEvery / controlEvery)) {
 			a.seek(1, false)
 		}
-		for i := len(c.conns) - 1; i >= 0; i-- {
-			if x := c.conns[i]; !slices.Contains(c.want, x.peer) && a.now.Sub(x.since) > settleTime {
+		for _, x := range slices.Backward(slices.Clone(c.conns)) {
+			if !slices.Contains(c.want, x.peer) && a.now.Sub(x.since) > settleTime {
 				a.drop(x)
 				a.part(a.agents[x.peer], x.id)
 			}

@@ -57,7 +57,7 @@ func ParseFaults(text string) (f Faults, err error) {
 	case "none", "":
 		return None, nil
 	}
-	for _, name := range strings.Split(text, ",") {
+	for name := range strings.SplitSeq(text, ",") {
 		i := slices.Index(faultNames[:], strings.TrimSpace(name))
 		if i < 0 {
 			return None, fmt.Errorf("no fault is called %q; there are %s", name, strings.Join(faultNames[:], ", "))
