@@ -36,7 +36,7 @@ func TestRequest(t *testing.T) {
 // Reasons go over the wire as they are numbered.
 func TestReasonsAreNumbered(t *testing.T) {
 	for r, n := range map[mesh.Reason]mesh.Reason{
-		mesh.Full: 1, mesh.Ring: 2, mesh.Bridge: 3, mesh.Preferred: 4, mesh.Traffic: 5, mesh.Gain: 6, mesh.Forbidden: 7, mesh.Gone: 8, mesh.CapReached: 16,
+		mesh.Full: 1, mesh.Ring: 2, mesh.Bridge: 3, mesh.Preferred: 4, mesh.Traffic: 5, mesh.Gain: 6, mesh.Forbidden: 7, mesh.Gone: 8, mesh.CapReached: 15,
 	} {
 		if r != n {
 			t.Errorf("%v is %d on the wire, was %d", r, r, n)

@@ -114,8 +114,8 @@ func TestColdStart(t *testing.T) {
 // Without turns agents make many links at once, and without hysteresis they replace them for
 // ever: the checks of TestColdStart show it.
 func TestLinkMutants(t *testing.T) {
-	run := func(m mutant, epochs int) result {
-		c := NewCourse(Setting{Seed: 1, Agents: 24, Noise: 30, RTT: planetLab(t, 24), mutant: m})
+	run := func(m mutant, agents, epochs int) result {
+		c := NewCourse(Setting{Seed: 1, Agents: agents, Noise: 30, RTT: planetLab(t, agents), mutant: m})
 		var all []Epoch
 		for range epochs {
 			all = append(all, c.Next())
@@ -125,10 +125,10 @@ func TestLinkMutants(t *testing.T) {
 		return r
 	}
 	const burst, replaced = 0.18, 0.005
-	if r := run(noTurns, 10); r.burst <= burst {
+	if r := run(noTurns, 40, 10); r.burst <= burst {
 		t.Errorf("without turns: %+v", r)
 	}
-	if r := run(noHysteresis, 30); r.replaced <= replaced {
+	if r := run(noHysteresis, 24, 30); r.replaced <= replaced {
 		t.Errorf("without hysteresis: %+v", r)
 	}
 }
