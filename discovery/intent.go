@@ -78,8 +78,8 @@ func (f *Facts) parseRelaying(b []byte) (ok bool) {
 	return f.TransitLimit <= topRate && f.LeftUp <= topRate && f.LeftDown <= topRate && f.Cost <= topCost
 }
 
-// flags returns those of the row's flags that are the intent's.
-func (t Intent) flags() (b byte) {
+// intentFlags returns those of the row's flags that are the intent's.
+func (t Intent) intentFlags() (b byte) {
 	if t.Holds {
 		b |= rowHolds
 	}
@@ -89,7 +89,7 @@ func (t Intent) flags() (b byte) {
 	return b
 }
 
-func (t Intent) append(b []byte) []byte {
+func (t Intent) appendIntent(b []byte) []byte {
 	var flags byte
 	if t.Prefer {
 		flags |= intentPrefer

@@ -128,8 +128,8 @@ func AppendLinks(b []byte, at overlay.Instant, own Facts, links []Link) ([]byte,
 		b = binary.BigEndian.AppendUint64(b, uint64(BriefOf(l.Peer)))
 		flags := len(b)
 		b = appendPair(b, at, l.Pair)
-		b[flags] |= l.Intent.flags()
-		b = l.Intent.append(b)
+		b[flags] |= l.intentFlags()
+		b = l.appendIntent(b)
 	}
 	return b, nil
 }

@@ -213,7 +213,9 @@ func (s *Session) Confirmed() bool { return s.initiator || s.received.Load() > 0
 // leaves b's plaintext alone, when the session must not be used any more: it
 // was erased or has sent RejectAfterDatagrams. It knows nothing of time: who
 // owns the session erases it when it is Expired.
-func (s *Session) Seal(kind Kind, lane byte, b []byte) []byte { return s.seal(SpaceWay, kind, 0, lane, b) }
+func (s *Session) Seal(kind Kind, lane byte, b []byte) []byte {
+	return s.seal(SpaceWay, kind, 0, lane, b)
+}
 
 // SealNudge returns a datagram of a space in which there is nothing: that it came is
 // acknowledged as if it held frames. It is nil when the session is over.

@@ -63,7 +63,7 @@ func Check(set Setting) Verdict {
 		s.emit(int32(s.draw(uint64(set.Agents))), int32(s.draw(uint64(set.Agents))))
 		s.Run(s.now.Sub(beginning) + 2*time.Second)
 		after, still := s.hash()
-		s.Traffic.check(agreed && still && before == after, wrong)
+		s.check(agreed && still && before == after, wrong)
 		v.Steady.add(s.Traffic)
 		s.degrees(wrong)
 	}
