@@ -2,6 +2,7 @@ package agent
 
 import (
 	"sync/atomic"
+	"time"
 
 	"farlan/measure"
 	"farlan/overlay"
@@ -135,12 +136,56 @@ func (n *node) watchDetours(now overlay.Instant, p *peer) {
 
 // nudge sends something by a detour that will be acknowledged.
 func (n *node) nudge(p *peer, r *detour, space overlay.Space) {
-	out, hop := p.out.Load(), r.hop.out.Load()
-	if out == nil || hop == nil || hop.relay != nil {
-		return
+	if out := p.out.Load(); out != nil {
+		n.postDetour(r, out.session.SealNudge(space))
 	}
-	if d := out.session.SealNudge(space); d != nil {
+}
+
+// postDetour sends a datagram by a detour, nil is none. It is for the node's loop.
+func (n *node) postDetour(r *detour, d []byte) {
+	if hop := r.hop.out.Load(); d != nil && hop != nil && hop.relay == nil {
 		n.relayed, _ = n.relay(n.ask, hop, r.path, n.relayed, d, len(d))
+	}
+}
+
+// askDetour sends a probe the way that urgent frames to the peer take, a detour. Its round
+// trip goes to waiter.
+func (n *node) askDetour(p *peer, r *detour, waiter chan<- time.Duration) (key probeKey, ok bool) {
+	out, now := p.out.Load(), n.now()
+	p.mu.Lock()
+	x := &p.routed[overlay.ClassDelay]
+	x.use(now, out.session)
+	q := x.path.Probe(now)
+	key = probeKey{overlay.SpaceDelay, q.Number}
+	p.await(key, waiter)
+	p.mu.Unlock()
+	b := overlay.AppendProbe(make([]byte, overlay.HeaderLen, probeSpace), q, false)
+	n.postDetour(r, out.session.SealOf(overlay.SpaceDelay, overlay.KindProbe, overlay.LaneDelay, b))
+	return key, true
+}
+
+// detourProbe takes a probe or a reply that came by a detour: it tells of that alone. A
+// probe is answered at once, the way that it came.
+func (in *inbound) detourProbe(q overlay.Probe, isReply bool) {
+	at, s, p := in.arrived(), in.at.session, in.at.peer
+	p.mu.Lock()
+	x := &p.routed[classOf(in.space)]
+	if x.path == nil {
+		x.use(at, s)
+	}
+	rtt, receipt := x.path.Receive(at, q, isReply)
+	p.answered(probeKey{in.space, q.Echo}, rtt, receipt)
+	var r overlay.Probe
+	if !isReply {
+		r = x.path.Answer(in.n.now(), q.Number, at)
+	}
+	p.mu.Unlock()
+	if receipt == measure.Odd {
+		in.n.drops.add(dropProbe)
+	}
+	if !isReply {
+		b := overlay.AppendProbe(in.reply[:overlay.HeaderLen], r, true)
+		in.answerBack(s.SealOf(in.space, overlay.KindProbe, overlay.LaneDelay, b))
 	}
 }
 

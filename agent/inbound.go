@@ -32,8 +32,7 @@ type inbound struct {
 	from   netip.AddrPort
 	hop    *inboundSession // with the agent that relayed it, nil if none did
 	byway  bool            // it came by one
-	sender overlay.Label   // then: who sent it
-	far    bool            // and others relayed it before
+	path   []overlay.Label // then: the way back to who sent it
 	data   []byte          // what it was read with
 	size   int
 	stamp  overlay.Instant // the kernel's, when it came; 0 unknown
@@ -194,7 +193,7 @@ func (in *inbound) way() overlay.Way {
 	switch {
 	case in.hop == nil:
 		return overlay.Direct(in.from)
-	case in.far: // nobody relays alone: back it goes as before
+	case len(in.path) > 3: // nobody relays alone: back it goes as before
 		if out := in.at.peer.out.Load(); out != nil {
 			return out.way
 		}
@@ -266,6 +265,10 @@ func (in *inbound) arrived() overlay.Instant {
 
 // Probe answers a probe at once, to where it came from; overlay.Items.
 func (in *inbound) Probe(q overlay.Probe) {
+	if in.space != overlay.SpaceWay {
+		in.detourProbe(q, false)
+		return
+	}
 	at, s := in.arrived(), in.at
 	from := s.peer
 	if n, addr := in.n, in.from; q.Number == directProbe && in.hop == nil && !from.byPort() {
@@ -290,13 +293,16 @@ func (in *inbound) Probe(q overlay.Probe) {
 		r.Seen = in.from
 	}
 	b := overlay.AppendProbe(in.reply[:overlay.HeaderLen], r, true)
-	d := s.session.Seal(overlay.KindProbe, 0, b)
+	in.answerBack(s.session.Seal(overlay.KindProbe, 0, b))
+}
+
+// answerBack sends a reply the way that the datagram at hand came; nil is none.
+func (in *inbound) answerBack(d []byte) {
 	if d == nil {
 		return
 	}
 	if in.hop != nil {
-		path := [...]overlay.Label{in.n.label, in.hop.peer.label, in.sender}
-		in.fronts = overlay.AppendRelayed(in.fronts[:0], in.hop.session, overlay.LaneDelay, path[:], d)
+		in.fronts = overlay.AppendRelayed(in.fronts[:0], in.hop.session, overlay.LaneDelay, in.path, d)
 		d = in.fronts
 	}
 	if err := in.answer(d); err != nil {
@@ -306,6 +312,10 @@ func (in *inbound) Probe(q overlay.Probe) {
 
 // ProbeReply takes the reply to a probe of ours; overlay.Items.
 func (in *inbound) ProbeReply(r overlay.Probe) {
+	if in.space != overlay.SpaceWay {
+		in.detourProbe(r, true)
+		return
+	}
 	if in.hop == nil && !in.byway {
 		in.seen(r.Seen)
 	}

@@ -63,7 +63,7 @@ type peer struct {
 	mtu      *measure.MTU      // nil: no session yet
 	delivery *measure.Delivery // nil: it was sent no frames
 	routed   [overlay.Classes]routed
-	waiters  map[uint32]chan<- time.Duration
+	waiters  map[probeKey]chan<- time.Duration
 	trains   peerTrains
 }
 
@@ -163,11 +163,33 @@ func (p *peer) echo(at overlay.Instant, r overlay.Probe, isReply bool, s *overla
 		return true
 	}
 	rtt, receipt := p.path.Receive(at, r, isReply)
-	if w := p.waiters[r.Echo]; w != nil && receipt == measure.Sampled {
-		delete(p.waiters, r.Echo)
+	p.answered(probeKey{overlay.SpaceWay, r.Echo}, rtt, receipt)
+	return receipt != measure.Odd
+}
+
+// A probeKey names a probe to a peer.
+type probeKey struct {
+	space  overlay.Space
+	number uint32
+}
+
+// answered tells who waits for it a probe's round trip. p.mu is held.
+func (p *peer) answered(key probeKey, rtt time.Duration, receipt measure.Receipt) {
+	if w := p.waiters[key]; w != nil && receipt == measure.Sampled {
+		delete(p.waiters, key)
 		w <- rtt // has room for every probe
 	}
-	return receipt != measure.Odd
+}
+
+// await has a probe's round trip told to waiter, unless that is nil. p.mu is held.
+func (p *peer) await(key probeKey, waiter chan<- time.Duration) {
+	if waiter == nil {
+		return
+	}
+	if p.waiters == nil {
+		p.waiters = make(map[probeKey]chan<- time.Duration)
+	}
+	p.waiters[key] = waiter
 }
 
 // excuse excuses datagrams that try something, before they are sent; see measure.Path.

@@ -14,7 +14,7 @@ const pingWait = time.Second
 // ping sends count probes to p and notes the round trips in view.
 func (n *node) ping(ctx context.Context, p *peer, count int, interval time.Duration, view *pingView) {
 	replies := make(chan time.Duration, count)
-	var numbers []uint32
+	var numbers []probeKey
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -62,15 +62,19 @@ wait:
 	view.P99Ms = millis(rtts[(len(rtts)-1)*99/100])
 }
 
-// pingOnce sends a probe whose round trip goes to replies; ok is false if there
-// is no session with p.
-func (n *node) pingOnce(ctx context.Context, p *peer, replies chan<- time.Duration) (number uint32, ok bool) {
+// pingOnce sends a probe the way that urgent frames take, whose round trip goes to replies;
+// ok is false if there is no session with p.
+func (n *node) pingOnce(ctx context.Context, p *peer, replies chan<- time.Duration) (number probeKey, ok bool) {
 	err := n.do(ctx, func(now overlay.Instant) {
 		out := p.out.Load()
 		if out == nil {
 			return
 		}
-		number, ok = n.askPeer(p, out, replies), true
+		if d := p.detour(overlay.ClassDelay); d != nil {
+			number, ok = n.askDetour(p, d, replies)
+			return
+		}
+		number, ok = probeKey{overlay.SpaceWay, n.askPeer(p, out, replies)}, true
 	})
 	return number, ok && err == nil
 }

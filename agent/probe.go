@@ -32,12 +32,7 @@ func (n *node) probe(out *outbound, number uint32, size int) error {
 func (n *node) askPeer(p *peer, out *outbound, waiter chan<- time.Duration) (number uint32) {
 	p.mu.Lock()
 	q := p.path.Probe(n.now())
-	if waiter != nil && p.waiters == nil {
-		p.waiters = make(map[uint32]chan<- time.Duration)
-	}
-	if waiter != nil {
-		p.waiters[q.Number] = waiter
-	}
+	p.await(probeKey{overlay.SpaceWay, q.Number}, waiter)
 	p.mu.Unlock()
 	if in := n.view.Load().sessions[out.session.LocalIndex()]; in != nil {
 		in.tell(&q)

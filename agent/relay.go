@@ -336,10 +336,10 @@ func (in *inbound) transit(d []byte, at int) {
 		return
 	}
 	in.note(0) // of those before, which came another way
-	in.hop, in.sender, in.far = s, r.Sender(), r.Hops() > 2
+	in.hop, in.path = s, r.Back(in.path[:0])
 	in.datagram(r.Inner(), 0)
 	in.note(0)
-	in.hop, in.far = nil, false
+	in.hop, in.path = nil, in.path[:0]
 }
 
 // pass passes a datagram on to the agent with a label.

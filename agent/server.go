@@ -142,6 +142,9 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 		names := n.names()
 		if p = n.find(name, names); p != nil {
 			view.To, view.Path = names[p.id], n.pathTo(p, names)
+			if d := p.detour(overlay.ClassDelay); d != nil {
+				view.Path = namesOf(d.ids, names)
+			}
 		}
 	}); err != nil {
 		refuse(w, http.StatusServiceUnavailable, &failure{err: err, code: exitNoAgent})

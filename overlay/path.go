@@ -105,8 +105,13 @@ func (r Transit) Label(i int) Label {
 // Here returns the receiver's label.
 func (r Transit) Here() Label { return r.Label(r.at()) }
 
-// Hops returns how many links the path has.
-func (r Transit) Hops() int { return r.labels - 1 }
+// Back appends the path from its end to the sender to b.
+func (r Transit) Back(b []Label) []Label {
+	for i := r.labels - 1; i >= 0; i-- {
+		b = append(b, r.Label(i))
+	}
+	return b
+}
 
 // Sender returns the label of the agent that chose the path.
 func (r Transit) Sender() Label { return r.Label(0) }

@@ -221,7 +221,12 @@ func (s *Session) Seal(kind Kind, lane byte, b []byte) []byte {
 // acknowledged as if it held frames. It is nil when the session is over.
 func (s *Session) SealNudge(space Space) []byte {
 	b := make([]byte, HeaderLen+1, HeaderLen+1+TagLen) // itemPadding
-	return s.seal(space, KindData, 0, LaneDelay, b)
+	return s.SealOf(space, KindData, LaneDelay, b)
+}
+
+// SealOf is Seal of a datagram of a space.
+func (s *Session) SealOf(space Space, kind Kind, lane byte, b []byte) []byte {
+	return s.seal(space, kind, 0, lane, b)
 }
 
 // seal is Seal of a datagram of a space, with a path of some labels.

@@ -78,6 +78,17 @@ func TestFramesTakeTheBetterPath(t *testing.T) {
 		return err
 	})
 	t.Logf("200 ms straight, 60 by a member: frames take the shorter path after %v", took.Round(100*time.Millisecond))
+	var ping struct {
+		Path []string `json:"path"`
+		Min  float64  `json:"rtt_min_ms"`
+	}
+	b, err := l.farlan(within(t, 20*time.Second), "site1", "ping", "home", "--json")
+	if err == nil {
+		err = json.Unmarshal(b, &ping)
+	}
+	if err != nil || len(ping.Path) != 3 || ping.Min < 60 || ping.Min > 70 {
+		t.Errorf("farlan ping: %s, %v", b, err)
+	}
 	r, err := l.explain(t.Context(), "site1", "home", "delay")
 	if err != nil || len(r.Rejected) == 0 || r.Rejected[0].Reason != "longer" || r.WouldChange == "" || len(r.History) == 0 {
 		t.Errorf("why: %+v, %v", r, err)
