@@ -71,6 +71,7 @@ func TestThreeFindEachOther(t *testing.T) {
 }
 
 func TestKilledAndRestarted(t *testing.T) {
+	t.Parallel()
 	key := newKeyFile(t)
 	a := startAgent(t, key, "a")
 	b := startAgent(t, key, "b", "--bootstrap", a.bootstrap())
@@ -305,6 +306,7 @@ func TestBackWithoutState(t *testing.T) {
 }
 
 func TestWrongKeyLearnsNothing(t *testing.T) {
+	t.Parallel()
 	a := startAgent(t, newKeyFile(t), "a")
 	seed := a.bootstrap()
 	b := startAgent(t, newKeyFile(t), "b", "--bootstrap", seed)

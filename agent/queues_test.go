@@ -52,8 +52,8 @@ func (s *sites) flows(t *testing.T, what string) {
 		uploads <- u
 	}()
 	a, b := s.pair(t), s.pair(t)
-	go func() { silent <- a.number(30_000, 20_000, 0) }()
-	go func() { talking <- b.number(7500, 5000, 16) }()
+	go func() { silent <- a.number(nil, 30_000, 20_000, 0) }()
+	go func() { talking <- b.number(nil, 7500, 5000, 16) }()
 	rtts, lost := s.pings(t, 75)
 	u, one, two := <-uploads, <-silent, <-talking
 	t.Logf("%s: UDP: %v; both ways: %v; TCP: %.0f Mbit/s, %d segments sent again; pings: p50 %v, p99 %v, %d lost",
@@ -103,14 +103,20 @@ func (s *sites) pair(t *testing.T) (p pair) {
 	return p
 }
 
-// number sends datagrams with numbers from a to b, so many a second, and counts
-// how they come. If answered isn't 0, each so many of them are answered, the first
+// number sends datagrams with numbers from a to b, so many a second, until there are
+// count or it is closed, and counts how they come. If answered isn't 0, each so many of them are answered, the first
 // before the others are sent: the kernel moves a flow to the queue of its TAP by
 // which the answers come.
-func (p pair) number(count, perSecond, answered int) numbered {
-	sent := make(chan error, 1)
-	go func() { sent <- sendNumbers(p.from, count, perSecond, answered > 0) }()
-	n := numbered{sent: count}
+func (p pair) number(until <-chan struct{}, count, perSecond, answered int) (n numbered) {
+	type end struct {
+		sent int
+		err  error
+	}
+	ends := make(chan end, 1)
+	go func() {
+		sent, err := sendNumbers(until, p.from, count, perSecond, answered > 0)
+		ends <- end{sent, err}
+	}()
 	b := make([]byte, 300)
 	for next := 0; next < count; {
 		_ = p.to.SetReadDeadline(time.Now().Add(2 * time.Second))
@@ -128,31 +134,37 @@ func (p pair) number(count, perSecond, answered int) numbered {
 			_, _ = p.to.WriteToUDPAddrPort(b[:4], peer)
 		}
 	}
-	n.err = <-sent
+	e := <-ends
+	n.sent, n.err = e.sent, e.err
 	return n
 }
 
-// sendNumbers sends count numbered datagrams of 200 bytes.
-func sendNumbers(c *net.UDPConn, count, perSecond int, await bool) error {
+// sendNumbers sends up to count numbered datagrams of 200 bytes.
+func sendNumbers(until <-chan struct{}, c *net.UDPConn, count, perSecond int, await bool) (sent int, err error) {
 	b := make([]byte, 200)
 	start := time.Now()
 	for i := range count {
+		select {
+		case <-until:
+			return i, nil
+		default:
+		}
 		for time.Until(start.Add(time.Duration(i)*time.Second/time.Duration(perSecond))) > time.Millisecond {
 			time.Sleep(time.Millisecond) // it is the pace
 		}
 		binary.BigEndian.PutUint32(b, uint32(i))
 		if _, err := c.Write(b); err != nil {
-			return err
+			return i, err
 		}
 		if i == 0 && await {
 			_ = c.SetReadDeadline(start.Add(3 * time.Second))
 			if _, err := c.Read(make([]byte, 4)); err != nil {
-				return err
+				return i, err
 			}
 			start = time.Now()
 		}
 	}
-	return nil
+	return count, nil
 }
 
 // deepen gives a socket room for all that a test sends.

@@ -198,17 +198,20 @@ func TestNATRebound(t *testing.T) {
 // An agent whose cable is pulled for five seconds, or whose interface is down as long,
 // goes on within the goal.
 func TestInterfaceDown(t *testing.T) {
-	s, f := roamers(t)
 	const outage = "5"
-	for what, lines := range map[string][]string{
-		"the cable was pulled":   {"ip -n " + s.r + " link set ua down", "ip -n " + s.r + " link set ua up"},
-		"the interface was down": {"ip -n " + s.a + " link set u down", "ip -n " + s.a + " link set u up"},
+	for what, link := range map[string]func(*sites) string{
+		"the cable was pulled":   func(s *sites) string { return "ip -n " + s.r + " link set ua " },
+		"the interface was down": func(s *sites) string { return "ip -n " + s.a + " link set u " },
 	} {
-		s.host(lines[0])
-		s.host("sleep " + outage) // what the test is of
-		s.host(lines[1])
-		_ = s.try(s.a, "ip route add default via 10.77.1.254") // goes with the interface
-		s.talksAgain(t, f, what, roamGoal)
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s, f := roamers(t)
+			s.host(link(s) + "down")
+			s.host("sleep " + outage) // what the test is of
+			s.host(link(s) + "up")
+			_ = s.try(s.a, "ip route add default via 10.77.1.254") // goes with the interface
+			s.talksAgain(t, f, what, roamGoal)
+		})
 	}
 }
 
@@ -219,27 +222,30 @@ func TestResume(t *testing.T) {
 	if err != nil || length <= measure.GoneAfter {
 		t.Fatalf("FARLAN_SUSPEND: want more than %v: %v", measure.GoneAfter, err)
 	}
-	s, f := roamers(t)
-	s.host("ip -n " + s.r + " addr add 10.77.3.254/24 dev ua")
 	for _, what := range []string{"resumed", "resumed in another network"} {
-		a, b := s.agents[0], s.agents[1]
-		if err := a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		s.host(fmt.Sprint("sleep ", length.Seconds())) // what the test is of
-		eventually(t, measure.GoneAfter, func() error {
-			if state := b.stateOf("a"); state != "gone" {
-				return errors.New("a is " + state)
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s, f := roamers(t)
+			s.host("ip -n " + s.r + " addr add 10.77.3.254/24 dev ua")
+			a, b := s.agents[0], s.agents[1]
+			if err := a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
 			}
-			return nil
+			s.host(fmt.Sprint("sleep ", length.Seconds())) // what the test is of
+			eventually(t, measure.GoneAfter, func() error {
+				if state := b.stateOf("a"); state != "gone" {
+					return errors.New("a is " + state)
+				}
+				return nil
+			})
+			if strings.Contains(what, "another") {
+				s.moveTo(3, 7)
+			}
+			if err := a.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			s.talksAgain(t, f, fmt.Sprintf("suspended for %v, %s", length, what), resumeGoal)
 		})
-		if strings.Contains(what, "another") {
-			s.moveTo(3, 7)
-		}
-		if err := a.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
-		s.talksAgain(t, f, fmt.Sprintf("suspended for %v, %s", length, what), resumeGoal)
 	}
 }
 

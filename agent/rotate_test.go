@@ -71,10 +71,10 @@ func TestKeyRotate(t *testing.T) {
 	if err := away.stop(); err != nil {
 		t.Fatal(err)
 	}
-	const perSecond, overlap = 200, 25 * time.Second
-	flow := make(chan numbered, 1)
+	const perSecond, most, overlap = 200, 200 * 90, 25 * time.Second
+	flow, enough := make(chan numbered, 1), make(chan struct{})
 	p := s.pair(t)
-	go func() { flow <- p.number(perSecond*45, perSecond, 0) }()
+	go func() { flow <- p.number(enough, most, perSecond, 0) }()
 
 	began := time.Now()
 	var v rotationView
@@ -128,9 +128,10 @@ func TestKeyRotate(t *testing.T) {
 		}
 		return errors.Join(errs...)
 	})
+	close(enough)
 	n := <-flow
 	t.Logf("frames while the key changed: %v", n)
-	if n.err != nil || n.came != n.sent || n.late != 0 {
+	if n.err != nil || n.came != n.sent || n.late != 0 || n.sent == most {
 		t.Errorf("frames while the key changed: %v, %v", n, n.err)
 	}
 	if err := late.sees(1); err != nil {

@@ -30,6 +30,7 @@ func (d *process) reading() (r reading, err error) {
 // started again every minute. The other two must carry traffic all the time, and
 // take no more of the machine at the end than after the first tenth.
 func TestSoak(t *testing.T) {
+	t.Parallel()
 	length, err := time.ParseDuration(os.Getenv("FARLAN_SOAK"))
 	if err != nil {
 		length = 40 * time.Second // what fits every run: as a test of the test
