@@ -20,7 +20,10 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 		n.excluded(c)
 	}
 	if c.Origin == n.self {
-		// Our own record of a former life: say again who we are, above it.
+		if c.Cause != nil {
+			return
+		}
+		// Our own record of a former life, or one less: say again who we are.
 		r, _ := n.store.Record(n.self, c.Kind)
 		n.own.due(c.Kind, r.Version)
 		return

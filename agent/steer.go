@@ -97,19 +97,20 @@ type ownRecords struct {
 }
 
 // due says that the record of a kind must be told again, unless it is the one
-// with the version that was told last.
+// with the version that was told last: that is another life's, or none as the clock was
+// wrong.
 func (o *ownRecords) due(kind discovery.Kind, version uint64) {
 	switch kind {
 	case discovery.KindMember:
-		if o.memberVersion < version {
+		if o.memberVersion != version {
 			o.member = 0 // at the next look
 		}
 	case discovery.KindLinks:
-		if o.linksVersion < version {
+		if o.linksVersion != version {
 			o.rows.Again()
 		}
 	case discovery.KindTraffic:
-		if o.flowsVersion < version {
+		if o.flowsVersion != version {
 			o.flows.Again()
 		}
 	}

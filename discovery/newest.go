@@ -126,14 +126,42 @@ func (s *Store) expire(now overlay.Instant) {
 		if k.origin == last.Origin && cause == nil { // the member record went first
 			cause = last.Cause
 		}
-		s.forget(e)
-		delete(s.entries, k)
-		if s.origins[k.origin].records--; s.origins[k.origin].records == 0 {
-			delete(s.origins, k.origin)
-		}
-		last = Change{Origin: k.origin, Kind: k.kind, Gone: true, Cause: cause}
-		s.change(last)
+		last = s.drop(k, cause)
 		return true
+	})
+}
+
+// drop takes the record of k out of all but the order, and returns what it told of that.
+func (s *Store) drop(k key, cause error) Change {
+	s.forget(s.entries[k])
+	delete(s.entries, k)
+	if s.origins[k.origin].records--; s.origins[k.origin].records == 0 {
+		delete(s.origins, k.origin)
+	}
+	c := Change{Origin: k.origin, Kind: k.kind, Gone: true, Cause: cause}
+	s.change(c)
+	return c
+}
+
+// rewind drops what is from the future since the clock was set back: no store whose clock
+// is right took it. So an agent whose clock was ahead by hours for a moment speaks anew,
+// instead of being heard by nobody for as long. Whoever believed it returns it.
+func (s *Store) rewind(now overlay.Instant) {
+	back := s.ticked.Sub(now)
+	if s.ticked = now; back < setBack {
+		return
+	}
+	s.own = 0
+	s.order = slices.DeleteFunc(s.order, func(k key) bool {
+		v := s.entries[k].record.Version
+		if v > uint64(max(0, now.Add(maxAhead))) && !k.kind.ofAdmin() {
+			s.drop(k, nil)
+			return true
+		}
+		if k.origin == s.self {
+			s.own = max(s.own, v)
+		}
+		return false
 	})
 }
 

@@ -31,6 +31,8 @@ const (
 	// origin's clock is wrong; were it believed, the origin could not be heard
 	// again once its clock is right.
 	maxAhead = 10 * time.Minute
+	// setBack is by how much a clock must be set back for that to matter.
+	setBack = time.Minute
 	// askAgain is how long an answer to a request is awaited before another
 	// neighbour is asked.
 	askAgain = 2 * time.Second
@@ -107,6 +109,7 @@ type Store struct {
 	changes    []Change
 	changed    map[key]int // indices into changes
 	nextExpiry overlay.Instant
+	ticked     overlay.Instant // when Tick was called last
 	nextGossip overlay.Instant
 	rest       rest
 	counters   Counters
@@ -244,6 +247,7 @@ func (s *Store) neighbourAt(id overlay.AgentID) (int, bool) {
 // Tick does what is due and returns the instant at which it wants to be called
 // again, 0 for not before the next event.
 func (s *Store) Tick(now overlay.Instant) (next overlay.Instant) {
+	s.rewind(now)
 	if now >= s.nextExpiry {
 		s.expire(now)
 	}

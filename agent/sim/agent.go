@@ -144,10 +144,11 @@ func (a *agent) changed(c discovery.Change) {
 	if c.Origin != a.id {
 		return
 	}
-	switch v := a.store.OwnVersion(); { // of an earlier life: speak above it
-	case c.Kind == discovery.KindMember && a.own.memberVersion < v:
+	r, _ := a.store.Record(a.id, c.Kind) // of an earlier life, or by a clock that was wrong: speak again
+	switch {
+	case c.Kind == discovery.KindMember && a.own.memberVersion != r.Version:
 		a.own.member = 0
-	case c.Kind == discovery.KindLinks && a.own.rowsVersion < v:
+	case c.Kind == discovery.KindLinks && a.own.rowsVersion != r.Version:
 		a.own.rows.Again()
 	}
 }

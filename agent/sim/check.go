@@ -25,6 +25,7 @@ type Verdict struct {
 	Agreed  time.Duration // the same from the end of the faults
 	Traffic Traffic       // while there were faults
 	Steady  Traffic       // afterwards
+	Degree  int           // links of the agent that has most in the end
 	Events  uint64
 	Bytes   float64 // an agent and second, headers included
 	Trace   uint64
@@ -63,7 +64,7 @@ func Check(set Setting) Verdict {
 		s.emit(int32(s.draw(uint64(set.Agents))), int32(s.draw(uint64(set.Agents))))
 		s.Run(s.now.Sub(beginning) + 2*time.Second)
 		after, still := s.hash()
-		s.check(agreed && still && before == after, wrong)
+		s.Traffic.check(agreed && still && before == after, wrong)
 		v.Steady.add(s.Traffic)
 		s.degrees(wrong)
 	}
@@ -73,8 +74,12 @@ func Check(set Setting) Verdict {
 	// Links may still be exchanged, but less and less.
 	if _, ok := s.Until(6*decide.Epoch, s.Same); !ok {
 		wrong("no moment in which all have the same records")
+	} else {
+		s.compare(wrong)
 	}
-	s.compare(wrong)
+	for _, d := range s.linksOfEach() {
+		v.Degree = max(v.Degree, d)
+	}
 	v.Events, v.Trace = s.events, s.trace
 	v.Bytes = float64(s.bytes) / float64(set.Agents) / s.now.Sub(beginning).Seconds()
 	slices.Sort(v.Wrong)
@@ -99,12 +104,20 @@ func (t Traffic) check(agreed bool, wrong func(string, ...any)) {
 	}
 }
 
+// linksOfEach returns how many links agents keep.
+func (s *Sim) linksOfEach() (all []int) {
+	for _, a := range s.agents {
+		if a.runs() {
+			all = append(all, len(a.meshing.links.Kept()))
+		}
+	}
+	return all
+}
+
 // degrees looks at how many links agents have.
 func (s *Sim) degrees(wrong func(string, ...any)) {
-	for _, a := range s.agents {
-		if a.runs() && len(a.meshing.links.Kept()) > mostLinks {
-			wrong("agent %d has more than %d links", a.n, mostLinks)
-		}
+	if slices.Max(s.linksOfEach()) > mostLinks {
+		wrong("an agent has more than %d links", mostLinks)
 	}
 }
 
@@ -150,7 +163,7 @@ func (s *Sim) pieces() (n int) {
 }
 
 // compare lets each agent compute anew, from the records in its own store, its facts,
-// routes and links, and compares these.
+// routes and links, and compares these. By then nobody has too many links.
 func (s *Sim) compare(wrong func(string, ...any)) {
 	var facts, routes, links []uint64
 	for _, a := range s.agents {
@@ -167,6 +180,9 @@ func (s *Sim) compare(wrong func(string, ...any)) {
 			return
 		}
 		links = append(links, hashOf(p.Facts))
+		if n := len(a.meshing.links.Kept()); n > p.View.Cap() {
+			wrong("agent %d has %d links, %d are the most", a.n, n, p.View.Cap())
+		}
 	}
 	for what, hashes := range map[string][]uint64{"graphs": facts, "routes": routes, "links": links} {
 		slices.Sort(hashes)

@@ -22,7 +22,7 @@ const (
 	Skew                         // clocks drift by up to 200 ppm, and jump
 	Pause                        // agents stand still for up to 30 s
 	Restart                      // agents begin anew with lost state
-	Liar                         // members tell lies
+	Liar                         // members tell lies, until they are found out and set up anew
 	Churn                        // agents leave and come, a hundredth in a minute
 	Rebind                       // the NAT in front of an agent forgets it
 )
@@ -76,8 +76,12 @@ type fault struct {
 	barrier     barrier
 }
 
-// maxJump is how far clocks jump: less than what stores take for an origin's clock.
-const maxJump = 8 * time.Minute
+// Clocks jump by up to maxJump, which is less than what stores believe; one in a run is
+// hours ahead for a while, which nobody believes.
+const (
+	maxJump  = 8 * time.Minute
+	farAhead = 3 * time.Hour
+)
 
 // conspire draws the faults of the whole run, and pushes their events.
 func (s *Sim) conspire() {
@@ -107,6 +111,7 @@ func (s *Sim) conspire() {
 	add(Reorder, 1, time.Second, whole)
 	add(Partition, 1, time.Minute, func(f *fault) { f.barrier = cmp.Or(barrier(s.draw(3)), closed) })
 	add(Skew, 1+n/10, time.Hour, func(f *fault) { f.offset = time.Duration(s.draw(uint64(2*maxJump))) - maxJump })
+	add(Skew, 1, time.Minute, func(f *fault) { f.offset = farAhead })
 	add(Pause, 1+n/5, 30*time.Second, nil)
 	add(Restart, 1+n/10, 10*time.Second, nil)
 	add(Liar, 1+n/50, time.Second, whole)
@@ -153,6 +158,9 @@ func (s *Sim) strike(e event) {
 	case Liar:
 		if a.lying = f.until; !ends {
 			s.push(event{at: s.now, what: lies, to: a.n})
+		} else if a.runs() { // found out, and set up anew
+			a.stop()
+			a.start()
 		}
 	case Rebind:
 		s.world.deaf[a.n] = f.until
