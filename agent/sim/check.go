@@ -48,7 +48,7 @@ func Check(set Setting) Verdict {
 		s.Run(now + time.Second)
 		s.degrees(wrong)
 	}
-	v.Traffic = s.Traffic
+	v.Traffic = s.counted
 	var ok bool
 	if v.Agreed, ok = s.Until(flood+decide.Epoch, s.Agreed); !ok {
 		wrong("no agreement of the facts %v after the faults", v.Agreed)
@@ -59,13 +59,13 @@ func Check(set Setting) Verdict {
 		wrong("the links leave the agents in %d pieces", s.pieces())
 	}
 	for range 20 {
-		s.traffic = traffic{}
+		s.frames, s.counted = nil, Traffic{}
 		before, agreed := s.hash()
 		s.emit(int32(s.draw(uint64(set.Agents))), int32(s.draw(uint64(set.Agents))))
 		s.Run(s.now.Sub(beginning) + 2*time.Second)
 		after, still := s.hash()
-		s.Traffic.check(agreed && still && before == after, wrong)
-		v.Steady.add(s.Traffic)
+		s.counted.check(agreed && still && before == after, wrong)
+		v.Steady.add(s.counted)
 		s.degrees(wrong)
 	}
 	if v.Traffic.Looped > 0 || v.Traffic.Deep > 0 {

@@ -13,12 +13,6 @@ type frame struct {
 	seen map[int32]int // who took it, and how often
 }
 
-// traffic is the frames of a simulation, and what became of them.
-type traffic struct {
-	frames []frame
-	Traffic
-}
-
 // Traffic counts frames.
 type Traffic struct {
 	Sent      int // to one agent
@@ -115,17 +109,17 @@ func (s *Sim) emit(from, to int32) {
 	if !a.runs() || s.now < a.awake || from == to || !s.agents[to].runs() {
 		return
 	}
-	s.Sent++
+	s.counted.Sent++
 	if p := s.path(a.chart(), from, to); p != nil {
 		s.frames = append(s.frames, frame{path: p, from: from, seen: map[int32]int{from: 1}})
 		s.hop(len(s.frames)-1, 0)
 	} else {
-		s.NoPath++
+		s.counted.NoPath++
 	}
-	s.Broadcast++
+	s.counted.Broadcast++
 	for _, b := range s.agents {
 		if b.runs() && b.n != from {
-			s.Wanted++
+			s.counted.Wanted++
 		}
 	}
 	s.frames = append(s.frames, frame{from: from, seen: map[int32]int{from: 1}})
@@ -136,12 +130,12 @@ func (s *Sim) emit(from, to int32) {
 func (s *Sim) hop(f int, place uint64) {
 	p := s.frames[f].path
 	if int(place) == len(p)-1 {
-		s.Delivered++
+		s.counted.Delivered++
 		return
 	}
 	from, to := p[place], p[place+1]
 	if !s.agents[from].reaches(to) {
-		s.Broken++
+		s.counted.Broken++
 		return
 	}
 	s.push(event{at: s.now.Add(s.world.delay(from, to)), what: frames, to: to, from: from, id: uint64(f)<<8 | (place + 1)})
@@ -155,7 +149,7 @@ func (s *Sim) spread(a *agent, f int, hops uint64) {
 		return
 	}
 	if hops >= route.TreeHops {
-		s.Deep++
+		s.counted.Deep++
 		return
 	}
 	for _, child := range s.tree(c, s.frames[f].from).Children(at) {
@@ -171,7 +165,7 @@ func (a *agent) take(e event) {
 	x := &s.frames[f]
 	if x.path != nil {
 		if x.seen[a.n]++; x.seen[a.n] > 1 {
-			s.Looped++
+			s.counted.Looped++
 			return
 		}
 		s.hop(f, hops)
@@ -184,12 +178,12 @@ func (a *agent) take(e event) {
 		return
 	}
 	if x.seen[a.n]++; x.seen[a.n] > 1 {
-		s.Again++
+		s.counted.Again++
 		if x.seen[a.n] > 8 {
 			return // enough for a mutant
 		}
 	} else {
-		s.Got++
+		s.counted.Got++
 	}
 	s.spread(a, f, hops)
 }

@@ -63,8 +63,9 @@ type Sim struct {
 	album   album
 	atlas   atlas
 	optimum float64 // see best, 0: not yet
-	traffic
-	fluid *fluid // nil: no data flows
+	frames  []frame
+	counted Traffic // frames
+	fluid   *fluid  // nil: no data flows
 
 	lives, connections uint64
 	counters
