@@ -1,6 +1,8 @@
 package decide
 
 import (
+	"encoding/binary"
+	"hash/fnv"
 	"slices"
 	"time"
 
@@ -87,6 +89,23 @@ func NewPicture(network uint64, epoch int64, self overlay.AgentID, told []Told) 
 		return nil, err
 	}
 	return &Picture{Facts: f, View: v}, nil
+}
+
+// Hash returns 8 bytes that are equal for pictures with the same agents and links, whoever
+// draws them and whatever the links cost.
+func (p *Picture) Hash() []byte {
+	h := fnv.New64a()
+	for _, a := range p.Facts.Agents {
+		_, _ = h.Write(a.ID[:])
+	}
+	var b [10]byte
+	for _, l := range p.Facts.Links {
+		binary.BigEndian.PutUint32(b[:], uint32(l.A))
+		binary.BigEndian.PutUint32(b[4:], uint32(l.B))
+		b[8], b[9] = byte(l.By[0]), byte(l.By[1])
+		_, _ = h.Write(b[:])
+	}
+	return h.Sum(nil)
 }
 
 // A twosome is two agents that both say that they keep their link: indices of told, and of

@@ -127,3 +127,26 @@ func TestPictureOfRules(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Agents compare hashes of their pictures: what links cost isn't in them, who holds them is.
+func TestPictureHash(t *testing.T) {
+	hash := func(rtt time.Duration, theirs discovery.Intent, agents int) string {
+		told := []Told{{ID: agentID(0), At: start}, {ID: agentID(1), At: start}, {ID: agentID(2), At: start}}
+		told[0].Rows = []discovery.Row{row(1, rtt, holding)}
+		told[1].Rows = []discovery.Row{row(0, rtt, theirs)}
+		p, err := NewPicture(1, EpochOf(start), agentID(0), told[:agents])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(p.Hash())
+	}
+	same := hash(time.Millisecond, accepting, 3)
+	if hash(2*time.Millisecond, accepting, 3) != same {
+		t.Error("it depends on costs")
+	}
+	for _, other := range []string{hash(time.Millisecond, holding, 3), hash(time.Millisecond, discovery.Intent{}, 3), hash(time.Millisecond, accepting, 2)} {
+		if other == same {
+			t.Error("it is the same for other links or agents")
+		}
+	}
+}

@@ -138,6 +138,9 @@ func (v *View) Distance(from, to int) (int32, bool) {
 	return d, d != far
 }
 
+// Full says that there are so few agents that each has a link with each.
+func (v *View) Full() bool { return len(v.agents) <= fullMesh }
+
 // Phi returns the potential that accepted moves lower: the distances of all pairs,
 // weighted by 1 and their demand, plus the price of the links, in µs.
 func (v *View) Phi() int64 { return v.phi }
