@@ -38,6 +38,7 @@ const (
 	dropForbidden                    // for an agent to which the direct link is forbidden, and no other path leads
 	dropTransit                      // what isn't passed on: the limit is reached
 	dropNotice                       // what a member said of a path that makes no sense
+	dropRequest                      // what a member said of a link that makes no sense
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 16
 )
@@ -51,6 +52,7 @@ var dropNames = [dropSwitch]string{
 	dropOutsider: "agent without a good credential",
 	dropReplay:   "control datagram again", dropUntimely: "control datagram by another clock",
 	dropPipe: "way through TCP full", dropRecord: "record refused", dropProbe: "probe or acknowledgement out of place", dropTrain: "not of a train", dropForbidden: "link forbidden", dropTransit: "transit limit", dropNotice: "notice that makes no sense",
+	dropRequest: "link request that makes no sense",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

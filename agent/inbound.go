@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"farlan/overlay"
@@ -334,6 +335,12 @@ func (in *inbound) ProbeReply(r overlay.Probe) {
 func (in *inbound) Notice(x overlay.Notice) {
 	n, from := in.n, in.at.peer
 	n.mail.offer(func(now overlay.Instant) { n.noticed(now, from, x) })
+}
+
+// Request takes what a peer says of a link; overlay.Items.
+func (in *inbound) Request(msg []byte) {
+	n, from, msg := in.n, in.at.peer, slices.Clone(msg)
+	n.mail.offer(func(now overlay.Instant) { n.requested(now, from, msg) })
 }
 
 // Bye says that the peer leaves; overlay.Items.

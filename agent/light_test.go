@@ -314,6 +314,7 @@ func (s *lightSession) ProbeReply(overlay.Probe) {}
 func (s *lightSession) Ack(overlay.Ack)          {}
 func (s *lightSession) Bye()                     {}
 func (s *lightSession) Notice(overlay.Notice)    {}
+func (s *lightSession) Request([]byte)           {}
 func (s *lightSession) Train(overlay.Train)      {}
 
 // lightMain runs light members if this program was started for that.

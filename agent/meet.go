@@ -26,6 +26,9 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 		// Our own record of a former life, or one less: say again who we are.
 		r, _ := n.store.Record(n.self, c.Kind)
 		n.own.due(c.Kind, r.Version)
+		if c.Kind == discovery.KindLinks {
+			n.rememberLinks()
+		}
 		return
 	}
 	switch c.Kind {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"farlan/agent/decide"
 	"farlan/discovery"
 	"farlan/discovery/beacon"
 	"farlan/discovery/p2p"
@@ -102,6 +103,7 @@ type node struct {
 	router   routerPort
 	relaying relaying
 	routing  routing
+	linking  linking
 	pipes    pipes
 	punches  punches
 	lonely   bool // said that nobody answers
@@ -145,6 +147,7 @@ func newNode(c *config, log *slog.Logger, keys discovery.Keyring, ident identity
 	n.admission.now.Store(n.store.Admission())
 	n.keys.ring = keys
 	n.routing = newRouting(n.self)
+	n.linking = linking{links: decide.NewLinks(n.self), send: n.sendRequest}
 	n.view.Store(&view{})
 	return n
 }
@@ -196,6 +199,7 @@ func (n *node) step(now overlay.Instant) {
 		}
 	}
 	n.reroute(now)
+	n.mindLinks(now)
 	n.steer(now)
 	n.lookForRelays(now)
 	n.mindPipes(now)

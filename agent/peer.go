@@ -38,25 +38,26 @@ type peer struct {
 	forbidden atomic.Bool // and that nothing may go to it directly
 
 	// The node's loop alone uses these.
-	known    overlay.Instant // since when
-	since    overlay.Instant // since when it is in its state
-	state    measure.State
-	probe    overlay.Instant // when to send one in any case, 0 never
-	watched  bool            // see chooseWatched
-	tried    overlay.Instant // directly, while another agent relays
-	asked    overlay.Instant // because it was silent
-	indirect overlay.Instant // since when it isn't reached directly, 0 it is
-	asks     int             // since it was silent
-	silent   overlay.Instant // since when it is asked, if it is
-	fathomed overlay.Instant // when the search for the path's MTU was last looked after
-	fathom   bool            // the search may go on
-	member   discovery.Member
-	rights   discovery.Rights
-	barred   bool            // it has left, or may not do what it does: no session with it
-	cut      bool            // what it was sent isn't answered: see mindSilence
-	echoed   overlay.Instant // where its try came from was tried
-	pipe     peerPipe
-	punch    peerPunch
+	known     overlay.Instant // since when
+	since     overlay.Instant // since when it is in its state
+	state     measure.State
+	probe     overlay.Instant // when to send one in any case, 0 never
+	watched   bool            // see chooseWatched
+	candidate bool            // for a link: it is measured
+	tried     overlay.Instant // directly, while another agent relays
+	asked     overlay.Instant // because it was silent
+	indirect  overlay.Instant // since when it isn't reached directly, 0 it is
+	asks      int             // since it was silent
+	silent    overlay.Instant // since when it is asked, if it is
+	fathomed  overlay.Instant // when the search for the path's MTU was last looked after
+	fathom    bool            // the search may go on
+	member    discovery.Member
+	rights    discovery.Rights
+	barred    bool            // it has left, or may not do what it does: no session with it
+	cut       bool            // what it was sent isn't answered: see mindSilence
+	echoed    overlay.Instant // where its try came from was tried
+	pipe      peerPipe
+	punch     peerPunch
 
 	mu       sync.Mutex        // guards what follows
 	path     *measure.Path     // nil: never heard from

@@ -70,8 +70,15 @@ func (s *inboundSession) tell(q *overlay.Probe) {
 const watched = 8
 
 // chooseWatched decides whom to watch of the peers with a session, which are in the order
-// of their ids: whom the agent chose, and before it did its neighbours in that order.
+// of their ids: those with whom the agent keeps links; where links aren't chosen, whom it
+// would measure; and before it knows that, its neighbours in that order.
 func (n *node) chooseWatched(linked []*peer) {
+	for _, p := range linked {
+		p.watched, p.candidate = n.linking.watches(p.id), slices.Contains(n.linking.named, p.id)
+	}
+	if n.linking.chosen {
+		return
+	}
 	next := 0
 	for next < len(linked) && linked[next].id.Compare(n.self) < 0 {
 		next++
@@ -88,7 +95,11 @@ func (n *node) probeEvery(now overlay.Instant, p *peer) time.Duration {
 	if moved := n.roaming.moved; moved != 0 && now.Sub(moved) < roamFor {
 		return roamProbe
 	}
-	return measure.ProbeEvery(len(n.view.Load().linked), watched, p.watched)
+	every := measure.ProbeEvery(len(n.view.Load().linked), watched, p.watched)
+	if p.candidate {
+		return min(every, candidateEvery)
+	}
+	return every
 }
 
 // fathomEvery is how often the search for a path's MTU is looked after: much more

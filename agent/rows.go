@@ -94,7 +94,8 @@ func (n *node) rowsToTell(now overlay.Instant) []discovery.Link {
 }
 
 // linksToTell returns which of its links this agent tells of: all, or when they are too
-// many those that it told of before, then those that it would measure, then the nearest.
+// many those of which others must know, then those that it told of before, then those that
+// it would measure, then the nearest.
 func (n *node) linksToTell(now overlay.Instant, all []discovery.Link) []discovery.Link {
 	own := &n.own
 	if len(all) <= linksTold {
@@ -112,7 +113,28 @@ func (n *node) linksToTell(now overlay.Instant, all []discovery.Link) []discover
 			told = slices.Insert(slices.Clone(told), at, discovery.Link{Peer: id})
 		}
 	}
-	return discovery.Tellable(n.self, all, told, linksTold)
+	must, rest := mustTell(all)
+	told = slices.DeleteFunc(slices.Clone(told), func(l discovery.Link) bool {
+		_, ok := slices.BinarySearchFunc(must, l.Peer, comparePeer)
+		return ok
+	})
+	most := max(linksTold-len(must), 0)
+	rows := append(must, discovery.Tellable(n.self, rest, told[:min(len(told), most)], most)...)
+	slices.SortFunc(rows, func(a, b discovery.Link) int { return a.Peer.Compare(b.Peer) })
+	return rows
+}
+
+// mustTell returns which links all others are to know of, as far as there are not too many:
+// those that are kept, and those of which an operator wants something; and the rest.
+func mustTell(links []discovery.Link) (must, rest []discovery.Link) {
+	for _, l := range links {
+		if l.Kept() || l.Prefer || l.Forbid || l.Cost > 0 {
+			must = append(must, l)
+		} else {
+			rest = append(rest, l)
+		}
+	}
+	return must, rest
 }
 
 // linksOf returns the rows that are links.

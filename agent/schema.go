@@ -30,6 +30,16 @@ type statusView struct {
 	Admission  string          `json:"admission"`  // simple, signed
 	Credential *credentialView `json:"credential"` // null: the network is simple
 	Rotation   *rotationView   `json:"rotation"`   // null: the network's key isn't changing
+	Agreement  *agreementView  `json:"agreement"`  // null: no links were decided on yet
+}
+
+// agreementView is by what an agent decided on its links in an epoch: agents of one network
+// have equal ones a short while after the last news.
+type agreementView struct {
+	Epoch   int64  `json:"epoch"`   // of 10 s, since 1970
+	Agents  int    `json:"agents"`  // that were there, this one included
+	Records string `json:"records"` // hash of what all members tell
+	Links   string `json:"links"`   // hash of who is there, and of the links that are kept
 }
 
 // credentialView is what makes an agent a member of a signed network.
@@ -120,6 +130,7 @@ type linkView struct {
 	Transport *string  `json:"transport"`
 	RTTms     *float64 `json:"rtt_ms"`
 	Reason    string   `json:"reason"`
+	HeldBy    []string `json:"held_by"` // who wants it: one end, both, or none
 }
 
 type stationsView struct {

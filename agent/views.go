@@ -11,10 +11,7 @@ import (
 	"farlan/overlay"
 )
 
-const (
-	joinPatience = 5 * time.Second // before "nobody answered" is a fault
-	fullMesh     = "full mesh: every agent is linked to every other"
-)
+const joinPatience = 5 * time.Second // before "nobody answered" is a fault
 
 // names returns what to call every known agent: its own name, with a suffix of
 // its id where several have the same. One that is gone doesn't take the name
@@ -94,7 +91,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 		Listen: n.multiaddrs(), Ports: []portView{}, Health: n.health(now), Drops: n.drops.views(),
 		Control: len(n.control.connected), Goroutines: runtime.NumGoroutine(),
 		Admission: admissionName(n.admission.network), Credential: n.credentialView(), Rotation: n.rotation(),
-		TrainBytes: n.trains.sent.Load(),
+		TrainBytes: n.trains.sent.Load(), Agreement: n.linking.agreed,
 	}
 	stations := n.sw.Stations.List()
 	for i, p := range n.ports {
@@ -113,7 +110,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 	for _, p := range n.peers {
 		if p.state == measure.Up {
 			v.Peers++
-			if p.direct() {
+			if p.direct() && n.linking.shows(p.id) {
 				v.Links++
 			}
 		}
@@ -263,70 +260,6 @@ func (n *node) peerView(now overlay.Instant, p *peer, names map[overlay.AgentID]
 	}
 	v.MTU = new(out.size + out.around)
 	return v
-}
-
-func (n *node) linksView(now overlay.Instant, own bool) linksView {
-	names := n.names()
-	v := linksView{Schema: schemaVersion, Links: []linkView{}}
-	for id, p := range n.peers {
-		if p.state == measure.Gone && now.Sub(p.since) >= goneShown {
-			continue
-		}
-		v.Links = append(v.Links, n.ownLink(now, p, names[id]))
-		if own {
-			continue
-		}
-		links, _ := n.store.Links(id)
-		for _, l := range links {
-			if p.state == measure.Gone || names[l.Peer] == "" {
-				continue // what it said last isn't so any more
-			}
-			link := linkView{From: names[id], To: names[l.Peer], State: "up", Reason: fullMesh}
-			if out := p.out.Load(); l.Peer == n.self && out != nil {
-				by, _ := n.transportTo(out)
-				link.Transport = &by
-			}
-			if l.RTT > 0 {
-				link.RTTms = millis(l.RTT)
-			}
-			v.Links = append(v.Links, link)
-		}
-	}
-	slices.SortFunc(v.Links, func(a, b linkView) int {
-		if c := strings.Compare(a.From, b.From); c != 0 {
-			return c
-		}
-		return strings.Compare(a.To, b.To)
-	})
-	return v
-}
-
-func (n *node) ownLink(now overlay.Instant, p *peer, name string) linkView {
-	l := linkView{From: n.cfg.Name, To: name, State: "down", Reason: fullMesh}
-	if n.names()[n.self] != n.cfg.Name {
-		l.From = n.names()[n.self]
-	}
-	switch p.state {
-	case measure.Up:
-		l.State = "up"
-	case measure.Suspect:
-		l.State = "probing"
-	}
-	if !p.direct() {
-		l.State = "down"
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := p.out.Load()
-	if out == nil || p.path == nil {
-		return l
-	}
-	by, _ := n.transportTo(out)
-	l.Transport = &by
-	if rtt, ok := p.path.RTT(now); ok {
-		l.RTTms = millis(rtt)
-	}
-	return l
 }
 
 func (n *node) stationsView(now overlay.Instant) stationsView {

@@ -103,9 +103,11 @@ func (n *node) wish(p *peer) (i discovery.Intent) {
 	return i
 }
 
-// intent returns what this agent tells of its link to p beside what it measured.
+// intent returns what this agent tells of its link to p beside what it measured: what it
+// has decided, and what its operator wishes.
 func (n *node) intent(v measure.Pair, p *peer) discovery.Intent {
-	i := n.wish(p)
+	i, keeps := n.wish(p), n.keeps(p.id)
+	i.Holds, i.Leaving, i.Accepts = keeps.Holds, keeps.Leaving, keeps.Accepts
 	if rate := carries(v); rate > 0 {
 		i.Left = max(rate-p.carried.rate, 1000)
 	}

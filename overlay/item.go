@@ -46,6 +46,7 @@ const (
 	itemAck        = 8  // see Ack
 	itemTrain      = 16 // see Train
 	itemNotice     = 17 // see Notice
+	itemRequest    = 18 // see AppendRequest
 
 	itemHeaderLen    = 3
 	pieceHeaderLen   = 10
@@ -244,4 +245,13 @@ func parseNotice(c []byte) (n Notice, known, ok bool) {
 	}
 	n = Notice{NoticeAbout(c[0]), Label(binary.BigEndian.Uint32(c[1:]))}
 	return n, n.About == NoticeNoWay || n.About == NoticeWant, true
+}
+
+// MaxRequest is how long a request is at most.
+const MaxRequest = 64
+
+// AppendRequest appends the item of a request about a link to body b: bytes, at least one and
+// at most MaxRequest, that mean nothing to this package.
+func AppendRequest(b, request []byte) []byte {
+	return append(append(b, itemRequest, 0, byte(len(request))), request...)
 }

@@ -34,6 +34,7 @@ func pair(t testing.TB) (a, b *Session) {
 // a sink collects what an Unpacker finds.
 type sink struct {
 	notices  []Notice
+	requests [][]byte
 	frames   [][]byte
 	offloads []Offload
 	probes   []Probe
@@ -53,6 +54,7 @@ func (s *sink) Probe(p Probe)      { s.probes = append(s.probes, p) }
 func (s *sink) ProbeReply(p Probe) { s.probes = append(s.probes, p) }
 func (s *sink) Bye()               { s.byes++ }
 func (s *sink) Notice(n Notice)    { s.notices = append(s.notices, n) }
+func (s *sink) Request(m []byte)   { s.requests = append(s.requests, bytes.Clone(m)) }
 func (s *sink) Train(t Train)      { s.trains = append(s.trains, t) }
 
 // frameOf makes a frame of n bytes that no other resembles.
@@ -235,6 +237,7 @@ func (c *counting) Probe(Probe)      {}
 func (c *counting) ProbeReply(Probe) {}
 func (c *counting) Bye()             {}
 func (c *counting) Notice(Notice)    {}
+func (c *counting) Request([]byte)   {}
 func (c *counting) Train(Train)      {}
 
 func TestProbeItems(t *testing.T) {
@@ -247,6 +250,18 @@ func TestProbeItems(t *testing.T) {
 	u.Unpack(AppendAck(AppendBye(AppendProbe(AppendProbe(nil, want, false), want, true)), ack), &got)
 	if len(got.probes) != 2 || got.probes[0] != asked || got.probes[1] != want || got.byes != 1 || len(got.acks) != 1 || got.acks[0] != ack {
 		t.Fatalf("got %+v", got)
+	}
+}
+
+// Requests are taken as they are, up to their bound.
+func TestRequestItems(t *testing.T) {
+	most := bytes.Repeat([]byte{7}, MaxRequest)
+	var u Unpacker
+	var got sink
+	u.Unpack(AppendRequest(AppendRequest(AppendRequest(nil, []byte{1}), most), nil), &got)
+	u.Unpack(AppendRequest(nil, append(most, 7)), &got)
+	if len(got.requests) != 2 || !bytes.Equal(got.requests[0], []byte{1}) || !bytes.Equal(got.requests[1], most) || u.Malformed != 2 {
+		t.Errorf("got %v, malformed %d", got.requests, u.Malformed)
 	}
 }
 
@@ -266,6 +281,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(AppendProbe(nil, Probe{Number: 1, Seen: netip.MustParseAddrPort("[2001:db8::7]:4747")}, true))
 	f.Add(AppendProbe(nil, Probe{Number: ProbeSpecial, Echo: 5, Count: 9}, false))
 	f.Add(AppendNotice(nil, Notice{NoticeWant, 7}))
+	f.Add(AppendRequest(nil, []byte{1, 2, 3}))
 	f.Add([]byte{itemPiece, 0, 9, 0, 0, 0, 1, 0, 0, 0, 14, 9})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var u Unpacker
@@ -281,6 +297,11 @@ func FuzzUnpack(f *testing.F) {
 		for _, n := range s.notices {
 			if again, known, ok := parseNotice(AppendNotice(nil, n)[itemHeaderLen:]); !ok || !known || again != n {
 				t.Fatalf("%+v becomes %+v", n, again)
+			}
+		}
+		for _, m := range s.requests {
+			if len(m) == 0 || len(m) > MaxRequest {
+				t.Fatalf("a request of %d bytes came out", len(m))
 			}
 		}
 		for _, p := range s.probes {

@@ -71,6 +71,7 @@ func (s *wireSink) ProbeReply(Probe) {}
 func (s *wireSink) Ack(Ack)          {}
 func (s *wireSink) Bye()             {}
 func (s *wireSink) Notice(Notice)    {}
+func (s *wireSink) Request([]byte)   {}
 func (s *wireSink) Train(Train)      {}
 
 // superOf returns the super-frame of a case, with the checksum left out, and its
@@ -287,6 +288,7 @@ func (s *anySink) ProbeReply(Probe) {}
 func (s *anySink) Ack(Ack)          {}
 func (s *anySink) Bye()             {}
 func (s *anySink) Notice(Notice)    {}
+func (s *anySink) Request([]byte)   {}
 func (s *anySink) Train(Train)      {}
 
 // A frame without its checksum, whole or cut, comes out without it.

@@ -15,6 +15,7 @@ type Items interface {
 	Ack(a Ack)
 	Train(t Train)
 	Notice(n Notice)
+	Request(msg []byte)
 	Bye()
 }
 
@@ -115,6 +116,12 @@ func (u *Unpacker) item(kind byte, c []byte, to Items) {
 			u.Unknown++
 		} else if ok {
 			to.Notice(n)
+		} else {
+			u.Malformed++
+		}
+	case itemRequest:
+		if len(c) > 0 && len(c) <= MaxRequest {
+			to.Request(c)
 		} else {
 			u.Malformed++
 		}
