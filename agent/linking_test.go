@@ -335,3 +335,27 @@ func TestLinksRemembered(t *testing.T) {
 		}
 	}
 }
+
+// Requests go to peers sealed, and what they answer comes back so.
+func TestRequestsAreSealed(t *testing.T) {
+	m := newMirror(t)
+	n := m.n
+	n.sendRequest(m.peer.id, []byte{1, 1, 0, 7, 2}) // nobody of that name
+	n.peers[m.peer.id] = m.peer
+	var answer []byte
+	n.linking.send = func(to overlay.AgentID, msg []byte) {
+		if answer = msg; to != m.peer.id {
+			t.Errorf("%s is answered", to)
+		}
+	}
+	n.sendRequest(m.peer.id, []byte{1, 1, 0, 7, 2})
+	m.probes(t)
+	for _, e := range n.mail.take() {
+		e(n.now())
+	}
+	if want := []byte{1, 3, 0, 7, 0}; !bytes.Equal(answer, want) {
+		t.Errorf("answered with %v, want %v: not now", answer, want)
+	}
+	m.peer.out.Store(nil)
+	n.sendRequest(m.peer.id, []byte{1, 1, 0, 7, 2}) // is lost
+}
