@@ -42,6 +42,7 @@ type linking struct {
 	epoch   int64             // of the last decision, 0 there is none
 	agents  int               // that were there
 	chosen  bool              // they were too many for a link with each
+	crowded bool              // they were too many even to choose
 	working bool              // beside the loop, which doesn't touch links then
 	late    []lateRequest
 	repeat  overlay.Instant // an ask that isn't answered, 0: there is none
@@ -116,10 +117,14 @@ func (n *node) decided(now overlay.Instant, records [32]byte, d decision) {
 	l := &n.linking
 	l.former = nil
 	if d.err != nil {
-		n.log.Warn("links aren't chosen", "error", d.err)
-		l.kept, l.named, l.agents, l.chosen, l.agreed = nil, nil, 0, false, nil
+		if !l.crowded {
+			n.log.Warn("links aren't chosen", "error", d.err)
+		}
+		l.kept, l.named, l.late, l.chosen, l.crowded, l.agreed = nil, nil, nil, false, true, nil
+		n.chooseWatched(n.view.Load().linked)
 		return
 	}
+	l.crowded = false
 	l.named, l.agents, l.chosen = d.named, d.picture.View.Agents(), !d.picture.View.Full()
 	l.agreed = &agreementView{
 		Epoch: l.epoch, Agents: l.agents,

@@ -16,6 +16,7 @@ import (
 	"farlan/discovery"
 	"farlan/measure"
 	"farlan/overlay"
+	"farlan/overlay/mesh"
 )
 
 // A choir is nodes that run no network: what they tell and ask each other is handed on, and
@@ -333,6 +334,28 @@ func TestLinksRemembered(t *testing.T) {
 		if !k.Leaving && !leaves[k.Peer] && old.linking.link(k.Peer) == nil {
 			t.Errorf("the link with %s isn't kept any more", old.peers[k.Peer].member.Name)
 		}
+	}
+}
+
+// What can't be chosen, as there are too many, is as it was before there were any choices.
+func TestTooManyToChoose(t *testing.T) {
+	var names []string
+	for i := range mesh.MaxAgents {
+		names = append(names, fmt.Sprintf("agent-%04d", i))
+	}
+	w := newMapWorld(t, names...)
+	n := w.n
+	n.sign(discovery.KindMember, must(discovery.Member{Name: "self", SessionKey: [32]byte{1}}.Append(nil)))
+	n.spawn = func(_ string, f func(context.Context) error) { _ = f(context.Background()) }
+	if n.common() != undecided {
+		t.Errorf("before: %q", n.common())
+	}
+	n.chooseLinks(n.now(), decide.EpochOf(n.wall()))
+	for _, e := range n.mail.take() {
+		e(n.now())
+	}
+	if n.linking.working || n.linking.chosen || n.linking.agreed != nil || n.common() != tooMany || len(n.linksView(n.now(), true).Links) != len(names) {
+		t.Errorf("links are there as %q", n.common())
 	}
 }
 

@@ -30,9 +30,9 @@ func (n *node) common() string {
 	switch {
 	case l.chosen:
 		return ""
-	case l.epoch != 0 && l.agents == 0:
+	case l.crowded:
 		return tooMany
-	case l.epoch != 0 || len(n.peers) < measure.EverybodyUpTo:
+	case l.agreed != nil || len(n.peers) < measure.EverybodyUpTo:
 		return fewAgents
 	}
 	return undecided

@@ -73,18 +73,18 @@ const watched = 8
 // of their ids: those with whom the agent keeps links; where links aren't chosen, whom it
 // would measure; and before it knows that, its neighbours in that order.
 func (n *node) chooseWatched(linked []*peer) {
-	for _, p := range linked {
-		p.watched, p.candidate = n.linking.watches(p.id), slices.Contains(n.linking.named, p.id)
-	}
-	if n.linking.chosen {
-		return
-	}
 	next := 0
 	for next < len(linked) && linked[next].id.Compare(n.self) < 0 {
 		next++
 	}
 	for i, p := range linked {
-		if p.watched = slices.Contains(n.own.watched, p.id); n.own.watched == nil {
+		p.candidate = slices.Contains(n.linking.named, p.id)
+		switch {
+		case n.linking.chosen:
+			p.watched = n.linking.watches(p.id)
+		case n.own.watched != nil:
+			p.watched = slices.Contains(n.own.watched, p.id)
+		default:
 			p.watched = measure.NearInRing(i, next, len(linked), watched/2)
 		}
 	}
