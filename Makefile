@@ -16,8 +16,8 @@
 #                  coordinates, SEEDS times; what predicting costs
 #   make bench-mesh     how good the links are that 490 agents choose, how soon and for how long, and
 #                  what a choice costs
-#   make bench-overlay  how soon frames take a better path in a lab, and another one when it is cut, and
-#                  how much faster an application runs than over a star
+#   make bench-overlay  how soon frames take a better path in a lab, and another one when it is cut, how
+#                  much faster an application runs than over a star, and how soon fifty agents choose links
 #   make bench-route    whether fifty pairs come to rest on paths that limit them, 200 times; what paths cost
 #   make sim       SIMSEEDS networks of simulated agents with faults by seed, cold starts, flows, and what
 #                  happens without each rule; then SIMSCALE agents at once. SEED=… AGENTS=… FAULTS=… runs
@@ -155,6 +155,7 @@ bench-predict: deps-build
 
 bench-overlay: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -parallel 1 -run '^Test(FramesTakeTheBetterPath|CutUnderTraffic|RingLeavesTheStar)$$' -timeout 1h -v ./agent/lab
+	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^TestFiftyChooseLinks$$' -timeout 1h -v ./agent
 
 bench-route: deps-build
 	FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone' -bench . ./overlay/route
