@@ -18,7 +18,8 @@
 #                  what a choice costs
 #   make bench-overlay  how soon frames take a better path in a lab, and another one when it is cut, how
 #                  much faster an application runs than over a star, and how soon fifty agents choose links
-#   make bench-route    whether fifty pairs come to rest on paths that limit them, 200 times; what paths cost
+#   make bench-route    whether fifty pairs come to rest on paths that limit them, 200 times; how the widest
+#                  paths between 63 cloud regions compare to the best relays; what paths cost
 #   make sim       SIMSEEDS networks of simulated agents with faults by seed, cold starts, flows, and what
 #                  happens without each rule; then SIMSCALE agents at once. SEED=… AGENTS=… FAULTS=… runs
 #                  one again
@@ -158,7 +159,7 @@ bench-overlay: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^TestFiftyChooseLinks$$' -timeout 1h -v ./agent
 
 bench-route: deps-build
-	FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone' -bench . ./overlay/route
+	FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone|Grid' -bench . ./overlay/route
 
 # What a seed that fails says to run is SEED=… AGENTS=… FAULTS=….
 sim: deps-build
