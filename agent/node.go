@@ -104,6 +104,7 @@ type node struct {
 	relaying relaying
 	routing  routing
 	linking  linking
+	stun     stun
 	pipes    pipes
 	punches  punches
 	lonely   bool // said that nobody answers
@@ -198,6 +199,7 @@ func (n *node) step(now overlay.Instant) {
 			n.watch(now, p)
 		}
 	}
+	n.mindStun(now)
 	n.reroute(now)
 	n.mindLinks(now)
 	n.steer(now)

@@ -52,8 +52,11 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 	if s != measure.Cut || p.asks <= patience {
 		return
 	}
-	p.cut = true
 	p.noteCut(now, out)
+	if pipe == nil && n.stun.holds(now) {
+		return
+	}
+	p.cut = true
 	n.markSilence(p)
 	n.routing.broke = true
 	if piped {
