@@ -122,6 +122,7 @@ type entry struct {
 	record Record
 	sum    [32]byte // SHA-256 of the encoding
 	member Member   // the body, if the kind is KindMember
+	links  *Links   // the body, if the kind is KindLinks and somebody asked for it
 	// credential is the member's, parsed, in a signed network.
 	credential Credential
 }
