@@ -96,7 +96,7 @@ func (s *Store) Admission() *Admission {
 // Rights returns what an agent may do, false if there is no member record of it
 // or its credential is over. In a simple network members have AllRights.
 func (s *Store) Rights(id overlay.AgentID) (Rights, bool) {
-	e := s.entries[key{id, KindMember}]
+	e := s.entry(key{id, KindMember})
 	switch {
 	case e == nil:
 		return 0, false
@@ -109,7 +109,7 @@ func (s *Store) Rights(id overlay.AgentID) (Rights, bool) {
 // Credential returns the credential of which an agent is a member; false if there
 // is no member record of it, or in a simple network.
 func (s *Store) Credential(id overlay.AgentID) (Credential, bool) {
-	e := s.entries[key{id, KindMember}]
+	e := s.entry(key{id, KindMember})
 	if e == nil || s.members == nil {
 		return Credential{}, false
 	}
@@ -141,7 +141,7 @@ func (s *Store) Accept(now overlay.Instant, raw []byte) error {
 	if !s.members.isAdmin(r.Origin) || !r.Kind.ofAdmin() {
 		return fmt.Errorf("statement: %w", errOtherAdmin)
 	}
-	if old := s.entries[k]; old != nil && !newer(r, old.record) {
+	if old := s.entry(k); old != nil && !newer(r, old.record) {
 		return errors.New("statement: the network has one at least as new: build the next one on that")
 	}
 	if s.refusal(now, r, false) != nil {
@@ -190,7 +190,7 @@ func (s *Store) Sponsor(now overlay.Instant, key ed25519.PrivateKey, c Credentia
 
 // ownCredential returns the credential that self's member record tells.
 func (s *Store) ownCredential(now overlay.Instant) (Credential, error) {
-	e := s.entries[key{s.self, KindMember}]
+	e := s.entry(key{s.self, KindMember})
 	if e == nil {
 		return Credential{}, errors.New("sponsor: this agent is itself no member yet")
 	}

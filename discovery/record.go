@@ -43,6 +43,8 @@ const (
 	KindAdmin         // what the admin of a signed network says: Statement
 	KindRotation      // that the network changes its key: Rotation
 	KindTraffic       // what its stations send: Traffic
+
+	lastKind = KindTraffic
 )
 
 // maxBody returns the bound of the kind's body, 0 for an unknown kind.

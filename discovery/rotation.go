@@ -107,7 +107,7 @@ func (s *Store) Rotations() []Record {
 	var all []Record
 	for _, k := range s.order {
 		if k.kind == KindRotation {
-			all = append(all, s.entries[k].record)
+			all = append(all, s.entry(k).record)
 		}
 	}
 	return all
@@ -132,7 +132,7 @@ func (s *Store) SetKeys(now overlay.Instant, keys ...NetworkKey) {
 // SignedFor says whether an agent's newest member record was signed for a key: it
 // goes by it.
 func (s *Store) SignedFor(id overlay.AgentID, network NetworkKey) bool {
-	e := s.entries[key{id, KindMember}]
+	e := s.entry(key{id, KindMember})
 	return e != nil && e.record.context == network.recordContext()
 }
 

@@ -54,7 +54,7 @@ func (n *neighbour) has(k key) {
 // missing are the records that news told of and that haven't come.
 type missing struct {
 	order keySet
-	told  map[key]*news
+	told  table[*news]
 	due   overlay.Instant // not before that is one of them
 }
 
@@ -67,7 +67,7 @@ type news struct {
 
 func (m *missing) remove(k key) {
 	m.order.remove(k)
-	delete(m.told, k)
+	m.told.remove(k)
 }
 
 func (s *Store) receiveNews(now overlay.Instant, n *neighbour, body []byte) error {
@@ -84,16 +84,13 @@ func (s *Store) receiveNews(now overlay.Instant, n *neighbour, body []byte) erro
 
 // tell notes that an agent has the record of a stamp.
 func (m *missing) tell(now overlay.Instant, by overlay.AgentID, t stamp) {
-	w := m.told[t.key]
+	w, _ := m.told.get(t.key)
 	switch {
-	case w == nil && len(m.told) >= maxMissing:
+	case w == nil && m.told.len() >= maxMissing:
 		return
 	case w == nil:
 		w = &news{stamp: t, due: now.Add(graftAfter)}
-		if m.told == nil {
-			m.told = make(map[key]*news)
-		}
-		m.told[t.key] = w
+		m.told.set(t.key, w)
 		m.order.add(t.key)
 		if len(m.order) == 1 || w.due < m.due {
 			m.due = w.due
@@ -108,7 +105,7 @@ func (m *missing) tell(now overlay.Instant, by overlay.AgentID, t stamp) {
 
 // toldBy says whether an agent has told that it has the record of a stamp.
 func (m *missing) toldBy(id overlay.AgentID, t stamp) bool {
-	w := m.told[t.key]
+	w, _ := m.told.get(t.key)
 	return w != nil && w.stamp == t && slices.Contains(w.tellers, id)
 }
 
@@ -121,8 +118,8 @@ func (s *Store) graft(now overlay.Instant) (next overlay.Instant) {
 	}
 	next = math.MaxInt64
 	for _, k := range slices.Clone(s.missing.order) {
-		w := s.missing.told[k]
-		if e := s.entries[k]; e != nil && e.record.Version >= w.stamp.version || len(w.tellers) == 0 {
+		w, _ := s.missing.told.get(k)
+		if e := s.entry(k); e != nil && e.record.Version >= w.stamp.version || len(w.tellers) == 0 {
 			s.missing.remove(k)
 			continue
 		}
@@ -165,7 +162,7 @@ func (s *Store) askTellers(now overlay.Instant, k key, w *news) {
 			n := s.neighbours[i]
 			n.lazy = false
 			n.grafts.add(k)
-			s.asked[k] = now
+			s.asked.set(k, now)
 			return
 		}
 	}
@@ -180,8 +177,10 @@ func (s *Store) packTree(n *neighbour, p *packer) {
 	if n.told {
 		list(p, sectionNews, stampLen, s.stamps(n.news), func(b []byte, t stamp) []byte { return t.append(b) })
 		list(p, sectionOffer, stampLen, s.stamps(n.later), func(b []byte, t stamp) []byte { return t.append(b) })
-		n.news, n.later, n.speak, n.told = n.news[:0], n.later[:0], 0, false
+		n.news.clear()
+		n.later.clear()
+		n.speak, n.told = 0, false
 	}
 	list(p, sectionGraft, keyLen, n.grafts, func(b []byte, k key) []byte { return k.append(b) })
-	n.grafts = n.grafts[:0]
+	n.grafts.clear()
 }

@@ -56,7 +56,8 @@ type link struct {
 	why, theyWhy mesh.Reason
 	gain         int64
 	leaving      bool
-	since        int64 // epoch
+	heir         overlay.AgentID // with whom a link is asked for instead
+	since        int64           // epoch
 }
 
 // An asker is a peer that asked for links, and when the next time of its share is over.
@@ -114,6 +115,8 @@ func (l *Links) Step(now overlay.Instant, epoch int64, p *Picture, measured []Me
 	for _, w := range l.chooser.Step(epoch, p.View, local) {
 		if w.Do == mesh.Drop {
 			l.send(w.Peer, request{what: drops, why: w.Why})
+		} else if i, ok := l.find(w.Other); ok {
+			l.links[i].heir = w.Peer
 		}
 	}
 	held := l.chooser.Held(nil)
@@ -235,11 +238,18 @@ func (l *Links) Kept() []Kept {
 			k.TheyWhy, k.Accepts = x.theyWhy, true
 		}
 		if x.mine && x.agreed {
-			k.Why, k.Gain, k.Holds, k.Leaving = x.why, x.gain, true, x.leaving
+			k.Why, k.Gain, k.Holds, k.Leaving = x.why, x.gain, true, x.leaving && l.inherited(x)
 		}
 		all = append(all, k)
 	}
 	return all
+}
+
+// inherited says whether the link that is to replace one is agreed on. Many are refused, as
+// several agents ask for the same place at once: of these nobody needs to know.
+func (l *Links) inherited(x link) bool {
+	i, ok := l.find(x.heir)
+	return ok && l.links[i].mine && l.links[i].agreed
 }
 
 // Nominees returns whom to measure for the next epoch, which are those that the agent may

@@ -9,6 +9,7 @@ import (
 	"farlan/discovery"
 	"farlan/measure"
 	"farlan/overlay"
+	"farlan/overlay/mesh"
 )
 
 const start = overlay.Instant(1_800_000_000 * int64(time.Second))
@@ -291,5 +292,51 @@ func TestLinksAfterAJump(t *testing.T) {
 	v.carry()
 	if l := v.links[3]; l.epoch != before-360 || len(l.Kept()) < kept-1 {
 		t.Errorf("epoch %d, %d links of %d", l.epoch, len(l.Kept()), kept)
+	}
+}
+
+// That a link will be given up for another one is told once there is this other one:
+// exchanges that a peer refuses, or doesn't answer, nobody hears of.
+func TestLeavingIsToldOnceAgreed(t *testing.T) {
+	v := newVillage(t, 40)
+	begun, told := 0, 0
+	look := func() {
+		for _, l := range v.links {
+			for _, x := range l.links {
+				if x.leaving {
+					begun++
+				}
+			}
+			for _, k := range l.Kept() {
+				i, _ := l.find(k.Peer)
+				if !k.Leaving {
+					continue
+				}
+				told++
+				heir := l.links[i].heir
+				if !slices.ContainsFunc(l.Kept(), func(o Kept) bool { return o.Peer == heir && o.Holds }) {
+					t.Errorf("a link is told to go, the one instead isn't there: %+v", l.links[i])
+				}
+			}
+		}
+	}
+	for range 14 {
+		v.epoch()
+		look()
+	}
+	if told == 0 || told > begun {
+		t.Errorf("%d exchanges were begun, %d told", begun, told)
+	}
+	v.lost = func(int, int) bool { return true }
+	begun, told = 0, 0
+	for _, l := range v.links { // places are new, so that exchanges are begun
+		l.chooser = mesh.New(l.self)
+	}
+	for range 12 {
+		v.epoch()
+		look()
+	}
+	if begun == 0 || told > 0 {
+		t.Errorf("%d exchanges were begun that nobody answers, %d told", begun, told)
 	}
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"farlan/agent/decide"
@@ -23,6 +24,7 @@ type meshing struct {
 	links *decide.Links
 	warm  map[int32]*path   // of the links that it keeps
 	named []overlay.AgentID // whom it measures
+	tried []overlay.AgentID // whom it measured for this epoch
 }
 
 // A path is what probes tell of the way to a peer.
@@ -75,7 +77,7 @@ func (a *agent) decide() {
 		panic(err)
 	}
 	a.meshing.links.Step(a.steady(), epoch, p, a.measured(), nil)
-	a.meshing.named = a.meshing.links.Nominees(a.predict, nil)
+	a.meshing.tried, a.meshing.named = a.meshing.named, a.meshing.links.Nominees(a.predict, nil)
 }
 
 // measured returns what the agent measured of those whom it chose to.
@@ -130,6 +132,9 @@ func (a *agent) probe() {
 		w := m.warm[n]
 		if w == nil {
 			w = &path{since: a.now}
+			if slices.Contains(m.tried, k.Peer) && a.reaches(n) { // it was measured before
+				w.answers, w.up = true, true
+			}
 			m.warm[n] = w
 		}
 		w.kept = true

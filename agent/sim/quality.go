@@ -1,10 +1,12 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
 	"farlan/agent/decide"
+	"farlan/overlay/mesh"
 )
 
 // An Epoch is what an epoch of a cold start came to.
@@ -18,6 +20,23 @@ type Epoch struct {
 	Bytes   float64 // an agent and second, headers included
 	Told    uint64  // records of links
 	Same    bool    // all had the same records at its end
+	Moves   []Move  // the links that were made, and those that went
+}
+
+// A Move is a link that was made or went.
+type Move struct {
+	A, B int32 // the agent that wished it comes first
+	Made bool
+	Why  mesh.Reason // of who wished it; 0: nobody holds it any more
+	Gain int64       // what was expected of it, see decide.Kept
+}
+
+// String returns it as people read it.
+func (m Move) String() string {
+	if m.Made {
+		return fmt.Sprintf("+%d–%d %v %d", m.A, m.B, m.Why, m.Gain)
+	}
+	return fmt.Sprintf("-%d–%d", m.A, m.B)
 }
 
 // dwell is for how many epochs mesh doesn't make a link anew that it gave up.
@@ -51,6 +70,7 @@ func (c *Course) Next() Epoch {
 			continue
 		}
 		e.Made++
+		e.Moves = append(e.Moves, c.wished(l))
 		if since, ok := c.gone[l]; ok && c.epoch-since < dwell {
 			e.Again++
 		}
@@ -58,9 +78,22 @@ func (c *Course) Next() Epoch {
 	for l := range c.was {
 		if !is[l] {
 			c.gone[l] = c.epoch
+			e.Moves = append(e.Moves, Move{A: l[0], B: l[1]})
 		}
 	}
 	c.was = is
 	e.Links, e.Degree, e.Pieces, e.Quality, e.Same = len(is), slices.Max(degree), c.pieces(), c.Quality(), c.Same()
 	return e
+}
+
+// wished returns who wished a link that was made, and why.
+func (c *Course) wished(l [2]int32) Move {
+	for _, end := range [2][2]int32{l, {l[1], l[0]}} {
+		for _, k := range c.agents[end[0]].meshing.links.Kept() {
+			if k.Peer == c.agents[end[1]].id && k.Why != 0 {
+				return Move{A: end[0], B: end[1], Made: true, Why: k.Why, Gain: k.Gain}
+			}
+		}
+	}
+	return Move{A: l[0], B: l[1], Made: true}
 }

@@ -96,12 +96,16 @@ func TestColdStart(t *testing.T) {
 		agents = number(t, "FARLAN_SIM_AGENTS", 100)
 	}
 	begin := time.Now()
-	s := NewCourse(Setting{Seed: 1, Agents: agents, Noise: 30, RTT: planetLab(t, agents)})
+	s := NewCourse(Setting{Seed: 1, Agents: agents, Noise: number(t, "FARLAN_SIM_NOISE", 30), RTT: planetLab(t, agents)})
+	epochs = number(t, "FARLAN_SIM_EPOCHS", epochs)
 	var all []Epoch
 	for e := range epochs {
 		x := s.Next()
 		all = append(all, x)
 		t.Logf("epoch %2d: %.4f of the optimum, %d links, %d made, %d pieces, %.2f kB/s an agent, %d records", e+1, x.Quality, x.Links, x.Made, x.Pieces, x.Bytes/1000, x.Told)
+		if e > 18 && len(x.Moves) > 0 {
+			t.Logf("  %v", x.Moves)
+		}
 	}
 	r := summary(all)
 	t.Logf("%d agents: %.4f of the optimum, within 2 %% of that after %d epochs; %.2f %% of the links made in an epoch of the last fifteen, %d in the last ten; %.1f kB/s an agent at most in an epoch, %.2f in the last ten; %d events, %.0f s for %d s",

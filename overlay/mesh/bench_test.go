@@ -58,7 +58,7 @@ func turn(v *View, i int, told [][]int32) {
 	for _, j := range v.Nominees(i, 1, told[i], nil) {
 		l.Candidates = append(l.Candidates, Candidate{j, told[i][j]})
 	}
-	c.habits.share = 1<<64 - 1
+	c.habits.turns = turnsOf
 	c.Step(1, v, l)
 }
 

@@ -13,6 +13,8 @@ const (
 	// ownLinks is how many links an agent chooses, the ring's included; cap4k is how
 	// many it has at most, those of others included.
 	ownLinks, cap4k = 3, 12
+	// turnsOf is in how many epochs an agent has the same number of turns always.
+	turnsOf = 10
 	// dwell is how many epochs a link lives at least, and stays away when it is gone.
 	dwell = 6
 	// patience is how many epochs a link may be down before it is given up.
@@ -25,17 +27,17 @@ const (
 
 // habits are what mutants of the tests change.
 type habits struct {
-	share uint64 // of 2^64: how probable a turn is in an epoch
-	least int64  // thousandths of its own part of Φ that an exchange must save at least
-	raise int64  // thousandths by which a new link is thought dearer than measured
-	stiff int64  // times as much of both at most, in places that are old
+	turns int   // in turnsOf epochs
+	least int64 // thousandths of its own part of Φ that an exchange must save at least
+	raise int64 // thousandths by which a new link is thought dearer than measured
+	stiff int64 // times as much of both at most, in places that are old
 }
 
 // sane are everybody's habits. With 3 of 10 agents in an epoch few trials meet others'.
 // At first, saving 0.5 % with a link 3 % dearer is enough, which makes good links soon; after
 // 24 epochs 2 % and 12 %, as what saves less is mostly noise where costs are measured with
 // 3 % of it.
-var sane = habits{share: 3 * (1<<64 - 1) / 10, least: 5, raise: 30, stiff: 4}
+var sane = habits{turns: 3, least: 5, raise: 30, stiff: 4}
 
 // A Chooser decides which links one agent wants. It is pure: equal calls give equal
 // wishes. Its zero value is not ready; it is not safe for concurrent use.
@@ -94,7 +96,7 @@ func New(id overlay.AgentID) *Chooser { return &Chooser{id: id, habits: sane} }
 // one that a move must be worth it: simulators show by such ones what the rules are for.
 func (c *Chooser) Careless(turns, worth bool) {
 	if turns {
-		c.habits.share = 1<<64 - 1
+		c.habits.turns = turnsOf
 	}
 	if worth {
 		c.habits.least, c.habits.raise, c.habits.stiff = 0, 0, 1
@@ -124,7 +126,7 @@ func (c *Chooser) Step(epoch int64, v *View, l Local) []Wish {
 	switch {
 	case c.swap != nil:
 		c.settle()
-	case v.Agents() > fullMesh && v.turn(c.self, epoch, c.habits.share):
+	case v.Agents() > fullMesh && v.turn(c.self, epoch, c.habits.turns):
 		c.move(l.Candidates)
 	}
 	c.view = nil

@@ -228,12 +228,12 @@ func TestMutants(t *testing.T) {
 	if f := sound.faults(1.05); len(f) > 0 {
 		t.Errorf("sound: %v", f)
 	}
-	all := run(0, func(h *habits) { h.share = 1<<64 - 1 })
+	all := run(0, func(h *habits) { h.turns = turnsOf })
 	t.Logf("sound: %v; no turns: %v: %v", sound, all, all.faults(1.05))
 	if all.vain <= mostVain || all.most <= mostMade {
 		t.Errorf("that all move at once isn't noticed: %v", all)
 	}
-	wild := run(0, func(h *habits) { *h = habits{share: 1<<64 - 1, stiff: 1} })
+	wild := run(0, func(h *habits) { *h = habits{turns: turnsOf, stiff: 1} })
 	t.Logf("no turns and no hysteresis: %v", wild)
 	if wild.replaced <= 0.005 {
 		t.Errorf("that all move at once, for any gain, isn't noticed: %v", wild)

@@ -14,7 +14,7 @@
 // those that others chose. More are held for the peers with whom it has most traffic
 // (traffic.go) and where the operator wants them. Every wish carries its Reason.
 //
-// Choosing goes in turns: in an epoch three of ten agents may move, by hash. A move is
+// Choosing goes in turns: in three of ten epochs, by hash, an agent may move. A move is
 // the exchange of one link for another, the best response among the candidates that the
 // agent has measured, by the potential that all share:
 //

@@ -1,11 +1,15 @@
 package mesh
 
-import "cmp"
+import (
+	"cmp"
+	"slices"
+)
 
 // move is the agent's turn: it fills a place for a link of its own, or gives up one
 // of too many, or begins the exchange of one link for another that lowers Φ most.
 func (c *Chooser) move(candidates []Candidate) {
 	taken, up := c.chosen()
+	candidates = c.reached(candidates)
 	switch {
 	case up > ownLinks:
 		if c.view.Agents() > fewAgents {
@@ -16,6 +20,19 @@ func (c *Chooser) move(candidates []Candidate) {
 	case up == ownLinks:
 		c.exchange(candidates)
 	}
+}
+
+// reached returns the candidates to which there is a way over links: an agent that is
+// cut off, or came just now, would be worth an exchange to everybody at once. To link with
+// it is the duty of one (duties.go), and its own business while it has no link at all.
+func (c *Chooser) reached(candidates []Candidate) []Candidate {
+	candidates = candidates[:min(len(candidates), MaxCandidates)]
+	if c.view.Degree(c.self) == 0 {
+		return candidates
+	}
+	return slices.DeleteFunc(slices.Clone(candidates), func(x Candidate) bool {
+		return x.Peer < 0 || x.Peer >= c.view.Agents() || c.view.d(c.self, x.Peer) == far
+	})
 }
 
 // given says whether a held link may be given up for others.
@@ -109,7 +126,7 @@ func (c *Chooser) best(candidates []Candidate, lost, stiff int64) (best option) 
 	if c.links() >= v.Cap() {
 		return best
 	}
-	for _, x := range candidates[:min(len(candidates), MaxCandidates)] {
+	for _, x := range candidates {
 		if x.Peer < 0 || x.Peer >= v.Agents() || !c.free(x.Peer) || !v.room(x.Peer, v.Degree(x.Peer)) {
 			continue
 		}

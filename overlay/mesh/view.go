@@ -196,10 +196,20 @@ func (v *View) room(agent, degree int) bool {
 }
 
 // Turn says whether an agent may move in an epoch: it needs to know candidates then.
-func (v *View) Turn(agent int, epoch int64) bool { return v.turn(agent, epoch, sane.share) }
+func (v *View) Turn(agent int, epoch int64) bool { return v.turn(agent, epoch, sane.turns) }
 
-func (v *View) turn(agent int, epoch int64, share uint64) bool {
-	return mix(v.keys[agent]^mix(uint64(epoch))) < share
+// turn says whether an epoch is one of an agent's turns, of which it has so many in each
+// turnsOf epochs, at places by hash: were each epoch drawn by itself, some of 490 agents
+// would wait for 30 epochs.
+func (v *View) turn(agent int, epoch int64, turns int) bool {
+	lot := func(e int64) uint64 { return mix(v.keys[agent] ^ mix(uint64(e))) }
+	first, mine, before := epoch-epoch%turnsOf, lot(epoch), 0
+	for e := first; e < first+turnsOf; e++ {
+		if lot(e) < mine {
+			before++
+		}
+	}
+	return before < turns
 }
 
 // bridge returns with whom an agent must link because the links don't hold all agents

@@ -325,3 +325,41 @@ func TestTooManyAgents(t *testing.T) {
 		t.Errorf("who is no member wishes %v", w)
 	}
 }
+
+// Everybody has three turns in ten epochs, so nobody waits long, and nobody's turns are all
+// others', too.
+func TestTurns(t *testing.T) {
+	t.Parallel()
+	v := mustView(t, Facts{Agents: agents(200)})
+	most := 0
+	for i := range 200 {
+		last := int64(-1)
+		for block := range int64(100) {
+			turns := 0
+			for e := block * turnsOf; e < (block+1)*turnsOf; e++ {
+				if v.Turn(i, e) {
+					turns++
+					if e-last > 2*(turnsOf-3)+1 {
+						t.Errorf("agent %d waits for %d epochs", i, e-last)
+					}
+					last = e
+				}
+			}
+			if turns != 3 {
+				t.Errorf("agent %d has %d turns in ten epochs", i, turns)
+			}
+		}
+	}
+	for e := range int64(1000) {
+		together := 0
+		for i := range 200 {
+			if v.Turn(i, e) {
+				together++
+			}
+		}
+		most = max(most, together)
+	}
+	if most > 200/2 {
+		t.Errorf("%d of 200 agents have a turn in the same epoch", most)
+	}
+}
