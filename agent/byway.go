@@ -69,6 +69,7 @@ func (n *node) openByways() {
 		overlay.ClassBulk:  n.sender(func(p *link.Port) *link.Writer { return p.Bulk[0].Writer() }),
 		overlay.ClassDelay: n.sender(func(p *link.Port) *link.Writer { return p.Delay.Writer() }),
 	}
+	in.out = &outgoing{n: n, by: *in.by, whole: n.sender(func(p *link.Port) *link.Writer { return p.Handshake.Writer() })}
 	n.byways.in = in
 }
 
