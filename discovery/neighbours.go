@@ -53,18 +53,39 @@ func Neighbours(self overlay.AgentID, members, near []overlay.AgentID, degree in
 // 0 is in the order of the ids.
 func beside(self overlay.AgentID, others []overlay.AgentID, ring byte) []overlay.AgentID {
 	type seat struct{ at, id [32]byte }
-	seats := make([]seat, 0, len(others)+1)
-	for _, id := range append([]overlay.AgentID{self}, others...) {
-		at := [32]byte(id)
-		if ring > 0 {
-			at = sha256.Sum256(append([]byte("farlan ring 1"+string(rune(ring))), id[:]...))
+	prefix := append(make([]byte, 0, 64), "farlan ring 1"+string(rune(ring))...)
+	seatOf := func(id overlay.AgentID) seat {
+		if ring == 0 {
+			return seat{id, id}
 		}
-		seats = append(seats, seat{at, id})
+		return seat{sha256.Sum256(append(prefix, id[:]...)), id}
 	}
-	slices.SortFunc(seats, func(a, b seat) int { return bytes.Compare(a.at[:], b.at[:]) })
-	n := len(seats)
-	at := slices.IndexFunc(seats, func(s seat) bool { return s.id == self })
-	return []overlay.AgentID{seats[(at+n-1)%n].id, seats[(at+1)%n].id}
+	own := seatOf(self)
+	var first, last, before, after seat // those beside own, zero if it is at the ring's end
+	for i, id := range others {
+		s := seatOf(id)
+		below := func(other seat) bool { return bytes.Compare(s.at[:], other.at[:]) < 0 }
+		if i == 0 || below(first) {
+			first = s
+		}
+		if i == 0 || !below(last) {
+			last = s
+		}
+		if below(own) {
+			if before == (seat{}) || !below(before) {
+				before = s
+			}
+		} else if after == (seat{}) || below(after) {
+			after = s
+		}
+	}
+	if before == (seat{}) {
+		before = last
+	}
+	if after == (seat{}) {
+		after = first
+	}
+	return []overlay.AgentID{before.id, after.id}
 }
 
 // Near returns which agents are near to self and it to them: both are among the
@@ -124,13 +145,12 @@ func Tellable(self overlay.AgentID, links, told []Link, most int) []Link {
 // decides then, the same at both ends.
 func byDistance(self overlay.AgentID, links []Link) []Link {
 	type candidate struct {
-		Link
-		distance int
-		hash     uint64
+		index, distance int
+		hash            uint64
 	}
 	all := make([]candidate, len(links))
 	for i, l := range links {
-		all[i] = candidate{l, bits.Len32(uint32(l.RTT.Milliseconds())), pairHash(self, l.Peer)}
+		all[i] = candidate{i, bits.Len32(uint32(l.RTT.Milliseconds())), pairHash(self, l.Peer)}
 		if l.RTT == 0 {
 			all[i].distance = math.MaxInt
 		}
@@ -140,7 +160,7 @@ func byDistance(self overlay.AgentID, links []Link) []Link {
 	})
 	out := make([]Link, len(all))
 	for i, c := range all {
-		out[i] = c.Link
+		out[i] = links[c.index]
 	}
 	return out
 }
