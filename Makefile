@@ -156,7 +156,7 @@ bench-predict: deps-build
 
 bench-overlay: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -parallel 1 -run '^Test(FramesTakeTheBetterPath|Cut|RingLeavesTheStar)$$' -timeout 1h -v ./agent/lab
-	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^TestFiftyChooseLinks$$' -timeout 1h -v ./agent
+	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^TestAgentsChooseLinks$$' -timeout 1h -v ./agent
 
 bench-route: deps-build
 	FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone|Grid' -bench . ./overlay/route
