@@ -217,3 +217,12 @@ func (n *node) addPeer(all []*peer, id overlay.AgentID) []*peer {
 	}
 	return all
 }
+
+func (n *node) floodsView() floodsView {
+	s := &n.spread
+	v := floodsView{To: len(n.view.Load().linked), Sent: s.sent.Load(), Copies: s.copies.Load(), Passed: s.passed.Load()}
+	if is := s.now.Load(); is != nil && is.chosen {
+		v.Tree, v.To, v.Direct = true, len(is.own), is.direct
+	}
+	return v
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -85,7 +86,7 @@ type chorus struct {
 	last  uint64 // number of the newest frame
 }
 
-func newChorus(t *testing.T, count int) *chorus {
+func newChorus(t testing.TB, count int) *chorus {
 	t.Helper()
 	c := &chorus{choir: newChoir(t, count)}
 	for _, n := range c.nodes {
@@ -97,6 +98,7 @@ func newChorus(t *testing.T, count int) *chorus {
 		d := newOutlet(t)
 		n.sockets, n.ports, n.sw.LAN = []*link.Port{socket}, []*port{{device: d, name: "outlet", kind: "tap"}}, []bool{false}
 		n.ask = n.sender(func(p *link.Port) *link.Writer { return p.Probe.Writer() })
+		n.lanes = runtime.GOMAXPROCS(0) // so that none waits by looking again and again
 		c.ports = append(c.ports, d)
 		if n.ident.static, err = overlay.NewStaticKey(rand.Reader); err != nil {
 			t.Fatal(err)
@@ -458,4 +460,36 @@ func TestBroadcastsOfNewcomers(t *testing.T) {
 	}
 	c.reachAll("the newcomer has links", c.all()...)
 	c.onlyOnce()
+}
+
+// BenchmarkFlood tells what a broadcast of a small frame among fifty agents costs its origin,
+// and how long it takes until the last one has it: a copy to each, and down the tree.
+func BenchmarkFlood(b *testing.B) {
+	const count = 50
+	c := newChorus(b, count)
+	c.settle(8)
+	c.sing()
+	n := c.nodes[0]
+	for _, m := range []struct {
+		name   string
+		chosen bool
+	}{{"each", false}, {"tree", true}} {
+		b.Run(m.name, func(b *testing.B) {
+			s := *n.spread.now.Load()
+			s.chosen = m.chosen
+			n.spread.now.Store(&s)
+			sum := func() (bytes int64) {
+				for _, p := range n.peers {
+					bytes += p.carried.bytes.Load()
+				}
+				return bytes
+			}
+			before, missed := sum(), 0
+			for b.Loop() {
+				missed += len(c.missing(c.broadcast(0), 0, time.Second))
+			}
+			b.ReportMetric(float64(sum()-before)/float64(b.N), "origin-B/op")
+			b.ReportMetric(float64(missed)/float64(b.N), "missed/op")
+		})
+	}
 }
