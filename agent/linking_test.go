@@ -106,8 +106,10 @@ func (c *choir) measure() {
 				p.state = measure.Suspect
 				continue
 			}
+			p.mu.Lock()
 			q := p.path.Probe(c.now)
 			p.path.Receive(c.now.Add(rtt), overlay.Probe{Echo: q.Number}, true)
+			p.mu.Unlock()
 		}
 	}
 }

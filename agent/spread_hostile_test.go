@@ -70,12 +70,17 @@ func becomes(t *testing.T, what string, count func() uint64, want uint64) {
 	}
 }
 
-// What others than the parent flood in somebody's name is refused, as is what goes too far or
-// is of nobody, and what comes again; none of it is passed on, delivered or learned from.
-func TestFloodsOfLiars(t *testing.T) {
+func TestHostileFloods(t *testing.T) {
 	c := newChorus(t, 18)
 	c.settle(8)
 	c.sing()
+	t.Run("liars", c.liars)
+	t.Run("storm", c.storm)
+}
+
+// What others than the parent flood in somebody's name is refused, as is what goes too far or
+// is of nobody, and what comes again; none of it is passed on, delivered or learned from.
+func (c *chorus) liars(t *testing.T) {
 	node, origin, parent, other := c.neighbours()
 	n, label := c.nodes[node], c.nodes[origin].label
 	start := c.nodes[origin].spread.numbers.Load() + 1000
@@ -122,13 +127,10 @@ func TestFloodsOfLiars(t *testing.T) {
 }
 
 // One neighbour's storm in one origin's name takes that one's budget, and no other's.
-func TestFloodOfOneNeighbour(t *testing.T) {
-	c := newChorus(t, 18)
-	c.settle(8)
-	c.sing()
+func (c *chorus) storm(t *testing.T) {
 	node, origin, parent, _ := c.neighbours()
 	n := c.nodes[node]
-	start := c.nodes[origin].spread.numbers.Load() + 1000
+	start := c.nodes[origin].spread.numbers.Load() + 2000
 	frames := make([]uint64, 300)
 	for i := range frames {
 		frames[i] = 5000

@@ -312,7 +312,7 @@ func TestBroadcastsMeetChanges(t *testing.T) {
 	c.settle(8)
 	c.sing()
 	changes := 0
-	for round := range 6 {
+	for round := range 4 {
 		// Another link is left out of what two agents tell, or it comes back.
 		n := c.nodes[(round*7)%len(c.nodes)]
 		was := slices.Clone(n.linking.kept)
@@ -460,6 +460,48 @@ func TestBroadcastsOfNewcomers(t *testing.T) {
 	}
 	c.reachAll("the newcomer has links", c.all()...)
 	c.onlyOnce()
+}
+
+// To flood, and to pass on what others flooded, allocates nothing.
+func TestFloodDoesNotAllocate(t *testing.T) {
+	c := newChorus(t, 17)
+	c.settle(8)
+	node, origin := -1, -1 // the node passes on what the origin sends it
+	for i, n := range c.nodes {
+		for _, b := range n.spread.now.Load().of {
+			if len(b.children) > 1 && b.parents[0] == b.origin {
+				node, origin = i, c.index[b.origin.id]
+			}
+		}
+	}
+	if node < 0 {
+		t.Fatal("nobody passes anything on")
+	}
+	frames := make([]overlay.Frame, 20)
+	for i := range frames {
+		frames[i].Head = ethernet(overlay.Broadcast, c.mac(origin), 300)
+	}
+	from, by := c.lanes[origin], c.lanes[node]
+	turn := func() {
+		from.out.carry(from.n.now(), from.n.view.Load(), 0, frames)
+		for want := by.n.spread.passed.Load() + 2; by.n.spread.passed.Load() < want; {
+			if err := by.poll.Wait(time.Second, false); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := by.turn(by.n.now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range 5 {
+		turn()
+	}
+	if n := testing.AllocsPerRun(50, turn); n != 0 {
+		t.Errorf("%v allocations for %d frames", n, len(frames))
+	}
+	for _, l := range c.lanes {
+		_ = l.poll.Close()
+	}
 }
 
 // BenchmarkFlood tells what a broadcast of a small frame among fifty agents costs its origin,
