@@ -139,8 +139,12 @@ func TestBroadcastsOfProcesses(t *testing.T) {
 	took := eventually(t, 2*time.Minute, func() error {
 		time.Sleep(time.Second)
 		for _, a := range c.agents {
-			if v, err := a.status(); err != nil || !v.Floods.Tree || v.Floods.Direct > 0 {
-				return fmt.Errorf("%s: %+v, %v", a.name, v.Floods, err)
+			v, err := a.status()
+			if err == nil && (!v.Floods.Tree || v.Floods.Direct > 0) {
+				err = fmt.Errorf("%s: %+v", a.name, v.Floods)
+			}
+			if err != nil {
+				return err
 			}
 		}
 		return nil
