@@ -115,7 +115,7 @@ func TestBroadcastsOfProcesses(t *testing.T) {
 		t.Log("only with FARLAN_LONG: links take some epochs, of ten seconds each; nodes in one process show the same in little time")
 		return
 	}
-	const count = 20
+	const count = 18
 	takeTurn(t)
 	c := newCrowd(t)
 	seed := ""

@@ -99,6 +99,9 @@ func newChorus(t testing.TB, count int) *chorus {
 		n.sockets, n.ports, n.sw.LAN = []*link.Port{socket}, []*port{{device: d, name: "outlet", kind: "tap"}}, []bool{false}
 		n.ask = n.sender(func(p *link.Port) *link.Writer { return p.Probe.Writer() })
 		n.lanes = runtime.GOMAXPROCS(0) // so that none waits by looking again and again
+		for _, p := range n.peers {
+			p.lanes = newPeer(p.id, p.index, c.now, n.lanes+2).lanes
+		}
 		c.ports = append(c.ports, d)
 		if n.ident.static, err = overlay.NewStaticKey(rand.Reader); err != nil {
 			t.Fatal(err)
