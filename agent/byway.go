@@ -109,6 +109,7 @@ func (w *byways) take(b *byway, ds [][]byte) {
 		in.data = d
 		in.datagram(d, 0)
 		in.passOn()
+		in.passSpreads()
 	}
 	in.note(0)
 	in.flush()
