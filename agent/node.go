@@ -73,6 +73,7 @@ type node struct {
 	reach    reach
 	byways   byways
 	trains   *trains
+	held     held // frames that wait for a session
 
 	// The loop's own.
 	admission admission
@@ -104,6 +105,8 @@ type node struct {
 	relaying relaying
 	routing  routing
 	linking  linking
+	warm     warming
+	late     *outgoing // for what was held, nil: nothing was yet
 	pipes    pipes
 	punches  punches
 	lonely   bool // said that nobody answers
@@ -148,6 +151,7 @@ func newNode(c *config, log *slog.Logger, keys discovery.Keyring, ident identity
 	n.keys.ring = keys
 	n.routing = newRouting(n.self)
 	n.linking = linking{links: decide.NewLinks(n.self), send: n.sendRequest}
+	n.warm = newWarming()
 	n.view.Store(&view{})
 	return n
 }
@@ -198,6 +202,7 @@ func (n *node) step(now overlay.Instant) {
 			n.watch(now, p)
 		}
 	}
+	n.keepWarm(now)
 	n.reroute(now)
 	n.mindLinks(now)
 	n.steer(now)
@@ -222,11 +227,7 @@ func (n *node) step(now overlay.Instant) {
 func (n *node) watch(now overlay.Instant, p *peer) {
 	out := p.out.Load()
 	if out == nil {
-		if p.state != measure.Gone && now.Sub(p.since) >= measure.GoneAfter {
-			n.gone(now, p, "no answer")
-		} else if p.state == measure.Up {
-			n.become(now, p, measure.Suspect)
-		}
+		n.watchAbsent(now, p)
 		return
 	}
 	p.mu.Lock()
@@ -276,7 +277,7 @@ func (n *node) mindTheGap(now overlay.Instant) {
 	n.forgive(now)
 	for _, p := range n.peers {
 		p.probe = now
-		if gap >= measure.GoneAfter {
+		if gap >= measure.GoneAfter && p.state != measure.Idle {
 			n.gone(now, p, "this agent was away")
 		}
 	}
@@ -307,7 +308,11 @@ func (n *node) forgive(now overlay.Instant) {
 }
 
 func (n *node) become(now overlay.Instant, p *peer, s measure.State) {
-	n.log.Info("peer changed", "name", p.member.Name, "state", s.String(), "was", p.state.String())
+	level := slog.LevelInfo
+	if s == measure.Idle || p.state == measure.Idle { // as ever, among many
+		level = slog.LevelDebug
+	}
+	n.log.Log(context.Background(), level, "peer changed", "name", p.member.Name, "state", s.String(), "was", p.state.String())
 	p.state, p.since = s, now
 	if s != measure.Up {
 		n.routing.broke = true
@@ -321,7 +326,8 @@ func (n *node) gone(now overlay.Instant, p *peer, why string) {
 		return
 	}
 	n.log.Info("peer changed", "name", p.member.Name, "state", "gone", "why", why)
-	p.state, p.since = measure.Gone, now
+	p.state, p.since, p.goneAt, p.wanted = measure.Gone, now, n.wall(), 0
+	n.dropHeld(n.held.take(p))
 	n.sessions.Lost(now, p.id)
 	n.sw.Stations.Forget(p.place())
 	n.publish(now)

@@ -220,7 +220,7 @@ func (o *outgoing) frame(view *view, f *overlay.Frame) {
 				o.write(i, f)
 			}
 		}
-		for _, p := range view.linked {
+		for _, p := range view.floods() {
 			o.queue(p, f)
 		}
 	default:
@@ -259,6 +259,9 @@ func (o *outgoing) queue(p *peer, f *overlay.Frame) {
 			size = r.size
 		}
 		clamp(f, size)
+	} else if p.onDemand.Load() {
+		o.hold(p, f)
+		return
 	}
 	if o.shaper == nil {
 		o.send(p, class, f)

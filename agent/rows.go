@@ -85,12 +85,22 @@ func (n *node) ownLinks(now overlay.Instant) (links, relayed []discovery.Link) {
 // there is room beside them the agents that it reaches by way of others.
 func (n *node) rowsToTell(now overlay.Instant) []discovery.Link {
 	links, relayed := n.ownLinks(now)
+	links, relayed = n.lasting(links), n.lasting(relayed)
 	links = n.linksToTell(now, links)
 	if room := linksTold - len(links); len(relayed) > 0 && room > 0 {
 		links = append(slices.Clip(links), relayed[:min(room, len(relayed))]...)
 		slices.SortFunc(links, func(a, b discovery.Link) int { return a.Peer.Compare(b.Peer) })
 	}
 	return links
+}
+
+// lasting leaves out of links those with whom no session is wanted, or not for long: they
+// would come and go.
+func (n *node) lasting(links []discovery.Link) []discovery.Link {
+	if !n.warm.sparse {
+		return links
+	}
+	return slices.DeleteFunc(links, func(l discovery.Link) bool { return n.peers[l.Peer].warmth != steady })
 }
 
 // linksToTell returns which of its links this agent tells of: all, or when they are too
