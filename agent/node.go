@@ -104,6 +104,7 @@ type node struct {
 	router   routerPort
 	relaying relaying
 	routing  routing
+	spread   spreads // partly shared with the frame path
 	linking  linking
 	warm     warming
 	late     *outgoing // for what was held, nil: nothing was yet
@@ -152,6 +153,7 @@ func newNode(c *config, log *slog.Logger, keys discovery.Keyring, ident identity
 	n.routing = newRouting(n.self)
 	n.linking = linking{links: decide.NewLinks(n.self), send: n.sendRequest}
 	n.warm = newWarming()
+	n.spread.numbers.Store(uint64(n.epoch) / uint64(time.Microsecond))
 	n.view.Store(&view{})
 	return n
 }
@@ -205,6 +207,7 @@ func (n *node) step(now overlay.Instant) {
 	n.keepWarm(now)
 	n.reroute(now)
 	n.mindLinks(now)
+	n.mindSpread(now)
 	n.steer(now)
 	n.lookForRelays(now)
 	n.mindPipes(now)
@@ -246,7 +249,7 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 	n.watchDetours(now, p)
 	if state == measure.Up && now.Sub(p.fathomed) >= fathomEvery {
 		p.fathomed = now
-		if p.fathom = p.fathom || p.used.Load() || n.fathoms.Allow(now); p.fathom {
+		if p.fathom = p.fathom || p.used.Load() || p.warmth == steady && n.fathoms.Allow(now); p.fathom {
 			n.fathom(now, p, out)
 		}
 	}

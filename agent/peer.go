@@ -33,6 +33,7 @@ type peer struct {
 	acking  atomic.Pointer[inboundSession] // what may be owed an acknowledgement
 	seen    atomic.Pointer[netip.AddrPort] // where it sees this agent
 	lanes   []peerLane                     // each one's own
+	floods  peerFloods
 
 	onDemand  atomic.Bool // says the loop: without a session one is opened for what is sent
 	calling   atomic.Bool // that is asked of it
@@ -80,17 +81,24 @@ type peer struct {
 type peerLane struct {
 	unpack overlay.Unpacker
 	floods overlay.Source
+	spread *overlay.Unpacker // of what it flooded and others pass on; nil: none yet
+}
+
+// peerFloods is what lanes remember of a peer's floods together.
+type peerFloods struct {
+	sync.Mutex
+	overlay.Floods
 }
 
 // An outbound is where the frames to a peer go. It is replaced as a whole.
 type outbound struct {
 	session *overlay.Session
 	way     overlay.Way
-	relay   *peer           // that is on the way, nil if none is
+	relay   *peer             // that is on the way, nil if none is
 	between []overlay.AgentID // then, the relay first
 	path    []overlay.Label
-	around  int             // bytes around each datagram: headers of IP and UDP, and of the path
-	size    int             // of datagrams: what the path's MTU lets pass
+	around  int // bytes around each datagram: headers of IP and UDP, and of the path
+	size    int // of datagrams: what the path's MTU lets pass
 	// fragment says that not even the smallest size passes: then IP may cut.
 	fragment bool
 }
@@ -129,6 +137,7 @@ func (v *view) peer(at overlay.Place) *peer {
 
 func newPeer(id overlay.AgentID, index int, now overlay.Instant, lanes int) *peer {
 	p := &peer{id: id, label: id.Label(), index: index, known: now, since: now, state: measure.Suspect, warmth: steady, lanes: make([]peerLane, lanes)}
+	p.floods.Floods = overlay.NewFloods()
 	for i := range p.lanes {
 		p.lanes[i].floods = overlay.NewSource(false)
 	}

@@ -48,6 +48,9 @@ func truthCost(t *testing.T, count, processes, most int, core float64, rest, wat
 		c.add("--bootstrap", seed)
 	}
 	c.see(c.agents, count, 4*time.Minute)
+	if longer, err := time.ParseDuration(os.Getenv("FARLAN_TRUTH_REST")); err == nil {
+		rest = longer
+	}
 	time.Sleep(rest)
 	stop, told := make(chan struct{}), make(chan int)
 	go func() { told <- c.countTold(stop) }()

@@ -200,6 +200,7 @@ func (v *village) step(h *home, ticks int) {
 	if ticks%100 == 0 {
 		n.tellLinks(now)
 	}
+	n.mindSpread(now)
 	if ticks%500 == 0 {
 		n.reroute(now)
 	}

@@ -221,6 +221,7 @@ func (n *node) watchAbsent(now overlay.Instant, p *peer) {
 	case p.warmth == cold && !p.barred && p.state != measure.Gone:
 		if p.state != measure.Idle {
 			n.become(now, p, measure.Idle)
+			p.fathom = false
 		}
 	case p.state == measure.Idle:
 		n.become(now, p, measure.Suspect)
