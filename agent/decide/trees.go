@@ -24,6 +24,9 @@ func Trees(told []Told) *route.Graph {
 	links := make([]route.Link, 0, 2*len(pairs))
 	for _, p := range pairs {
 		a, b := told[p.a].Rows[p.rowA], told[p.b].Rows[p.rowB]
+		if b.Forbid {
+			continue
+		}
 		rtt := coarse(max(a.RTT, b.RTT))
 		links = append(links,
 			route.Link{From: told[p.a].ID, To: told[p.b].ID, RTTMicros: rtt, CostMicros: micros(a.Cost), Up: true},
