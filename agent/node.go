@@ -366,7 +366,11 @@ func (n *node) remember(now overlay.Instant) {
 	n.stale, n.saved = 0, now
 	began := n.now()
 	defer func() { n.saving = n.now().Sub(began) }()
-	if err := n.state.save(n.network.ID(), n.store.Dump(discovery.KindMember, discovery.KindAdmin, discovery.KindRotation), n.store.DumpClaims()); err != nil {
+	records := n.store.Dump(discovery.KindMember, discovery.KindAdmin, discovery.KindRotation)
+	if r, ok := n.store.Record(n.self, discovery.KindLinks); ok { // to take up its links
+		records = append(records, r.Bytes())
+	}
+	if err := n.state.save(n.network.ID(), records, n.store.DumpClaims()); err != nil {
 		n.log.Error("peers can't be remembered", "error", err)
 	}
 }

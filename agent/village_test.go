@@ -177,8 +177,12 @@ func (v *village) deliver() {
 func (v *village) step(h *home, ticks int) {
 	n := h.n
 	now := n.now()
-	for _, e := range n.mail.take() {
+	events := n.mail.take()
+	for _, e := range events {
 		e(now)
+	}
+	if len(events) == 0 && ticks%10 != 0 {
+		return
 	}
 	n.sessions.Tick(now)
 	if n.sessions.Changed() {
@@ -201,6 +205,9 @@ func (v *village) step(h *home, ticks int) {
 		n.tellLinks(now)
 	}
 	n.mindSpread(now)
+	if n.state != nil {
+		n.remember(now)
+	}
 	if ticks%500 == 0 {
 		n.reroute(now)
 	}

@@ -296,3 +296,47 @@ func TestSessionOnDemandRelayed(t *testing.T) {
 		}
 	})
 }
+
+// An agent that starts anew takes up the links that it kept, by what its disk remembers:
+// others needn't tell it, and no link is chosen in place of another.
+func TestRestartTakesUpLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVillage(t, 24, 3)
+		const at = 7
+		old := v.homes[at].n
+		var err error
+		if old.state, err = openState(t.TempDir()); err != nil {
+			t.Fatal(err)
+		}
+		defer old.state.close()
+		v.run(3 * time.Minute)
+		kept, leaves := slices.Clone(old.linking.kept), make(map[overlay.AgentID]bool)
+		for _, k := range kept {
+			back := v.homes[v.index[k.Peer]].n.linking.link(old.self)
+			leaves[k.Peer] = k.Leaving || back != nil && back.Leaving
+		}
+		v.start(at, 3)
+		n := v.homes[at].n
+		n.state = old.state
+		n.recall()
+		for _, c := range n.store.Changes() {
+			if c.Origin == n.self {
+				n.recordChanged(n.now(), c)
+			}
+		}
+		v.meet(at)
+		v.run(30 * time.Second)
+		same := 0
+		for _, k := range kept {
+			if n.linking.link(k.Peer) != nil {
+				same++
+			} else if !leaves[k.Peer] {
+				t.Errorf("the link with %s isn't kept any more", n.peers[k.Peer].member.Name)
+			}
+		}
+		fresh := len(n.linking.kept) - same
+		if t.Logf("of %d links %d are kept 30 s after the start, and %d are new", len(kept), same, fresh); fresh > 1 {
+			t.Error("a link lives for a minute at least")
+		}
+	})
+}
