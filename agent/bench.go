@@ -136,11 +136,10 @@ func (n *node) serveBench(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.FormValue("peer")
-	var p *peer
+	p := n.reachPeer(r.Context(), name)
 	if err = n.do(r.Context(), func(overlay.Instant) {
-		names := n.names()
-		if p = n.find(name, names); p != nil {
-			name = names[p.id]
+		if p != nil {
+			name = n.names()[p.id]
 		}
 	}); err != nil {
 		refuse(w, http.StatusServiceUnavailable, &failure{err: err, code: exitNoAgent})
@@ -167,6 +166,9 @@ func (n *node) serveRefresh(w http.ResponseWriter, r *http.Request) {
 	}
 	var all []named
 	only := r.FormValue("peer")
+	if only != "" {
+		n.reachPeer(r.Context(), only)
+	}
 	if err := n.do(r.Context(), func(overlay.Instant) {
 		names := n.names()
 		if p := n.find(only, names); p != nil {

@@ -41,6 +41,7 @@ const (
 	dropRequest                      // what a member said of a link that makes no sense
 	dropSpread                       // a flooded frame from who isn't to pass it on, or of somebody unknown
 	dropFar                          // one that has gone over too many links
+	dropHeld                         // a frame that waited for a session too long, or too many did
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 16
 )
@@ -55,6 +56,7 @@ var dropNames = [dropSwitch]string{
 	dropReplay:   "control datagram again", dropUntimely: "control datagram by another clock",
 	dropPipe: "way through TCP full", dropRecord: "record refused", dropProbe: "probe or acknowledgement out of place", dropTrain: "not of a train", dropForbidden: "link forbidden", dropTransit: "transit limit", dropNotice: "notice that makes no sense",
 	dropRequest: "link request that makes no sense", dropSpread: "flooded by who isn't to", dropFar: "flooded too far",
+	dropHeld: "no session in time",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

@@ -22,10 +22,13 @@ type spreader struct {
 func (o *outgoing) flood(view *view, f *overlay.Frame) {
 	s := o.n.spread.now.Load()
 	if s == nil || !s.chosen {
-		for _, p := range view.linked {
+		for _, p := range view.floods() {
 			o.queue(p, f)
 		}
 		return
+	}
+	for _, p := range s.idle {
+		o.queue(p, f)
 	}
 	class, flow := overlay.ClassOf(o.n.flowKey, f.Head)
 	for _, p := range s.own {

@@ -139,6 +139,8 @@ func (n *node) decided(now overlay.Instant, records [32]byte, d decision) {
 	l.late = nil
 	n.agreeOnLinks(now)
 	n.chooseWatched(n.view.Load().linked)
+	n.lookAround(now, d.picture)
+	n.meetCandidates(now)
 	if len(n.peers) > 0 && l.links.Alone(now, n.own.rows.At) {
 		n.own.rows.Again()
 	}
@@ -177,7 +179,8 @@ func (n *node) takeRequest(now overlay.Instant, from *peer, msg []byte) {
 	}
 }
 
-// sendRequest says something to a peer. It gets lost if there is no session: it is repeated.
+// sendRequest says something to a peer. It gets lost if there is no session, which is opened
+// then where that is done on demand: what is said is repeated.
 func (n *node) sendRequest(to overlay.AgentID, msg []byte) {
 	p := n.peers[to]
 	if p == nil {
@@ -185,6 +188,9 @@ func (n *node) sendRequest(to overlay.AgentID, msg []byte) {
 	}
 	out := p.out.Load()
 	if out == nil {
+		if p.onDemand.Load() && p.state != measure.Gone {
+			n.demand(n.now(), p)
+		}
 		return
 	}
 	b := overlay.AppendRequest(make([]byte, overlay.HeaderLen, 64), msg)

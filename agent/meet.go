@@ -71,7 +71,9 @@ func (n *node) memberChanged(now overlay.Instant, id overlay.AgentID) {
 		return
 	}
 	n.contact(now, p)
+	n.warmTo(now, p, n.warmthOf(now, p))
 	switch {
+	case p.warmth == cold:
 	case moved:
 		n.readdressed(now, p)
 	case met && n.hiddenFrom(m):
@@ -89,6 +91,7 @@ func (n *node) meet(now overlay.Instant, id overlay.AgentID) *peer {
 	p := newPeer(id, i, now, n.lanes+len(n.sockets)+1) // and the answerers, and the byways
 	n.byIndex[i] = p
 	n.peers[id] = p
+	n.warm.stale = n.warm.sparse
 	n.control.met = now
 	n.control.finds.Forget(id)
 	return p
@@ -107,6 +110,7 @@ func (n *node) forget(id overlay.AgentID) {
 		n.guesser.forget(id)
 	}
 	delete(n.routing.told, id)
+	n.dropHeld(n.held.take(p))
 	p.silenced.Store(true)
 	p.out.Store(nil) // what it relayed takes another way
 	delete(n.peers, id)

@@ -73,6 +73,7 @@ type node struct {
 	reach    reach
 	byways   byways
 	trains   *trains
+	held     held // frames that wait for a session
 
 	// The loop's own.
 	admission admission
@@ -106,6 +107,8 @@ type node struct {
 	spread   spreads // partly shared with the frame path
 	linking  linking
 	stun     stun
+	warm     warming
+	late     *outgoing // for what was held, nil: nothing was yet
 	pipes    pipes
 	punches  punches
 	lonely   bool // said that nobody answers
@@ -150,6 +153,7 @@ func newNode(c *config, log *slog.Logger, keys discovery.Keyring, ident identity
 	n.keys.ring = keys
 	n.routing = newRouting(n.self)
 	n.linking = linking{links: decide.NewLinks(n.self), send: n.sendRequest}
+	n.warm = newWarming()
 	n.spread.numbers.Store(uint64(n.epoch) / uint64(time.Microsecond))
 	n.view.Store(&view{})
 	return n
@@ -202,6 +206,7 @@ func (n *node) step(now overlay.Instant) {
 		}
 	}
 	n.mindStun(now)
+	n.keepWarm(now)
 	n.reroute(now)
 	n.mindLinks(now)
 	n.mindSpread(now)
@@ -227,11 +232,7 @@ func (n *node) step(now overlay.Instant) {
 func (n *node) watch(now overlay.Instant, p *peer) {
 	out := p.out.Load()
 	if out == nil {
-		if p.state != measure.Gone && now.Sub(p.since) >= measure.GoneAfter {
-			n.gone(now, p, "no answer")
-		} else if p.state == measure.Up {
-			n.become(now, p, measure.Suspect)
-		}
+		n.watchAbsent(now, p)
 		return
 	}
 	p.mu.Lock()
@@ -250,7 +251,7 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 	n.watchDetours(now, p)
 	if state == measure.Up && now.Sub(p.fathomed) >= fathomEvery {
 		p.fathomed = now
-		if p.fathom = p.fathom || p.used.Load() || n.fathoms.Allow(now); p.fathom {
+		if p.fathom = p.fathom || p.used.Load() || p.warmth == steady && n.fathoms.Allow(now); p.fathom {
 			n.fathom(now, p, out)
 		}
 	}
@@ -281,7 +282,7 @@ func (n *node) mindTheGap(now overlay.Instant) {
 	n.forgive(now)
 	for _, p := range n.peers {
 		p.probe = now
-		if gap >= measure.GoneAfter {
+		if gap >= measure.GoneAfter && p.state != measure.Idle {
 			n.gone(now, p, "this agent was away")
 		}
 	}
@@ -312,7 +313,11 @@ func (n *node) forgive(now overlay.Instant) {
 }
 
 func (n *node) become(now overlay.Instant, p *peer, s measure.State) {
-	n.log.Info("peer changed", "name", p.member.Name, "state", s.String(), "was", p.state.String())
+	level := slog.LevelInfo
+	if s == measure.Idle || p.state == measure.Idle { // as ever, among many
+		level = slog.LevelDebug
+	}
+	n.log.Log(context.Background(), level, "peer changed", "name", p.member.Name, "state", s.String(), "was", p.state.String())
 	p.state, p.since = s, now
 	if s != measure.Up {
 		n.routing.broke = true
@@ -326,7 +331,8 @@ func (n *node) gone(now overlay.Instant, p *peer, why string) {
 		return
 	}
 	n.log.Info("peer changed", "name", p.member.Name, "state", "gone", "why", why)
-	p.state, p.since = measure.Gone, now
+	p.state, p.since, p.goneAt, p.wanted = measure.Gone, now, n.wall(), 0
+	n.dropHeld(n.held.take(p))
 	n.sessions.Lost(now, p.id)
 	n.sw.Stations.Forget(p.place())
 	n.publish(now)
@@ -362,7 +368,11 @@ func (n *node) remember(now overlay.Instant) {
 	n.stale, n.saved = 0, now
 	began := n.now()
 	defer func() { n.saving = n.now().Sub(began) }()
-	if err := n.state.save(n.network.ID(), n.store.Dump(discovery.KindMember, discovery.KindAdmin, discovery.KindRotation), n.store.DumpClaims()); err != nil {
+	records := n.store.Dump(discovery.KindMember, discovery.KindAdmin, discovery.KindRotation)
+	if r, ok := n.store.Record(n.self, discovery.KindLinks); ok { // to take up its links
+		records = append(records, r.Bytes())
+	}
+	if err := n.state.save(n.network.ID(), records, n.store.DumpClaims()); err != nil {
 		n.log.Error("peers can't be remembered", "error", err)
 	}
 }

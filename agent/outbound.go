@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"encoding/binary"
 	"errors"
 	"math"
 	"net/netip"
@@ -266,6 +265,9 @@ func (o *outgoing) queue(p *peer, f *overlay.Frame) {
 			size = r.size
 		}
 		clamp(f, size)
+	} else if p.onDemand.Load() {
+		o.hold(p, f)
+		return
 	}
 	if o.shaper == nil {
 		o.send(p, class, f)
@@ -403,16 +405,4 @@ func (o *outgoing) flush() {
 	}
 	o.runs = o.runs[:0]
 	o.flushSpreads()
-}
-
-// clamp lowers the segment size that a TCP connection's first segments propose
-// to what fits a datagram of a size, headers and all.
-func clamp(f *overlay.Frame, size int) {
-	h := f.Head
-	link := overlay.MinFrame
-	if len(h) > 18 && binary.BigEndian.Uint16(h[12:]) == 0x8100 {
-		link += 4
-	}
-	const ip4, ip6, tcp = 20, 40, 20
-	overlay.ClampMSS(h, f.Offload, size-overlay.Overhead(link+ip4+tcp), size-overlay.Overhead(link+ip6+tcp))
 }

@@ -35,6 +35,8 @@ type peer struct {
 	lanes   []peerLane                     // each one's own
 	floods  peerFloods
 
+	onDemand  atomic.Bool // says the loop: without a session one is opened for what is sent
+	calling   atomic.Bool // that is asked of it
 	silenced  atomic.Bool // says the loop: it doesn't answer directly, or isn't up
 	forbidden atomic.Bool // and that nothing may go to it directly
 
@@ -44,6 +46,12 @@ type peer struct {
 	state     measure.State
 	probe     overlay.Instant // when to send one in any case, 0 never
 	watched   bool            // see chooseWatched
+	warmth    warmth          // how long a session is wanted
+	wanted    overlay.Instant // until when one was asked for
+	called    overlay.Instant // when one was begun for that
+	forOthers bool            // that is only to relay to it
+	lost      overlay.Instant // when it was asked because it seemed to be gone by what others tell, 0 never
+	goneAt    overlay.Instant // when it was found to be gone, by the wall clock
 	candidate bool            // for a link: it is measured
 	tried     overlay.Instant // directly, while another agent relays
 	asked     overlay.Instant // because it was silent
@@ -86,10 +94,11 @@ type peerFloods struct {
 type outbound struct {
 	session *overlay.Session
 	way     overlay.Way
-	relay   *peer           // that is on the way, nil if none is
-	path    []overlay.Label // then
-	around  int             // bytes around each datagram: headers of IP and UDP, and of the path
-	size    int             // of datagrams: what the path's MTU lets pass
+	relay   *peer             // that is on the way, nil if none is
+	between []overlay.AgentID // then, the relay first
+	path    []overlay.Label
+	around  int // bytes around each datagram: headers of IP and UDP, and of the path
+	size    int // of datagrams: what the path's MTU lets pass
 	// fragment says that not even the smallest size passes: then IP may cut.
 	fragment bool
 }
@@ -112,6 +121,7 @@ type inboundSession struct {
 type view struct {
 	byIndex  []*peer // nil where there is none
 	linked   []*peer // those with a session, in the order of their ids
+	members  []*peer // those who are there, with a session or not; nil: all have one
 	sessions map[uint32]*inboundSession
 	byLabel  map[overlay.Label]*peer // nil where two have the same
 }
@@ -126,7 +136,7 @@ func (v *view) peer(at overlay.Place) *peer {
 }
 
 func newPeer(id overlay.AgentID, index int, now overlay.Instant, lanes int) *peer {
-	p := &peer{id: id, label: id.Label(), index: index, known: now, since: now, state: measure.Suspect, lanes: make([]peerLane, lanes)}
+	p := &peer{id: id, label: id.Label(), index: index, known: now, since: now, state: measure.Suspect, warmth: steady, lanes: make([]peerLane, lanes)}
 	p.floods.Floods = overlay.NewFloods()
 	for i := range p.lanes {
 		p.lanes[i].floods = overlay.NewSource(false)
@@ -260,8 +270,23 @@ func (n *node) publish(now overlay.Instant) {
 			p.out.Store(nil)
 		}
 	}
+	if n.warm.stale = false; n.warm.sparse {
+		for _, p := range n.peers {
+			if !p.barred && p.state != measure.Gone {
+				v.members = append(v.members, p)
+			}
+		}
+	}
 	n.chooseWatched(v.linked)
 	n.view.Store(v)
+}
+
+// floods returns whom frames go to that are for everybody.
+func (v *view) floods() []*peer {
+	if v.members != nil {
+		return v.members
+	}
+	return v.linked
 }
 
 // attach makes a live session the one that frames to p are sent with.
@@ -295,4 +320,5 @@ func (n *node) attach(now overlay.Instant, p *peer, l overlay.Live) {
 		p.heard(now) // the handshake proved that it is there
 		p.probe = now
 	}
+	n.release(now, p)
 }

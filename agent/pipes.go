@@ -162,7 +162,7 @@ func (p *peer) lastHeard() overlay.Instant {
 // nil if there is none.
 func (n *node) unreached(now overlay.Instant) *peer {
 	for _, p := range n.byIndex {
-		if p != nil && !p.barred && p.state != measure.Up && now.Sub(p.known) >= time.Second && now.Sub(p.since) < time.Minute {
+		if p != nil && !p.barred && p.state != measure.Up && p.state != measure.Idle && now.Sub(p.known) >= time.Second && now.Sub(p.since) < time.Minute {
 			return p
 		}
 	}

@@ -95,7 +95,11 @@ func (n *node) probeEvery(now overlay.Instant, p *peer) time.Duration {
 	if moved := n.roaming.moved; moved != 0 && now.Sub(moved) < roamFor {
 		return roamProbe
 	}
-	every := measure.ProbeEvery(len(n.view.Load().linked), watched, p.watched)
+	peers := len(n.view.Load().linked)
+	if n.warm.sparse {
+		peers = len(n.peers) // as often as if there were a session with each
+	}
+	every := measure.ProbeEvery(peers, watched, p.watched)
 	if p.candidate {
 		return min(every, candidateEvery)
 	}

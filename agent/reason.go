@@ -35,6 +35,8 @@ func (f wayFacts) reason() string {
 		return "it has left"
 	case f.state == measure.Gone:
 		return fmt.Sprintf("gone: silent for %v", f.since.Round(time.Second))
+	case f.state == measure.Idle:
+		return "idle: nothing is sent to it now; a session is opened when needed"
 	case f.path == "direct" && f.transport == "stream":
 		return "stream: " + f.noUDP()
 	case f.path == "direct" && f.state == measure.Suspect:

@@ -62,7 +62,7 @@ func (o *outbound) hop() *outbound {
 func (n *node) pathTo(p *peer, names map[overlay.AgentID]string) []string {
 	path := []string{names[n.self]}
 	if out := p.out.Load(); out != nil && out.relay != nil {
-		path = append(path, names[out.relay.id])
+		path = append(path, namesOf(out.between, names)...)
 	}
 	return append(path, names[p.id])
 }
@@ -73,10 +73,15 @@ func (n *node) lead(p *peer, o *outbound) {
 		o.around = packetOverhead(o.way.Addr)
 		return
 	}
-	if o.relay = n.peers[o.way.Via]; o.relay == nil {
+	o.between = n.relayPath(o.way.Via, p)
+	if o.relay = n.peers[o.between[0]]; o.relay == nil {
 		o.relay = newPeer(o.way.Via, -1, 0, 0) // it was forgotten: nothing gets through
 	}
-	o.path = []overlay.Label{n.label, o.relay.label, p.label}
+	o.path = []overlay.Label{n.label}
+	for _, id := range o.between {
+		o.path = append(o.path, id.Label())
+	}
+	o.path = append(o.path, p.label)
 	o.around = overlay.RelayOverhead(len(o.path)) + packetOverhead(netip.AddrPortFrom(netip.IPv6Unspecified(), 0))
 	if hop := o.hop(); hop != nil {
 		o.around = overlay.RelayOverhead(len(o.path)) + hop.around
@@ -154,6 +159,9 @@ func (n *node) lookForRelays(now overlay.Instant) {
 	var all []relayer // made when the first one needs it
 	for _, p := range n.byIndex {
 		if p == nil || p.barred || met && now.Sub(p.known) >= metFor {
+			continue
+		}
+		if p.out.Load() == nil && (p.warmth == cold || p.forOthers) {
 			continue
 		}
 		if p.direct() && p.state == measure.Up {
@@ -250,8 +258,8 @@ func (n *node) relayers(now overlay.Instant, most int) []relayer {
 }
 
 // relaysTo returns those of all that can relay to p, the best first: with a link to
-// it, which one of the two tells of, in the order of the round trip, then the nearest
-// that may have one.
+// it, which one of the two tells of, in the order of the round trip, or else the first on
+// the route to it, then the nearest that may have a link.
 func (n *node) relaysTo(p *peer, all []relayer) []overlay.AgentID {
 	own, _ := n.store.Links(p.id)
 	type linked struct {
@@ -270,6 +278,9 @@ func (n *node) relaysTo(p *peer, all []relayer) []overlay.AgentID {
 	}
 	slices.SortStableFunc(best, func(a, b linked) int { return cmp.Compare(a.rtt, b.rtt) })
 	relays := make([]overlay.AgentID, 0, overlay.MaxRelays)
+	if between := n.routeTo(p); len(best) == 0 && len(between) > 0 {
+		relays = append(relays, between[0])
+	}
 	for _, l := range best[:min(len(best), overlay.MaxRelays)] {
 		relays = append(relays, l.id)
 	}
@@ -355,6 +366,9 @@ func (in *inbound) pass(r overlay.Transit, next overlay.Label, d []byte, at int)
 		class = overlay.ClassDelay
 	}
 	hop := p.out.Load()
+	if hop == nil && p.onDemand.Load() {
+		in.n.call(p, in.n.demandToRelay)
+	}
 	if p.silenced.Load() || hop == nil || hop.relay != nil {
 		in.tellNoWay(r, next)
 	}

@@ -164,8 +164,10 @@ func (n *node) move(now overlay.Instant, lost bool) {
 		p.probe = now
 	}
 	if len(n.view.Load().linked) == 0 {
-		for id := range n.peers {
-			n.sessions.Renew(now, id)
+		for id, p := range n.peers {
+			if p.warmth != cold {
+				n.sessions.Renew(now, id)
+			}
 		}
 	}
 	if lost {

@@ -223,14 +223,7 @@ func (n *node) mtu(from, to overlay.AgentID) int {
 		return assumedMTU
 	}
 	rows := n.routing.told[from].Rows
-	i, ok := slices.BinarySearchFunc(rows, discovery.BriefOf(to), func(r discovery.Row, b discovery.Brief) int {
-		if r.Peer < b {
-			return -1
-		} else if r.Peer > b {
-			return 1
-		}
-		return 0
-	})
+	i, ok := slices.BinarySearchFunc(rows, discovery.BriefOf(to), compareRow)
 	if !ok || rows[i].MTU == 0 {
 		return assumedMTU
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"slices"
+	"time"
 
 	"farlan/discovery"
 	"farlan/measure"
@@ -11,7 +12,7 @@ import (
 // tellLinks publishes this agent's rows of the map, if they are news.
 func (n *node) tellLinks(now overlay.Instant) {
 	own := &n.own
-	if n.stun.holds(now) {
+	if n.stun.holds(now) || n.meetsFormer(now) {
 		return
 	}
 	links, facts, agents := n.rowsToTell(now), n.ownFacts(now), len(n.peers)+1
@@ -24,6 +25,38 @@ func (n *node) tellLinks(now overlay.Instant) {
 	} else if v, ok := n.sign(discovery.KindLinks, body); ok {
 		own.linksVersion = v
 		own.rows.Told(now, links, facts, agents)
+		n.keepInMind(now, links)
+	}
+}
+
+// metAgainFor is how long an agent that starts anew waits at most for those that it kept links
+// with before it tells of its links: who heard of fewer would take the others for broken.
+const metAgainFor = 5 * time.Second
+
+// meetsFormer says whether some of those with whom this agent kept links in an earlier life
+// are still to be met.
+func (n *node) meetsFormer(now overlay.Instant) bool {
+	if now.Sub(n.epoch) >= metAgainFor {
+		return false
+	}
+	return slices.ContainsFunc(n.linking.former, func(r discovery.Row) bool {
+		id, ok := n.store.Find(r.Peer)
+		return !ok || n.peers[id] == nil || n.peers[id].state != measure.Up
+	})
+}
+
+// keepInMind has the disk remember which links are kept, if that has changed.
+func (n *node) keepInMind(now overlay.Instant, told []discovery.Link) {
+	var kept []overlay.AgentID
+	for _, l := range told {
+		if l.Kept() {
+			kept = append(kept, l.Peer)
+		}
+	}
+	if !slices.Equal(kept, n.own.kept) {
+		if n.own.kept = kept; n.stale == 0 {
+			n.stale = now
+		}
 	}
 }
 
@@ -88,12 +121,22 @@ func (n *node) ownLinks(now overlay.Instant) (links, relayed []discovery.Link) {
 // there is room beside them the agents that it reaches by way of others.
 func (n *node) rowsToTell(now overlay.Instant) []discovery.Link {
 	links, relayed := n.ownLinks(now)
+	links, relayed = n.lasting(links), n.lasting(relayed)
 	links = n.linksToTell(now, links)
 	if room := linksTold - len(links); len(relayed) > 0 && room > 0 {
 		links = append(slices.Clip(links), relayed[:min(room, len(relayed))]...)
 		slices.SortFunc(links, func(a, b discovery.Link) int { return a.Peer.Compare(b.Peer) })
 	}
 	return links
+}
+
+// lasting leaves out of links those with whom no session is wanted, or not for long: they
+// would come and go.
+func (n *node) lasting(links []discovery.Link) []discovery.Link {
+	if !n.warm.sparse {
+		return links
+	}
+	return slices.DeleteFunc(links, func(l discovery.Link) bool { return n.peers[l.Peer].warmth != steady })
 }
 
 // linksToTell returns which of its links this agent tells of: all, or when they are too

@@ -18,7 +18,6 @@ import (
 
 	"farlan/discovery"
 	"farlan/discovery/p2p"
-	"farlan/measure"
 	"farlan/overlay"
 	"farlan/overlay/link"
 )
@@ -275,13 +274,7 @@ func (n *node) announce() {
 
 // tellSystemd keeps the line up to date that systemctl status shows.
 func (n *node) tellSystemd() {
-	up := 0
-	for _, p := range n.peers {
-		if p.state == measure.Up {
-			up++
-		}
-	}
-	text := fmt.Sprintf("STATUS=%s: %d of %d other members answer", n.cfg.Name, up, len(n.peers))
+	text := fmt.Sprintf("STATUS=%s: %s", n.cfg.Name, n.whoAnswers())
 	if text != n.told {
 		n.told = text
 		_, _ = daemon.SdNotify(false, text)

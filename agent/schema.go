@@ -110,7 +110,7 @@ type peersView struct {
 type peerView struct {
 	ID        string     `json:"id"`
 	Name      string     `json:"name"`
-	State     string     `json:"state"` // up, suspect, gone
+	State     string     `json:"state"` // up, suspect, gone, idle: there, a session is opened when needed
 	Path      string     `json:"path"`  // self, direct, relayed, none
 	Via       []string   `json:"via"`
 	Transport *string    `json:"transport"` // udp, stream

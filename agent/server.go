@@ -136,11 +136,10 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.FormValue("peer")
-	var p *peer
 	view := pingView{Schema: schemaVersion, To: name}
+	p := n.reachPeer(r.Context(), name)
 	if err := n.do(r.Context(), func(overlay.Instant) {
-		names := n.names()
-		if p = n.find(name, names); p != nil {
+		if names := n.names(); p != nil {
 			view.To, view.Path = names[p.id], n.pathTo(p, names)
 			if d := p.detour(overlay.ClassDelay); d != nil {
 				view.Path = namesOf(d.ids, names)

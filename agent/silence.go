@@ -56,6 +56,9 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 	if pipe == nil && n.stun.holds(now) {
 		return
 	}
+	if !p.cut && n.warm.sparse {
+		n.sessions.Renew(now, p.id) // it may have started anew, and not want this session
+	}
 	p.cut = true
 	n.markSilence(p)
 	n.routing.broke = true

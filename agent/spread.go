@@ -78,6 +78,7 @@ type spreading struct {
 	chosen bool    // this agent's own floods go down its tree
 	own    []*peer // then: to whom they go
 	direct int     // how many of these, the last ones, aren't in the tree
+	idle   []*peer // who isn't either, and has no session: one is opened for each frame
 	of     map[overlay.Label]*branch
 }
 
@@ -199,9 +200,13 @@ func (n *node) newSpreading(of map[overlay.Label]*branch) *spreading {
 		next.own = n.addPeers(next.own, places.of[n.self].children)
 	}
 	inTree := len(next.own)
-	for _, p := range v.linked {
-		if !n.inTrees(p.id) && !slices.Contains(next.own[:inTree], p) {
+	for _, p := range v.floods() {
+		switch {
+		case n.inTrees(p.id), slices.Contains(next.own[:inTree], p):
+		case p.out.Load() != nil:
 			next.own = append(next.own, p)
+		default:
+			next.idle = append(next.idle, p)
 		}
 	}
 	next.direct = len(next.own) - inTree

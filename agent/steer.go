@@ -88,6 +88,7 @@ type ownRecords struct {
 	memberVersion, linksVersion uint64          // and as what
 	addrs                       []netip.AddrPort
 	rows                        discovery.Telling
+	kept                        []overlay.AgentID // the links of those told last that are kept
 	chosen                      []overlay.AgentID // whose rows are told, if there are too many
 	watched                     []overlay.AgentID // who of them is probed each second
 	chose                       overlay.Instant

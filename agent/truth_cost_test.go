@@ -48,6 +48,9 @@ func truthCost(t *testing.T, count, processes, most int, core float64, rest, wat
 		c.add("--bootstrap", seed)
 	}
 	c.see(c.agents, count, 4*time.Minute)
+	if longer, err := time.ParseDuration(os.Getenv("FARLAN_TRUTH_REST")); err == nil {
+		rest = longer
+	}
 	time.Sleep(rest)
 	stop, told := make(chan struct{}), make(chan int)
 	go func() { told <- c.countTold(stop) }()
@@ -66,6 +69,7 @@ func truthCost(t *testing.T, count, processes, most int, core float64, rest, wat
 			}
 			costs[kind] = append(costs[kind], float64(kinds[kind])/watch.Seconds())
 		}
+		costs["handshakes"] = append(costs["handshakes"], float64(kinds["handshakes"])/watch.Seconds())
 		costs["both"] = append(costs["both"], float64(kinds["probes"]+kinds["control"])/watch.Seconds())
 		if i > 0 { // the first one is asked for its map all the while
 			costs["core"] = append(costs["core"], (after[i]-before[i]).Seconds()/watch.Seconds())
@@ -76,7 +80,7 @@ func truthCost(t *testing.T, count, processes, most int, core float64, rest, wat
 	for _, each := range costs {
 		slices.Sort(each)
 	}
-	for _, kind := range []string{"probes", "control", "both"} {
+	for _, kind := range []string{"probes", "control", "both", "handshakes"} {
 		t.Logf("%d agents, idle for %v: an agent sends %.0f B/s of %s in the median, %.0f at most", count, watch, median(kind), kind, worst(kind))
 	}
 	t.Logf("%d agents: one takes %.2f %% of a core in the median, %.2f %% at most", count, 100*median("core"), 100*worst("core"))

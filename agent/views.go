@@ -108,7 +108,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 		v.Ports = append(v.Ports, portView{Name: p.name, Kind: p.kind, Role: role, MTU: p.MTU(), Offload: p.Offload(), Stations: here, Bridge: p.bridge})
 	}
 	for _, p := range n.peers {
-		if p.state == measure.Up {
+		if p.state == measure.Up || p.state == measure.Idle {
 			v.Peers++
 			if p.direct() && n.linking.shows(p.id) {
 				v.Links++
@@ -185,14 +185,8 @@ func (n *node) watchLoops(now overlay.Instant) {
 }
 
 func (n *node) checkJoin(now overlay.Instant) healthView {
-	up := 0
-	for _, p := range n.peers {
-		if p.state == measure.Up {
-			up++
-		}
-	}
-	h := healthView{Check: "members", OK: true, Detail: fmt.Sprintf("%d of %d other members answer", up, len(n.peers))}
-	lonely := up == 0 && len(n.control.connected) == 0
+	h := healthView{Check: "members", OK: true, Detail: n.whoAnswers()}
+	lonely := n.inState(measure.Up) == 0 && len(n.control.connected) == 0
 	switch {
 	case lonely && len(n.cfg.Bootstrap) == 0 && len(n.peers) == 0:
 		h.Detail = "no other member is known yet"
@@ -205,6 +199,25 @@ func (n *node) checkJoin(now overlay.Instant) healthView {
 		h.Hint = joinHint
 	}
 	return h
+}
+
+// inState returns how many peers are in a state.
+func (n *node) inState(s measure.State) (count int) {
+	for _, p := range n.peers {
+		if p.state == s {
+			count++
+		}
+	}
+	return count
+}
+
+// whoAnswers says how many members answer, and of how many that isn't asked now.
+func (n *node) whoAnswers() string {
+	text := fmt.Sprintf("%d of %d other members answer", n.inState(measure.Up), len(n.peers))
+	if idle := n.inState(measure.Idle); idle > 0 {
+		text += fmt.Sprintf(", %d are idle: sessions with them are opened when needed", idle)
+	}
+	return text
 }
 
 const joinHint = "check that the address and port are a member's and that UDP or TCP passes, and that 'farlan key id' says the same there and here"
@@ -250,7 +263,7 @@ func (n *node) peerView(now overlay.Instant, p *peer, names map[overlay.AgentID]
 		v.Address = new(addr.String())
 	}
 	if out.relay != nil {
-		v.Path, v.Via = "relayed", []string{names[out.relay.id]}
+		v.Path, v.Via = "relayed", namesOf(out.between, names)
 	}
 	if pair.RTTSource == measure.Measured {
 		v.RTTms, v.JitterMs = millis(pair.RTT), millis(pair.Jitter)

@@ -69,7 +69,7 @@ func isPeerUp(name string) condition {
 		var v peersView
 		err := c.call(ctx, http.MethodGet, "/peers", nil, &v)
 		return err == nil && slices.ContainsFunc(v.Peers, func(p peerView) bool {
-			return (p.Name == name || p.ID == name) && p.State == "up"
+			return (p.Name == name || p.ID == name) && (p.State == "up" || p.State == "idle")
 		}), err
 	}
 }

@@ -36,11 +36,12 @@ const (
 	Up            // answers
 	Suspect       // missed several probes
 	Gone          // silent for GoneAfter
+	Idle          // not asked: no session with it is wanted now, and by what others tell it is there
 )
 
 // String returns the state's name in the command line's output.
 func (s State) String() string {
-	return [...]string{"", "up", "suspect", "gone"}[s]
+	return [...]string{"", "up", "suspect", "gone", "idle"}[s]
 }
 
 // A turn says who is to ask next.

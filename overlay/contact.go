@@ -17,6 +17,7 @@ type contact struct {
 	tries   int
 	soon    bool // tries follow each other sooner
 	met     bool // there was a session
+	rests   bool // none is wanted: see Rest
 
 	current     *Session
 	older       []*Session // newest first
@@ -107,7 +108,9 @@ func (s *Sessions) Retire(now Instant) {
 		})
 		if c.current != nil && over(c.current) {
 			c.current = nil
-			s.Renew(now, c.id)
+			if !c.rests {
+				s.Renew(now, c.id)
+			}
 		}
 	}
 }
@@ -168,7 +171,7 @@ func (s *Sessions) expire(now Instant, c *contact) {
 	c.unconfirmed = slices.DeleteFunc(c.unconfirmed, expired)
 	if c.current != nil && expired(c.current) {
 		c.current = nil
-		if c.begin == 0 {
+		if c.begin == 0 && !c.rests {
 			c.begin = now
 		}
 	}

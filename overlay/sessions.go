@@ -53,8 +53,8 @@ var (
 	errNoInitiation    = errors.New("overlay: handshake: answers nothing of ours")
 )
 
-// Sessions keeps an agent in session with every member that it knows: it
-// begins handshakes, answers them, repeats what gets lost, renews keys, and
+// Sessions keeps an agent in session with every member that it knows, but for those that
+// Rest: it begins handshakes, answers them, repeats what gets lost, renews keys, and
 // erases old ones. It is pure: it is told what arrived and what time it is, and
 // says what to send. Not safe for concurrent use; the Session values that Live
 // shows are.
@@ -117,6 +117,10 @@ func (s *Sessions) Know(now Instant, id AgentID, static [32]byte, addrs []netip.
 	c.static = static
 	c.addrs = slices.Clone(addrs[:min(len(addrs), MaxAddrs)])
 	if news && c.current == nil {
+		if c.rests {
+			s.answerEarly(now, id)
+			return nil
+		}
 		c.tries = 0
 		c.begin = now
 		if s.self.Compare(id) > 0 {
@@ -158,7 +162,7 @@ func (s *Sessions) Lost(now Instant, id AgentID) {
 		return
 	}
 	s.drop(c)
-	if c.begin == 0 {
+	if c.begin == 0 && !c.rests {
 		c.begin = now
 	}
 }
@@ -316,7 +320,7 @@ func (s *Sessions) Tick(now Instant) (next Instant) {
 		c := s.contacts[at]
 		s.expire(now, c)
 		s.tryRelays(now, c)
-		if c.begin == 0 && c.current != nil && c.current.WantsRekey(now) {
+		if c.begin == 0 && !c.rests && c.current != nil && c.current.WantsRekey(now) {
 			c.begin, c.tries = now, 0
 		}
 		waits := c.tries == 0 && s.self.Compare(c.id) > 0 && s.pulse.waits(now, c.begin) // for the other to begin

@@ -1,0 +1,260 @@
+package agent
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"time"
+
+	"farlan/discovery"
+	"farlan/measure"
+	"farlan/overlay"
+)
+
+// A village is agents with all of the data plane, and what decides with whom they keep in
+// session, but no network: what they send to each other takes a while, and what they tell is
+// handed on. It runs in a bubble of testing/synctest.
+type village struct {
+	t     *testing.T
+	homes []*home
+	index map[overlay.AgentID]int
+	air   []parcel
+	ticks int
+	// no more links are chosen
+	frozen bool                    // nobody chooses links or neighbours any more
+	cut    func(from, to int) bool // no datagram passes; nil: all do
+}
+
+type home struct {
+	n    *node
+	port *memory
+	out  *outgoing
+	to   []*byway // each other
+	down bool     // it doesn't run
+}
+
+type parcel struct {
+	due      time.Time
+	from, to int
+	d        []byte
+}
+
+const villageTick = 10 * time.Millisecond
+
+// newVillage has agents know each other that measure so many others beside their links.
+func newVillage(t *testing.T, count, neighbours int) *village {
+	t.Helper()
+	v := &village{t: t, index: make(map[overlay.AgentID]int), homes: make([]*home, count)}
+	for i := range v.homes {
+		v.start(i, neighbours)
+	}
+	for i := range v.homes {
+		v.meet(i)
+	}
+	v.share()
+	return v
+}
+
+func (v *village) station(i int) overlay.MAC { return overlay.MAC{2, 0, 0, 0, 1, byte(i)} }
+
+// start begins an agent's life, or another one.
+func (v *village) start(i, neighbours int) {
+	v.t.Helper()
+	seed := bytes.Repeat([]byte{byte(i + 1)}, ed25519.SeedSize)
+	static, err := overlay.NewStaticKey(rand.Reader)
+	if h := v.homes[i]; h != nil {
+		static = h.n.ident.static
+	}
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	var key discovery.NetworkKey
+	copy(key[:], "a network's key of thirty-two byt")
+	network := discovery.NewKeyring(discovery.NewNetwork(key, discovery.AdminPublic{}))
+	h := &home{port: &memory{}}
+	h.n = newNode(&config{Name: fmt.Sprint("home-", i)}, slog.New(slog.DiscardHandler), network, identity{ed25519.NewKeyFromSeed(seed), static}, discovery.Credential{})
+	n := h.n
+	n.ports, n.sw.LAN, n.warm.most = []*port{{device: h.port, name: "memory", kind: "tap"}}, []bool{false}, neighbours
+	n.warm.room = overlay.NewBucket(1, 2*int64(candidateGap/time.Second)) // few candidates: there are few agents
+	n.ask = n.byways.send
+	n.shake = n.byways.send
+	n.openByways()
+	h.out = newOutgoing(n, 0)
+	v.homes[i], v.index[n.self] = h, i
+	n.sign(discovery.KindMember, must(discovery.Member{
+		Name: n.cfg.Name, SessionKey: static.Public, Addrs: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 1)},
+	}.Append(nil)))
+}
+
+// meet has an agent know all others, and where to send to.
+func (v *village) meet(i int) {
+	h := v.homes[i]
+	now := h.n.now()
+	h.to = make([]*byway, len(v.homes))
+	for j, o := range v.homes {
+		if i == j {
+			continue
+		}
+		h.to[j] = &byway{peer: o.n.self, send: func(_ netip.AddrPort, b []byte, segment int) error {
+			for len(b) > 0 && !h.down {
+				d := b[:min(segment, len(b))]
+				b = b[len(d):]
+				v.air = append(v.air, parcel{time.Now().Add(v.delay(i, j)), i, j, bytes.Clone(d)})
+			}
+			return nil
+		}}
+		h.n.byways.add(h.to[j], socketByway)
+		p := h.n.meet(now, o.n.self)
+		p.member, p.rights = discovery.Member{Name: o.n.cfg.Name, SessionKey: o.n.ident.static.Public}, discovery.RightRelay
+		if err := h.n.sessions.Know(now, p.id, p.member.SessionKey, []netip.AddrPort{h.to[j].addr}); err != nil {
+			v.t.Fatal(err)
+		}
+	}
+	for _, p := range h.n.byIndex {
+		h.n.warmTo(now, p, h.n.warmthOf(now, p))
+	}
+	h.n.publish(now)
+}
+
+// delay is what a datagram takes: they are on a line.
+func (v *village) delay(i, j int) time.Duration {
+	return time.Duration(max(i-j, j-i))*time.Millisecond + 5*time.Millisecond
+}
+
+// share hands on what all tell.
+func (v *village) share() {
+	for _, h := range v.homes {
+		for _, kind := range []discovery.Kind{discovery.KindMember, discovery.KindLinks} {
+			r, ok := h.n.store.Record(h.n.self, kind)
+			for _, o := range v.homes {
+				if !ok || o == h || h.down || o.down {
+					continue
+				}
+				o.n.store.Load(o.n.wall(), [][]byte{r.Bytes()})
+				if kind == discovery.KindLinks {
+					o.n.noteLinks(h.n.self)
+				}
+			}
+		}
+	}
+}
+
+// run lets time pass.
+func (v *village) run(d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		time.Sleep(villageTick)
+		v.deliver()
+		v.ticks++
+		for _, h := range v.homes {
+			if !h.down {
+				v.step(h, v.ticks)
+			}
+		}
+		if v.ticks%200 == 0 {
+			v.share()
+		}
+	}
+}
+
+func (v *village) deliver() {
+	air := v.air
+	v.air = nil
+	for _, p := range air {
+		switch to := v.homes[p.to]; {
+		case p.due.After(time.Now()):
+			v.air = append(v.air, p)
+		case !to.down && (v.cut == nil || !v.cut(p.from, p.to)):
+			to.n.byways.take(to.to[p.from], [][]byte{p.d})
+		}
+	}
+}
+
+// step is of a node's what concerns sessions and links.
+func (v *village) step(h *home, ticks int) {
+	n := h.n
+	now := n.now()
+	events := n.mail.take()
+	for _, e := range events {
+		e(now)
+	}
+	if len(events) == 0 && ticks%10 != 0 {
+		return
+	}
+	n.sessions.Tick(now)
+	if n.sessions.Changed() {
+		n.publish(now)
+	}
+	n.sessions.Flush(n.handshake)
+	if ticks%10 != 0 {
+		return
+	}
+	for _, p := range n.byIndex {
+		n.watch(now, p)
+	}
+	n.keepWarm(now)
+	if v.frozen {
+		n.warm.chose = now
+	} else {
+		n.mindLinks(now)
+	}
+	if ticks%100 == 0 {
+		n.tellLinks(now)
+	}
+	n.mindSpread(now)
+	if n.state != nil {
+		n.remember(now)
+	}
+	if ticks%500 == 0 {
+		n.reroute(now)
+	}
+}
+
+// send has an agent's station send a frame, to another's or to all.
+func (v *village) send(from int, to overlay.MAC) {
+	n := v.homes[from].n
+	v.homes[from].out.carry(n.now(), n.view.Load(), 0, []overlay.Frame{{Head: ethernet(to, v.station(from), 200)}})
+}
+
+// peer returns what one agent knows of another.
+func (v *village) peer(i, j int) *peer { return v.homes[i].n.peers[v.homes[j].n.self] }
+
+// sessions returns how many an agent has.
+func (v *village) sessions(i int) (count int) {
+	for _, p := range v.homes[i].n.peers {
+		if p.out.Load() != nil {
+			count++
+		}
+	}
+	return count
+}
+
+// agree fails unless the two ends of every pair both have a session, or neither has.
+func (v *village) agree() {
+	v.t.Helper()
+	for i := range v.homes {
+		for j := range i {
+			if a, b := v.peer(i, j), v.peer(j, i); !v.homes[i].down && !v.homes[j].down && (a.out.Load() == nil) != (b.out.Load() == nil) {
+				v.t.Errorf("%d and %d don't agree on whether they have a session: %v since %v and %v", i, j, a.state, v.homes[i].n.now().Sub(a.since), b.state)
+			}
+		}
+	}
+}
+
+// strangers returns two agents without a session, of whom the first has no neighbour or
+// link with the second.
+func (v *village) strangers() (i, j int) {
+	v.t.Helper()
+	for i := range v.homes {
+		for j := range v.homes {
+			if i != j && v.peer(i, j).out.Load() == nil && v.peer(i, j).state == measure.Idle {
+				return i, j
+			}
+		}
+	}
+	v.t.Fatal("everybody is in session with everybody")
+	return 0, 0
+}

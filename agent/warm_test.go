@@ -1,0 +1,342 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"farlan/discovery"
+	"farlan/measure"
+	"farlan/overlay"
+)
+
+// settled is how long it takes until the sessions are over that were opened when agents
+// met, and links are chosen.
+const settled = overlay.RejectAfter + 3*time.Minute
+
+// Many agents keep in session with few others, and both ends of each pair agree; the others
+// are idle, and links, which hold all together, are kept.
+func TestSessionsAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVillage(t, 24, 3)
+		v.run(settled)
+		v.agree()
+		all := 0
+		for i, h := range v.homes {
+			n := h.n
+			all += v.sessions(i)
+			for _, p := range n.peers {
+				has := p.out.Load() != nil
+				if wanted := n.linking.link(p.id) != nil || slices.Contains(n.warm.neighbours, p.id); wanted && !has {
+					t.Errorf("no session of %s with %s, which is wanted", n.cfg.Name, p.member.Name)
+				}
+				if !has && p.warmth == cold && p.state != measure.Idle {
+					t.Errorf("%s shows %s, without a session, as %v", n.cfg.Name, p.member.Name, p.state)
+				}
+			}
+			if n.inState(measure.Gone) > 0 || len(n.liveMembers()) != len(v.homes)-1 {
+				t.Errorf("%s takes members for gone", n.cfg.Name)
+			}
+		}
+		mean := float64(all) / float64(len(v.homes))
+		if t.Logf("%d agents have %.1f sessions each", len(v.homes), mean); mean > 15 {
+			t.Error("that is nearly all")
+		}
+	})
+}
+
+// What is sent to an agent without a session gets there, a round trip and a handshake later,
+// and the answer comes back; the session goes some minutes after the last frame, and comes
+// again. Frames for all reach all.
+func TestSessionOnDemand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVillage(t, 20, 3)
+		v.run(settled)
+		i, j := v.strangers()
+		v.frozen = true // a session makes it one with whom a link may be chosen
+		a, b := v.homes[i], v.homes[j]
+		for range 2 {
+			a.n.sw.Stations.Learn(a.n.now(), v.station(j), v.peer(i, j).place())
+			before := b.port.frames
+			for range 3 {
+				v.send(i, v.station(j))
+			}
+			v.run(3*v.delay(i, j) + 5*villageTick)
+			if got := b.port.frames - before; got != 3 {
+				t.Fatalf("%d of 3 frames arrived a handshake later; dropped: %v, %v", got, a.n.drops.views(), b.n.drops.views())
+			}
+			before = a.port.frames
+			v.send(j, v.station(i))
+			v.run(v.delay(i, j) + 3*villageTick)
+			if a.port.frames != before+1 {
+				t.Error("no answer")
+			}
+			v.run(2 * time.Minute)
+			if v.peer(i, j).out.Load() == nil || v.peer(j, i).out.Load() == nil {
+				t.Error("the session is over two minutes after the last frame")
+			}
+			v.run(overlay.RekeyAfter + overlay.RejectAfter + usedFor - 2*time.Minute)
+			if v.peer(i, j).out.Load() != nil || v.peer(j, i).out.Load() != nil {
+				t.Errorf("the session is kept, as %d and %d", v.peer(i, j).warmth, v.peer(j, i).warmth)
+			}
+			if v.peer(i, j).state != measure.Idle || v.peer(j, i).state != measure.Idle {
+				t.Errorf("they are %v and %v", v.peer(i, j).state, v.peer(j, i).state)
+			}
+		}
+		v.agree()
+		counts := make([]int, len(v.homes))
+		for k, h := range v.homes {
+			counts[k] = h.port.frames
+		}
+		v.send(i, overlay.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+		v.run(200 * time.Millisecond)
+		for k, h := range v.homes {
+			if got := h.port.frames - counts[k]; k != i && got != 1 {
+				t.Errorf("%d frames for all arrived at %d", got, k)
+			}
+		}
+	})
+}
+
+// An agent that dies is gone for all others, also for those without a session with it; one
+// that starts anew is met by who has something for it, though it doesn't know of that.
+func TestIdleAgentDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVillage(t, 20, 3)
+		v.run(settled)
+		i, j := v.strangers()
+		v.homes[j].down = true
+		v.run(4 * time.Minute)
+		for k, h := range v.homes {
+			if k != j && v.peer(k, j).state != measure.Gone {
+				t.Errorf("%s shows the dead one as %v", h.n.cfg.Name, v.peer(k, j).state)
+			}
+			if h.n.inState(measure.Gone) > 1 {
+				t.Errorf("%s takes others for gone, too", h.n.cfg.Name)
+			}
+		}
+		v.start(j, 3)
+		v.meet(j)
+		for k, h := range v.homes { // its datagrams come by the new home
+			if k != j {
+				h.to[j].peer = v.homes[j].n.self
+			}
+		}
+		v.run(2 * time.Minute)
+		for k, h := range v.homes {
+			if s := v.peer(min(k, 19), j); k != j && s.state == measure.Gone {
+				t.Errorf("%s still shows it as gone", h.n.cfg.Name)
+			}
+		}
+		a := v.homes[i]
+		a.n.sw.Stations.Learn(a.n.now(), v.station(j), v.peer(i, j).place())
+		before := v.homes[j].port.frames
+		v.send(i, v.station(j))
+		v.run(500 * time.Millisecond)
+		if v.homes[j].port.frames != before+1 {
+			t.Error("it isn't reached")
+		}
+	})
+}
+
+// A peer that lost the session, as it started anew, is met again at once by who sends to it.
+func TestPeerForgetsSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVillage(t, 20, 3)
+		v.run(settled)
+		i, j := v.strangers()
+		a := v.homes[i]
+		a.n.sw.Stations.Learn(a.n.now(), v.station(j), v.peer(i, j).place())
+		v.send(i, v.station(j))
+		v.run(time.Second)
+		v.start(j, 3)
+		v.meet(j)
+		for range 30 {
+			v.send(i, v.station(j))
+			v.run(100 * time.Millisecond)
+		}
+		if got := v.homes[j].port.frames; got < 15 {
+			t.Errorf("%d of 30 frames arrived", got)
+		}
+		if v.peer(i, j).state != measure.Up || v.peer(j, i).state != measure.Up {
+			t.Errorf("they are %v and %v", v.peer(i, j).state, v.peer(j, i).state)
+		}
+	})
+}
+
+// What waits for a session is bounded, for one peer and in all, and the oldest goes first.
+func TestHeldIsBounded(t *testing.T) {
+	var h held
+	a, b := newPeer(overlay.AgentID{1}, 0, 1, 1), newPeer(overlay.AgentID{2}, 1, 1, 1)
+	frame := func(i, size int) *overlay.Frame {
+		return &overlay.Frame{Head: append([]byte{byte(i)}, make([]byte, size-1)...)}
+	}
+	dropped := uint64(0)
+	for i := range 2 * heldFrames {
+		dropped += h.add(overlay.Instant(i), a, frame(i, 60))
+	}
+	if dropped != heldFrames || len(h.of[a].frames) != heldFrames || h.bytes != heldFrames*60 {
+		t.Errorf("%d dropped of twice as many as fit, %d bytes are held", dropped, h.bytes)
+	}
+	dropped = 0
+	for i := range 10 {
+		dropped += h.add(overlay.Instant(1000+i), b, &overlay.Frame{Head: make([]byte, 60), Body: [][]byte{make([]byte, 60_000)}})
+	}
+	if got := h.of[b].bytes; dropped != 8 || got > heldBytes {
+		t.Errorf("%d dropped, %d bytes are held for a peer", dropped, got)
+	}
+	peers := []*peer{a, b}
+	for i := range 2 * heldAllBytes / heldBytes {
+		p := newPeer(overlay.AgentID{3, byte(i)}, 2, 1, 1)
+		peers = append(peers, p)
+		h.add(overlay.Instant(2000+i), p, frame(0, 60_000))
+		h.add(overlay.Instant(2000+i), p, frame(1, 60_000))
+	}
+	if h.bytes > heldAllBytes || h.of[a] != nil {
+		t.Errorf("%d bytes are held in all, the oldest: %v", h.bytes, h.of[a] != nil)
+	}
+	if got := h.take(peers[len(peers)-1]); len(got) != 2 || got[0].frame.Head[0] != 0 || got[1].frame.Head[0] != 1 {
+		t.Errorf("%d frames are left of the newest", len(got))
+	}
+	late := 0
+	h.expire(overlay.Instant(5000+heldFor), func(f []heldFrame) { late += len(f) })
+	if late == 0 || h.bytes != 0 || len(h.of) != 0 {
+		t.Errorf("%d came too late, %d bytes are still held", late, h.bytes)
+	}
+}
+
+// The bytes that wait are the frame's own: those that are carried are borrowed.
+func TestHeldIsCopied(t *testing.T) {
+	var h held
+	p := newPeer(overlay.AgentID{1}, 0, 1, 1)
+	f := overlay.Frame{Head: []byte{1, 2}, Body: [][]byte{{3}, {4}}, Offload: overlay.Offload{Segment: 7}}
+	h.add(1, p, &f)
+	f.Head[0], f.Body[1][0] = 9, 9
+	got := h.take(p)[0].frame
+	if got.Head[0] != 1 || got.Body[1][0] != 4 || got.Segment != 7 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Ping waits for a session, which is opened for it.
+func TestSummon(t *testing.T) {
+	m := newMirror(t)
+	n, p := m.n, m.peer
+	n.peers[p.id], n.byIndex = p, []*peer{p}
+	p.onDemand.Store(true)
+	n.summon(context.Background(), p) // there is one
+	if p.calling.Load() {
+		t.Error("asked for though it is there")
+	}
+	out := p.out.Swap(nil)
+	go func() {
+		for n.mail.take() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		p.out.Store(out)
+	}()
+	n.summon(context.Background(), p)
+	if p.out.Load() == nil {
+		t.Error("not waited for")
+	}
+	p.out.Store(nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	n.summon(ctx, p)
+}
+
+// An agent of whose links nobody tells any more is asked whether it is there.
+func TestVouches(t *testing.T) {
+	w := newMapWorld(t, "a", "b", "c")
+	row := func(to string, kept bool) discovery.Link {
+		return discovery.Link{Peer: w.id(to), Pair: measure.Pair{RTT: time.Millisecond, RTTSource: measure.Measured}, Intent: discovery.Intent{Holds: kept}}
+	}
+	w.publish("a", discovery.KindLinks, must(discovery.AppendLinks(nil, w.n.wall(), discovery.Facts{}, []discovery.Link{row("b", true)})))
+	w.publish("b", discovery.KindLinks, must(discovery.AppendLinks(nil, w.n.wall(), discovery.Facts{}, []discovery.Link{row("c", false)})))
+	for _, name := range []string{"a", "b"} {
+		w.n.noteLinks(w.id(name))
+	}
+	all := vouches(w.n.routing.told)
+	if len(all) != 1 || all[discovery.BriefOf(w.id("b"))] != w.n.routing.told[w.id("a")].At {
+		t.Errorf("%v", all)
+	}
+}
+
+// Between two that no datagram passes directly, a session is opened on demand by way of
+// others: of one that has a session with both, or that opens one, or of several.
+func TestSessionOnDemandRelayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVillage(t, 24, 3)
+		v.run(settled)
+		v.frozen = true
+		i, j := v.strangers()
+		near := func(k, l int) bool { return k == l || v.peer(k, l).out.Load() != nil }
+		for _, common := range []bool{true, false} {
+			v.cut = func(k, l int) bool {
+				if !common && (k == j && near(i, l) || l == j && near(i, k)) {
+					return true // nobody near the one reaches the other
+				}
+				return min(k, l) == min(i, j) && max(k, l) == max(i, j)
+			}
+			if !common {
+				v.run(overlay.RekeyAfter + overlay.RejectAfter + usedFor)
+			}
+			a := v.homes[i]
+			a.n.sw.Stations.Learn(a.n.now(), v.station(j), v.peer(i, j).place())
+			before := v.homes[j].port.frames
+			v.send(i, v.station(j))
+			v.run(heldFor)
+			out := v.peer(i, j).out.Load()
+			if got := v.homes[j].port.frames - before; got != 1 || out == nil || out.relay == nil {
+				t.Fatalf("common relays %v: %d of 1 frames arrived", common, got)
+			}
+			t.Logf("common relays %v: the way leads by %d agents", common, len(out.between))
+		}
+	})
+}
+
+// An agent that starts anew takes up the links that it kept, by what its disk remembers:
+// others needn't tell it, and no link is chosen in place of another.
+func TestRestartTakesUpLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVillage(t, 24, 3)
+		const at = 7
+		old := v.homes[at].n
+		var err error
+		if old.state, err = openState(t.TempDir()); err != nil {
+			t.Fatal(err)
+		}
+		defer old.state.close()
+		v.run(3 * time.Minute)
+		kept, leaves := slices.Clone(old.linking.kept), make(map[overlay.AgentID]bool)
+		for _, k := range kept {
+			back := v.homes[v.index[k.Peer]].n.linking.link(old.self)
+			leaves[k.Peer] = k.Leaving || back != nil && back.Leaving
+		}
+		v.start(at, 3)
+		n := v.homes[at].n
+		n.state = old.state
+		n.recall()
+		for _, c := range n.store.Changes() {
+			if c.Origin == n.self {
+				n.recordChanged(n.now(), c)
+			}
+		}
+		v.meet(at)
+		v.run(30 * time.Second)
+		same := 0
+		for _, k := range kept {
+			if n.linking.link(k.Peer) != nil {
+				same++
+			} else if !leaves[k.Peer] {
+				t.Errorf("the link with %s isn't kept any more", n.peers[k.Peer].member.Name)
+			}
+		}
+		fresh := len(n.linking.kept) - same
+		if t.Logf("of %d links %d are kept 30 s after the start, and %d are new", len(kept), same, fresh); fresh > 1 {
+			t.Error("a link lives for a minute at least")
+		}
+	})
+}
