@@ -162,10 +162,13 @@ bench-route: deps-build
 	FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone|Grid' -bench . ./overlay/route
 
 # What a seed that fails says to run is SEED=… AGENTS=… FAULTS=….
+sim: export FARLAN_SIM_GOALS = $(CURDIR)/bin/sim-goals
 sim: deps-build
+	@mkdir -p bin; rm -f bin/sim-goals
 	FARLAN_SIM=1 FARLAN_SIM_SEEDS=$(if $(SEED),1,$(SIMSEEDS)) FARLAN_SIM_SEED=$(SEED) FARLAN_SIM_AGENTS=$(if $(SEED),$(AGENTS)) FARLAN_SIM_FAULTS=$(FAULTS) \
-	  go test -count=1 -run '$(if $(SEED),^TestSeeds$$,.)' -timeout 10h -v ./agent/sim
-	$(if $(SEED),,FARLAN_SIM_SCALE=$(SIMSCALE) go test -count=1 -run '^TestScale$$' -timeout 10h -v ./agent/sim)
+	  go test -count=1 -run '$(if $(SEED),^TestSeeds$$,.)' -timeout 10h -v ./agent/sim || touch bin/sim-failed
+	$(if $(SEED),,FARLAN_SIM_SCALE=$(SIMSCALE) go test -count=1 -run '^TestScale$$' -timeout 10h -v ./agent/sim || touch bin/sim-failed)
+	@cat bin/sim-goals; ! rm bin/sim-failed 2>/dev/null
 
 soak: deps-test build
 	FARLAN_SOAK=$(SOAKTIME) go test -count=1 -run '^TestSoak$$' -timeout 30h -v ./agent

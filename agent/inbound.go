@@ -188,6 +188,7 @@ func (in *inbound) note(stamp overlay.Instant) {
 	}
 	s := in.at
 	in.news(s)
+	s.peer.got.add(in.bytes)
 	if in.counts(s.peer) {
 		s.peer.heardAt.Store(int64(in.now))
 	} // else it isn't the way that frames to the peer take: that may be cut

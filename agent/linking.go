@@ -265,18 +265,11 @@ func (n *node) predicted() map[overlay.AgentID]int32 {
 	return all
 }
 
-// rates returns what goes to and fro between this agent and others, the most first.
+// rates returns what goes to and fro between this agent and others, the most first, by its
+// own meters: what others tell of it is minutes old, and a moment's burst in it lasts.
 func (n *node) rates() (all []mesh.Rate) {
-	self := discovery.BriefOf(n.self)
 	for id, p := range n.peers {
-		rate := p.load.rate
-		if t, _, ok := n.store.Traffic(id); ok {
-			for _, s := range t.Sums {
-				if s.Agent == self {
-					rate += s.Rate
-				}
-			}
-		}
+		rate := p.load.rate + p.got.rate
 		if kbit := rate / 1000; kbit > 0 {
 			all = append(all, mesh.Rate{Peer: id, Kbit: kbit})
 		}

@@ -239,7 +239,8 @@ func TestLinksFollow(t *testing.T) {
 	loner.cfg.Wishes.Links = []linkWish{{Peer: friend.cfg.Name, Prefer: true}, {Peer: foe.cfg.Name, Forbid: true}}
 	busy, sink := c.nodes[0], c.nodes[19]
 	for range 15 {
-		busy.peers[sink.self].load.rate = 50_000_000
+		busy.peers[sink.self].load.rate = 20_000_000
+		busy.peers[sink.self].got.rate = 30_000_000
 		c.run(1)
 	}
 	if k := loner.linking.link(friend.self); k == nil {

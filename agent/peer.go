@@ -29,6 +29,7 @@ type peer struct {
 	tooBig  atomic.Int64                   // the size of one that this host refused to send, 0 none
 	used    atomic.Bool                    // frames were sent to it
 	load    meter                          // what was sent to it, by whatever way
+	got     meter                          // what came of it, by whatever way
 	carried meter                          // what left by the link to it, for whomever
 	acking  atomic.Pointer[inboundSession] // what may be owed an acknowledgement
 	seen    atomic.Pointer[netip.AddrPort] // where it sees this agent

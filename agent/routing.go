@@ -65,6 +65,7 @@ func (n *node) reroute(now overlay.Instant) {
 	r.passed.look(now)
 	for _, p := range n.peers {
 		p.load.look(now)
+		p.got.look(now)
 		p.carried.look(now)
 	}
 	r.routes.Update(decide.Input{

@@ -68,7 +68,7 @@ func (l *Links) asked(now overlay.Instant, from overlay.AgentID, r request) {
 	i, ok := l.find(from)
 	switch {
 	case l.picture == nil: // not now
-	case ok && l.links[i].theirs:
+	case ok && (l.links[i].theirs || l.links[i].mine && l.links[i].agreed): // it is there
 		answer.what = accepts
 	default:
 		others := len(l.links)

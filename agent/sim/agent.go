@@ -150,6 +150,8 @@ func (a *agent) changed(c discovery.Change) {
 		a.own.member = 0
 	case c.Kind == discovery.KindLinks && a.own.rowsVersion != r.Version:
 		a.own.rows.Again()
+	case c.Kind == discovery.KindTraffic && a.talk != nil && a.talk.version[a.n] != r.Version:
+		a.talk.told[a.n].Again()
 	}
 }
 
@@ -166,6 +168,7 @@ func (a *agent) tell() {
 		}
 		a.own.member, a.own.memberVersion = a.port, a.publish(discovery.KindMember, body)
 	}
+	a.hear()
 	now, rows, facts, agents := a.steady(), a.rows(), a.facts(), len(a.control.members)
 	if a.meshing.links.Alone(now, a.own.rows.At) {
 		a.own.rows.Again()
@@ -186,8 +189,9 @@ func (a *agent) tell() {
 func (a *agent) publish(kind discovery.Kind, body []byte) (version uint64) {
 	r := a.sign(discovery.Record{Kind: kind, Version: a.store.NextVersion(a.wall()), Body: body})
 	a.store.Publish(a.wall(), r)
-	k := kind - discovery.KindMember
-	a.said[k] = append(a.said[k], saying{a.now, r.Version})
+	if k := kind - discovery.KindMember; int(k) < len(a.said) {
+		a.said[k] = append(a.said[k], saying{a.now, r.Version})
+	}
 	return r.Version
 }
 

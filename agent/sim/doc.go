@@ -23,6 +23,12 @@
 // Check looks at what must be so after trouble (check.go, agree.go), Course at how a
 // network comes to rest (quality.go).
 //
+// Who talks with whom is made up, too, and shifts: links follow it (talk.go). What all of
+// it costs is counted by what it is for (spend.go).
+//
 // What is not simulated: probes, of which only what they tell is (paths are up or down, and
-// measured a little wrong); coordinates, whose errors are drawn; sessions; addresses.
+// measured a little wrong); coordinates, whose errors are drawn; sessions; addresses; paths
+// that pass only smaller datagrams than before, as nothing here would notice: packets of
+// control connections have 1,280 bytes at most and may be fragmented (discovery/p2p),
+// requests a few dozen, and data has rates but no datagrams.
 package sim

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"testing"
@@ -92,12 +93,9 @@ func TestFlowsDoNotOscillate(t *testing.T) {
 	for _, r := range runs {
 		totals, moves := course(plant(r.pairs, r.wants, r.relays...))
 		t.Logf("%d pairs that want %d Mbit/s, relays %v: %v Mbit/s, %d by hand; moves %v", r.pairs, r.wants, r.relays, totals, r.byHand, moves)
-		if least := slices.Min(totals[r.settle/5:]); 10*least < 9*r.byHand {
-			t.Errorf("down to %d Mbit/s after %d s, %d by hand", least, r.settle, r.byHand)
-		}
-		if late := sum(moves[24:]); late > 0 {
-			t.Errorf("%d moves in the third minute", late)
-		}
+		name := fmt.Sprintf("%d pairs that want %d Mbit/s, relays %v: ", r.pairs, r.wants, r.relays)
+		atLeast(t, name+fmt.Sprintf("%% of max-min, after %d s", r.settle), 100*float64(slices.Min(totals[r.settle/5:]))/float64(r.byHand), 90)
+		atMost(t, name+"moves in the third minute", float64(sum(moves[24:])), 0)
 	}
 }
 

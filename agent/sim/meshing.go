@@ -76,8 +76,9 @@ func (a *agent) decide() {
 	if err != nil {
 		panic(err)
 	}
-	a.meshing.links.Step(a.steady(), epoch, p, a.measured(), nil)
-	a.meshing.tried, a.meshing.named = a.meshing.named, a.meshing.links.Nominees(a.predict, nil)
+	rates, busy := a.traded()
+	a.meshing.links.Step(a.steady(), epoch, p, a.measured(), rates)
+	a.meshing.tried, a.meshing.named = a.meshing.named, a.meshing.links.Nominees(a.predict, busy)
 }
 
 // measured returns what the agent measured of those whom it chose to.

@@ -3,6 +3,7 @@ package sim
 import (
 	"bufio"
 	"compress/gzip"
+	"fmt"
 	"os"
 	"runtime"
 	"strconv"
@@ -88,32 +89,54 @@ func summary(all []Epoch) (r result) {
 }
 
 // From a cold start agents settle, by what they tell each other in records and requests, on
-// links whose ways are nearly as short as those of a full mesh, with what they measure 3 %
-// off; and stay there.
+// links whose ways are nearly as short as those of a full mesh; and stay there. The same
+// with what they measure 3 % off, another way in each epoch.
 func TestColdStart(t *testing.T) {
-	agents, epochs := 30, 40
+	sizes := []int{30}
 	if long() {
-		agents = number(t, "FARLAN_SIM_AGENTS", 100)
+		sizes = []int{100, 490}
+		if n := number(t, "FARLAN_SIM_AGENTS", 0); n > 0 {
+			sizes = []int{n}
+		}
 	}
+	for _, n := range sizes {
+		coldStart(t, n, 0)
+		coldStart(t, n, 30)
+	}
+}
+
+// coldStart is one of so many agents, whose measurements are off by so many thousandths.
+func coldStart(t *testing.T, agents, noise int) {
+	const epochs = 40
 	begin := time.Now()
-	s := NewCourse(Setting{Seed: 1, Agents: agents, Noise: number(t, "FARLAN_SIM_NOISE", 30), RTT: planetLab(t, agents)})
-	epochs = number(t, "FARLAN_SIM_EPOCHS", epochs)
+	s := NewCourse(Setting{Seed: 1, Agents: agents, Noise: noise, RTT: planetLab(t, agents)})
 	var all []Epoch
 	for e := range epochs {
 		x := s.Next()
 		all = append(all, x)
 		t.Logf("epoch %2d: %.4f of the optimum, %d links, %d made, %d pieces, %.2f kB/s an agent, %d records", e+1, x.Quality, x.Links, x.Made, x.Pieces, x.Bytes/1000, x.Told)
-		if e > 18 && len(x.Moves) > 0 {
+		if e >= epochs-15 && len(x.Moves) > 0 {
 			t.Logf("  %v", x.Moves)
 		}
 	}
 	r := summary(all)
-	t.Logf("%d agents: %.4f of the optimum, within 2 %% of that after %d epochs; %.2f %% of the links made in an epoch of the last fifteen, %d in the last ten; %.1f kB/s an agent at most in an epoch, %.2f in the last ten; %d events, %.0f s for %d s",
-		agents, r.quality, r.settled, 100*r.replaced, r.last, r.peak/1000, r.end/1000, s.events, time.Since(begin).Seconds(), 10*epochs)
-	if r.quality > 1.08 || r.settled > 18 || r.burst > 0.18 || r.replaced > 0.005 || r.pieces || r.again > 0 || r.degree > 12 {
-		t.Errorf("%+v", r)
+	name := fmt.Sprintf("%d agents, %d %% of noise, cold start: ", agents, noise/10)
+	t.Logf("%s%.4f of the optimum, within 2 %% of that after %d epochs; %.2f %% of the links made in an epoch of the last fifteen, %d in the last ten; %.1f kB/s an agent at most in an epoch, %.2f in the last ten; %d events, %.0f s for %d s",
+		name, r.quality, r.settled, 100*r.replaced, r.last, r.peak/1000, r.end/1000, s.events, time.Since(begin).Seconds(), 10*epochs)
+	atMost(t, name+"mean round trip by the full mesh's", r.quality, 1.08)
+	atMost(t, name+"epochs until within 2 % of that", float64(r.settled), 18)
+	if noise == 0 {
+		atMost(t, name+"links made in the last ten of 40 epochs", float64(r.last), 0)
+	}
+	atMost(t, name+"% of the links made in an epoch of the last fifteen", 100*r.replaced, 0.5)
+	atMost(t, name+"% of the links made in one epoch at most", 100*r.burst, 100*mostBurst)
+	if r.pieces || r.again > 0 || r.degree > 12 {
+		t.Errorf("%s%+v", name, r)
 	}
 }
+
+// mostBurst is which share of the links may be made in one epoch, but for the first.
+const mostBurst = 0.18
 
 // Without turns agents make many links at once, and without hysteresis they replace them for
 // ever: the checks of TestColdStart show it.
@@ -128,30 +151,12 @@ func TestLinkMutants(t *testing.T) {
 		t.Logf("mutant %d: %+v", m, r)
 		return r
 	}
-	const burst, replaced = 0.18, 0.005
-	if r := run(noTurns, 40, 10); r.burst <= burst {
+	const replaced = 0.005
+	if r := run(noTurns, 40, 10); r.burst <= mostBurst {
 		t.Errorf("without turns: %+v", r)
 	}
 	if r := run(noHysteresis, 24, 30); r.replaced <= replaced {
 		t.Errorf("without hysteresis: %+v", r)
-	}
-}
-
-// What agents tell each other when links have settled, while a hundredth of them leaves and
-// comes in a minute, who are 3 % off with what they measure.
-func TestUpkeep(t *testing.T) {
-	agents, calm, churn := 25, 2*time.Minute, 3*time.Minute
-	if long() {
-		agents, calm, churn = number(t, "FARLAN_SIM_AGENTS", 100), 5*time.Minute, 10*time.Minute
-	}
-	s := New(Setting{Seed: 1, Agents: agents, Faults: Churn, Noise: 30, RTT: planetLab(t, agents), Calm: calm, Trouble: churn})
-	s.Run(calm)
-	bytes, told, strikes := s.bytes, s.told, len(s.plan)
-	s.Run(calm + churn)
-	kB := float64(s.bytes-bytes) / churn.Seconds() / float64(agents) / 1000
-	t.Logf("%d agents, %d left and came in %v: %.2f kB/s an agent, %d records of links", agents, strikes, churn, kB, s.told-told)
-	if kB > 3 || s.told == told {
-		t.Errorf("%.2f kB/s an agent, want 3 at most", kB)
 	}
 }
 
@@ -181,6 +186,10 @@ func TestScale(t *testing.T) {
 			10/took.Seconds(), m.Sys>>20, len(s.linked()), float64(s.bytes-bytes)/10/float64(agents)/1000, s.events-events, s.drawn-drawn)
 	}
 	t.Logf("%d agents: %.1f times real time, %d MB", agents, 180/(busy(t)-begin).Seconds(), m.Sys>>20)
+	if long() || agents >= 1000 {
+		atLeast(t, fmt.Sprintf("%d agents at once: times real time", agents), 180/(busy(t)-begin).Seconds(), 1)
+		atMost(t, fmt.Sprintf("%d agents at once: MB", agents), float64(m.Sys>>20), 1024)
+	}
 	if n := s.pieces(); n != 1 {
 		t.Errorf("%d pieces", n)
 	}

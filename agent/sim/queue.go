@@ -16,6 +16,7 @@ const (
 	starts               // it begins to run
 	lies                 // it tells lies
 	flows                // a second of data
+	talks                // an epoch of talk between agents
 	strikes              // a fault begins or ends
 )
 

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"farlan/agent/decide"
 	"farlan/discovery"
 	"farlan/overlay"
 )
@@ -31,6 +32,8 @@ type Setting struct {
 	Noise int
 	// Plant is a network of fixed links with flows; nil: agents choose their links.
 	Plant *Plant
+	// Talk lets agents' stations send to each other, by which links are chosen, too.
+	Talk bool
 
 	mutant mutant
 }
@@ -66,6 +69,7 @@ type Sim struct {
 	frames  []frame
 	counted Traffic // frames
 	fluid   *fluid  // nil: no data flows
+	talk    *talk   // nil: nobody talks
 
 	lives, connections uint64
 	counters
@@ -103,6 +107,10 @@ func New(set Setting) *Sim {
 	if set.Plant != nil {
 		s.fluid = newFluid(set.Plant, set.Agents)
 		s.push(event{at: s.now.Add(set.Calm), what: flows})
+	}
+	if set.Talk {
+		s.talk = newTalk(set.Seed, set.Agents)
+		s.push(event{at: s.now.Add(decide.Epoch / 2), what: talks})
 	}
 	s.conspire()
 	return s
@@ -143,6 +151,10 @@ func (s *Sim) happen(e event) {
 		s.flow()
 		e.at = e.at.Add(flowEvery)
 		s.push(e)
+		return
+	case talks:
+		s.note(e)
+		s.talks(e)
 		return
 	}
 	a := s.agents[e.to]

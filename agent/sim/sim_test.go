@@ -2,12 +2,15 @@ package sim
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"farlan/agent/decide"
 )
 
 // number returns a number of the environment, or what it is otherwise.
@@ -90,6 +93,9 @@ func TestSeeds(t *testing.T) {
 	slices.Sort(agreed)
 	n := len(agreed)
 	t.Logf("%d of %d runs as they must be; all had the same facts again after %v in the median, %v in nine of ten, %v at most", n-failed, n, agreed[n/2], agreed[n*9/10], agreed[n-1])
+	atMost(t, fmt.Sprintf("%d networks with faults: that weren't as they must be", n), float64(failed), 0)
+	atMost(t, fmt.Sprintf("%d networks with faults: seconds until all had the same facts again, at most", n), agreed[n-1].Seconds(), (flood + decide.Epoch).Seconds())
+	atMost(t, fmt.Sprintf("%d networks with faults: frames looped, broadcasts that went too far or came twice", n), float64(trouble.Looped+trouble.Deep+steady.Looped+steady.Deep+steady.Again), 0)
 	t.Logf("in trouble %+v", trouble)
 	t.Logf("afterwards %+v", steady)
 }

@@ -41,7 +41,8 @@ func (c *Chooser) look() {
 }
 
 // share gives up the agent's hold of a link that the peer holds, too, if the peer shall
-// keep it: whoever needs it for the ring, otherwise by hash.
+// keep it: whoever needs it for the ring, otherwise by hash. What an agent holds for
+// traffic takes no place of its own, and stays until the traffic is over at both ends.
 func (c *Chooser) share(peer int) {
 	v := c.view
 	if v.link(c.self, peer).hold(peer) == Accepts {
@@ -53,7 +54,7 @@ func (c *Chooser) share(peer int) {
 	if v.Agents() <= fullMesh || mine == theirs {
 		mine = byKey(v.keys)(c.self, peer) < 0
 	}
-	if mine || h.Leaving || h.Why == Ring || h.Why == Preferred {
+	if mine || h.Leaving || h.Why == Ring || h.Why == Preferred || h.Why == Traffic {
 		return
 	}
 	c.held = slices.DeleteFunc(c.held, func(x Held) bool { return x.Peer == id })
@@ -179,17 +180,26 @@ func (c *Chooser) carry(l Local) {
 	}
 	for _, id := range wanted {
 		peer := v.Index(id)
+		if peer >= 0 && c.find(id) == nil && v.link(c.self, peer) != nil && v.allowed(c.self, peer) {
+			c.burden(peer) // the peer may give it up, as it knows other rates
+			continue
+		}
 		if peer < 0 || !c.free(peer) || !v.room(c.self, c.links()) || !v.room(peer, v.Degree(peer)) {
 			continue
 		}
 		for _, x := range l.Candidates {
 			if x.Peer == peer && v.direct(c.self, peer, x.Cost) {
-				c.add(peer, Wish{Why: Traffic})
-				c.held[len(c.held)-1].traffic = true
+				c.burden(peer)
 				break
 			}
 		}
 	}
+}
+
+// burden makes the agent the holder of a link for traffic.
+func (c *Chooser) burden(peer int) {
+	c.add(peer, Wish{Why: Traffic})
+	c.held[len(c.held)-1].traffic = true
 }
 
 // direct says whether a link is worth it for the traffic between its ends: it is unless

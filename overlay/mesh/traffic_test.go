@@ -261,3 +261,49 @@ func TestDemandBound(t *testing.T) {
 		t.Errorf("%d peers are named, or not the busiest", len(named))
 	}
 }
+
+// A link for traffic stays while either end has traffic for it, though only one of them
+// wished it: they know different rates. When both are quiet it goes.
+func TestTrafficLinkIsBoths(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, planetLab(t, 24), 3)
+	one, two := 0, 0
+	quiet := [2]int64{1 << 40, 1 << 40}
+	w.rates = func(epoch int64, i int) []Rate {
+		if i == one && one != two && epoch < quiet[0] {
+			return []Rate{{w.agents[two].ID, 50_000}}
+		}
+		if i == two && one != two && epoch >= 50 && epoch < quiet[1] {
+			return []Rate{{w.agents[one].ID, 40_000}}
+		}
+		return []Rate{}
+	}
+	for range 40 {
+		w.step()
+	}
+	for one == two || w.links[key(w.agents[one].ID, w.agents[two].ID)] != nil || !w.view.direct(one, two, w.measure(one, two)) {
+		if two++; two == 24 {
+			one, two = one+1, 0
+		}
+	}
+	there := func() bool { return w.links[key(w.agents[one].ID, w.agents[two].ID)] != nil }
+	quiet[0] = 70
+	for w.epoch < 60 {
+		w.step()
+	}
+	if !there() {
+		t.Fatal("no link for traffic")
+	}
+	for w.epoch < 160 {
+		if w.step(); !there() {
+			t.Fatalf("epoch %d: the link is gone, though its other end has traffic", w.epoch)
+		}
+	}
+	quiet[1] = 160
+	for w.epoch < 260 {
+		w.step()
+	}
+	if there() {
+		t.Error("the link stays when there is no traffic")
+	}
+}
