@@ -28,6 +28,8 @@ const (
 	MaxRotationBody = 1 << 10
 	// MaxTrafficBody is the longest body of a KindTraffic record, in bytes.
 	MaxTrafficBody = 8 << 10
+	// MaxAreaBody is the longest body of a KindArea record, in bytes.
+	MaxAreaBody = 24 << 10
 	// MaxRecord is the longest encoded record, in bytes.
 	MaxRecord = recordHeaderLen + MaxLinksBody + ed25519.SignatureSize
 )
@@ -43,6 +45,7 @@ const (
 	KindAdmin         // what the admin of a signed network says: Statement
 	KindRotation      // that the network changes its key: Rotation
 	KindTraffic       // what its stations send: Traffic
+	KindArea          // what a gateway tells of its area: Area
 )
 
 // maxBody returns the bound of the kind's body, 0 for an unknown kind.
@@ -58,9 +61,15 @@ func (k Kind) maxBody() int {
 		return MaxRotationBody
 	case KindTraffic:
 		return MaxTrafficBody
+	case KindArea:
+		return MaxAreaBody
 	}
 	return 0
 }
+
+// wide says whether all of a divided network have such records, and not only those of
+// an area.
+func (k Kind) wide() bool { return k == KindArea || k.ofAdmin() }
 
 // ofAdmin says whether in a signed network the admin alone makes such records.
 func (k Kind) ofAdmin() bool { return k == KindAdmin || k == KindRotation }
@@ -78,6 +87,8 @@ func (k Kind) String() string {
 		return "rotation"
 	case KindTraffic:
 		return "traffic"
+	case KindArea:
+		return "area"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -216,6 +227,8 @@ func (r *Record) verify(context [32]byte) error {
 		if t, err = ParseTraffic(r.Body); err == nil && t.names(BriefOf(r.Origin)) {
 			err = errors.New("traffic to itself")
 		}
+	case KindArea:
+		err = r.verifyArea()
 	}
 	if err != nil {
 		return fmt.Errorf("%s of %s: %w", r.Kind, r.Origin.Short(), err)
@@ -231,6 +244,24 @@ func (r *Record) verifyLinks() error {
 		err = errors.New("a link to itself")
 	}
 	return err
+}
+
+// verifyArea checks that the gateway is in the area that it tells of, and not in its own
+// tree.
+func (r *Record) verifyArea() error {
+	a, err := ParseArea(r.Body, r.made())
+	own := BriefOf(r.Origin)
+	switch {
+	case err != nil:
+		return err
+	case a.Number != a.Member.Area:
+		return errors.New("the gateway is in another area")
+	case slices.ContainsFunc(a.Rows, func(x Row) bool { return x.Peer == own }):
+		return errors.New("a link to itself")
+	case slices.ContainsFunc(a.Tree, func(l Leaf) bool { return l.Agent == own }), slices.Contains(a.Gateways, own):
+		return errors.New("the gateway tells of itself as of another")
+	}
+	return nil
 }
 
 // made returns when the record was made, by the clock of its origin.
