@@ -26,6 +26,7 @@ const (
 // it.
 type Leaf struct {
 	Agent  Brief
+	Label  overlay.Label // by which paths name it
 	Parent int           // the leaf before it on the way, -1 if that's the gateway itself
 	Cost   time.Duration // of the way, as routes reckon
 }
@@ -40,9 +41,9 @@ type Leaf struct {
 //	7–   their brief names, ascending, 8 bytes each
 //	     length, 2 bytes, and body of the gateway's Member
 //	     length, 2 bytes, and body of Links: those with other gateways
-//	     number of leaves, 2 bytes; length of a leaf, at least 12; what is beyond is skipped
-//	     leaves: brief name, 8 bytes; 0 or 1 + the index of its parent, 2; cost, 2: a
-//	     squeezed number of microseconds, 9 bits of mantissa
+//	     number of leaves, 2 bytes; length of a leaf, at least 16; what is beyond is skipped
+//	     leaves: brief name, 8 bytes; label, 4; 0 or 1 + the index of its parent, 2; cost,
+//	     2: a squeezed number of microseconds, 9 bits of mantissa
 //	     anything further is ignored: later versions append fields here
 //
 // Parents come before their children, so no tree has a ring.
@@ -55,7 +56,7 @@ type Area struct {
 	Tree     []Leaf
 }
 
-const leafLen = 12
+const leafLen = 16
 
 // Append appends a's encoding that is made at an instant to b; links are those of a.Links,
 // whose rows aren't used. Errors: more than the limits, or what can't be told of a Member
@@ -84,6 +85,7 @@ func (a Area) Append(b []byte, at overlay.Instant, links []Link) ([]byte, error)
 	b = append(binary.BigEndian.AppendUint16(b, uint16(len(a.Tree))), leafLen)
 	for _, l := range a.Tree {
 		b = binary.BigEndian.AppendUint64(b, uint64(l.Agent))
+		b = binary.BigEndian.AppendUint32(b, uint32(l.Label))
 		b = binary.BigEndian.AppendUint16(b, uint16(l.Parent+1))
 		b = binary.BigEndian.AppendUint16(b, squeeze(uint64(min(max(l.Cost, 0), MaxRTT).Microseconds()), fine))
 	}
@@ -155,8 +157,8 @@ func parseTree(b []byte) ([]Leaf, error) {
 	tree := make([]Leaf, 0, n)
 	names := make([]Brief, 0, n)
 	for ; len(tree) < n; b = b[size:] {
-		l := Leaf{Agent: Brief(binary.BigEndian.Uint64(b)), Parent: int(binary.BigEndian.Uint16(b[8:])) - 1}
-		l.Cost = time.Duration(min(expand(binary.BigEndian.Uint16(b[10:]), fine), 1<<40)) * time.Microsecond
+		l := Leaf{Agent: Brief(binary.BigEndian.Uint64(b)), Label: overlay.Label(binary.BigEndian.Uint32(b[8:])), Parent: int(binary.BigEndian.Uint16(b[12:])) - 1}
+		l.Cost = time.Duration(min(expand(binary.BigEndian.Uint16(b[14:]), fine), 1<<40)) * time.Microsecond
 		if l.Parent >= len(tree) || l.Cost > topRTT || l.Parent >= 0 && l.Cost < tree[l.Parent].Cost {
 			return nil, errors.New("a leaf makes no sense")
 		}
@@ -170,9 +172,9 @@ func parseTree(b []byte) ([]Leaf, error) {
 }
 
 // Way returns the leaves on the gateway's way to leaf i, from the gateway on.
-func (a *Area) Way(i int) (way []Brief) {
+func (a *Area) Way(i int) (way []Leaf) {
 	for ; i >= 0; i = a.Tree[i].Parent {
-		way = append(way, a.Tree[i].Agent)
+		way = append(way, a.Tree[i])
 	}
 	slices.Reverse(way)
 	return way

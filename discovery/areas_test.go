@@ -206,7 +206,7 @@ func TestHostileAreas(t *testing.T) {
 func area() Area {
 	return Area{
 		Number: 7, Size: 4, Gateways: []Brief{3, 9}, Member: Member{Name: "agent1", Area: 7},
-		Tree: []Leaf{{5, -1, 20 * time.Millisecond}, {2, 0, 30 * time.Millisecond}, {8, 1, 30 * time.Millisecond}},
+		Tree: []Leaf{{5, 50, -1, 20 * time.Millisecond}, {2, 20, 0, 30 * time.Millisecond}, {8, 80, 1, 30 * time.Millisecond}},
 	}
 }
 
@@ -227,7 +227,7 @@ func TestArea(t *testing.T) {
 	if err != nil || a.Number != 7 || a.Size != 4 || len(a.Tree) != 3 || len(a.Rows) != 1 || a.Member.Area != 7 || !slices.Equal(a.Gateways, []Brief{3, 9}) {
 		t.Fatalf("%+v, %v", a, err)
 	}
-	if way := a.Way(2); !slices.Equal(way, []Brief{5, 2, 8}) {
+	if way := a.Way(2); !slices.Equal(way, a.Tree) {
 		t.Errorf("the way to the last is %v", way)
 	}
 	for n := range b {

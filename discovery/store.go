@@ -319,6 +319,16 @@ func (s *Store) introduction(id overlay.AgentID) *entry {
 	return e
 }
 
+// Gateways returns the agents that tell of areas, ascending.
+func (s *Store) Gateways() (all []overlay.AgentID) {
+	for _, k := range s.order {
+		if k.kind == KindArea && s.entries[k].area.Number != 0 {
+			all = append(all, k.origin)
+		}
+	}
+	return all
+}
+
 // Gateway returns what a gateway tells of its area, and when by its clock it did. It must
 // not be changed. An agent of area 0 is none any more.
 func (s *Store) Gateway(id overlay.AgentID) (a *Area, at overlay.Instant, ok bool) {
