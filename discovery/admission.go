@@ -141,7 +141,7 @@ func (s *Store) Accept(now overlay.Instant, raw []byte) error {
 	if !s.members.isAdmin(r.Origin) || !r.Kind.ofAdmin() {
 		return fmt.Errorf("statement: %w", errOtherAdmin)
 	}
-	if old := s.entries[k]; old != nil && !newer(r, old.record) {
+	if old := s.entry(k); old != nil && !newer(r, old.record) {
 		return errors.New("statement: the network has one at least as new: build the next one on that")
 	}
 	if s.refusal(now, r, false) != nil {
@@ -190,7 +190,7 @@ func (s *Store) Sponsor(now overlay.Instant, key ed25519.PrivateKey, c Credentia
 
 // ownCredential returns the credential that self's member record tells.
 func (s *Store) ownCredential(now overlay.Instant) (Credential, error) {
-	e := s.entries[key{s.self, KindMember}]
+	e := s.entry(key{s.self, KindMember})
 	if e == nil {
 		return Credential{}, errors.New("sponsor: this agent is itself no member yet")
 	}

@@ -48,8 +48,8 @@ func (s *Store) wants(k key) bool {
 		return true
 	}
 	member := key{k.origin, KindMember}
-	_, asked := s.asked[member]
-	return asked || s.entries[member] != nil
+	_, asked := s.asked.get(member)
+	return asked || s.entry(member) != nil
 }
 
 // suspect returns the counter of the reason to refuse a record of k before
@@ -63,7 +63,7 @@ func (s *Store) suspect(now overlay.Instant, n *neighbour, k key) *uint64 {
 		return &s.counters.Revoked
 	case n != nil && s.origins[k.origin] == nil && !n.refused.allow(now, refusedEvery, refusedBurst):
 		return &s.counters.Limited
-	case k.kind != KindMember && k.kind != KindArea && !k.kind.ofAdmin() && s.entries[key{k.origin, KindMember}] == nil:
+	case k.kind != KindMember && k.kind != KindArea && !k.kind.ofAdmin() && s.entry(key{k.origin, KindMember}) == nil:
 		return &s.counters.Memberless
 	}
 	return nil
@@ -138,7 +138,7 @@ func (s *Store) admitMember(now overlay.Instant, from *neighbour, r Record) erro
 		return err
 	}
 	// The signatures of a credential that is there already were checked.
-	if e := s.entries[key{r.Origin, r.Kind}]; e != nil && bytes.Equal(e.credential.raw, c.raw) {
+	if e := s.entry(key{r.Origin, r.Kind}); e != nil && bytes.Equal(e.credential.raw, c.raw) {
 		err = c.timely(now)
 	} else {
 		_, err = c.Verify(now, s.members.admin, r.Origin)
@@ -262,7 +262,7 @@ func (s *Store) lasts(now overlay.Instant, k key, e *entry) (until overlay.Insta
 		return math.MinInt64, nil
 	case s.members == nil, k.kind == KindRotation:
 	case k.kind != KindMember && k.kind != KindArea:
-		if s.entries[key{k.origin, KindMember}] == nil {
+		if s.entry(key{k.origin, KindMember}) == nil {
 			return math.MinInt64, nil
 		}
 	case e.credential.end() <= now && until > now:

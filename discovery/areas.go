@@ -175,7 +175,7 @@ func (s *Store) reaches(n *neighbour, k key) bool { return k.kind.wide() || s.sh
 // parts says whether k is the record by which a neighbour tells that it is in another area
 // now.
 func (s *Store) parts(n *neighbour, k key) bool {
-	return k == key{n.id, KindMember} && s.entries[k] != nil
+	return k == key{n.id, KindMember} && s.entry(k) != nil
 }
 
 // branch returns what is kept of a neighbour for the tree of k.
@@ -196,7 +196,7 @@ func (s *Store) leaves(k key, e *entry) overlay.Instant {
 	}
 	m := e
 	if k.kind != KindMember {
-		m = s.entries[key{k.origin, KindMember}]
+		m = s.entry(key{k.origin, KindMember})
 	}
 	switch {
 	case m == nil && s.areas.number != 0:
@@ -243,7 +243,7 @@ func (s *Store) receiveAreas(n *neighbour, body []byte) error {
 	s.meet(n, was)
 	// Whoever holds a record of this agent from when it was in the neighbour's area learns
 	// that it went.
-	if k := (key{s.self, KindMember}); !s.shares(n) && s.entries[k] != nil {
+	if k := (key{s.self, KindMember}); !s.shares(n) && s.entry(k) != nil {
 		n.records.add(k)
 	}
 	return nil
@@ -303,7 +303,7 @@ func (s *Store) receiveSeek(now overlay.Instant, n *neighbour, body []byte) erro
 			return nil
 		}
 		n.common.sought.pay(now, seekEvery, seekBurst)
-		if id, ok := s.Find(Brief(binary.BigEndian.Uint64(b))); ok && s.entries[key{id, KindMember}] != nil {
+		if id, ok := s.Find(Brief(binary.BigEndian.Uint64(b))); ok && s.entry(key{id, KindMember}) != nil {
 			n.records.add(key{id, KindMember})
 		}
 	}

@@ -177,12 +177,30 @@ type keySet []key
 func (s keySet) find(k key) (int, bool) { return slices.BinarySearchFunc(s, k, key.compare) }
 
 func (s *keySet) add(k key) {
+	if n := len(*s); n == 0 || (*s)[n-1].compare(k) < 0 { // as those of a digest come
+		*s = append(*s, k)
+		return
+	}
 	if i, ok := s.find(k); !ok {
 		*s = slices.Insert(*s, i, k)
 	}
 }
 
+// shift takes out the first n.
+func (s *keySet) shift(n int) {
+	if n == len(*s) && cap(*s) > roomy {
+		*s = nil // see table
+		return
+	}
+	*s = append((*s)[:0], (*s)[n:]...)
+}
+
+func (s *keySet) clear() { s.shift(len(*s)) }
+
 func (s *keySet) remove(k key) {
+	if len(*s) == 0 {
+		return
+	}
 	if i, ok := s.find(k); ok {
 		*s = slices.Delete(*s, i, i+1)
 	}

@@ -40,7 +40,7 @@ func (s *Store) refusal(now overlay.Instant, r Record, fromNeighbour bool) *uint
 func (s *Store) room(now overlay.Instant, r Record) bool {
 	fits := func() bool {
 		size := s.bytes + len(r.encoded)
-		if e := s.entries[key{r.Origin, r.Kind}]; e != nil {
+		if e := s.entry(key{r.Origin, r.Kind}); e != nil {
 			size -= len(e.record.encoded)
 		}
 		return size <= s.limits.Bytes && (s.origins[r.Origin] != nil || s.originRoom(r.Origin))
@@ -65,22 +65,51 @@ func (s *Store) originRoom(id overlay.AgentID) bool {
 	return id == s.self || s.members.isAdmin(id) || others < s.limits.Origins
 }
 
+// An origin is somebody of whom there is a record.
+type origin struct {
+	entries [lastKind]*entry // by kind, from the first one
+	records int              // how many of them there are
+	updates pace
+}
+
+// entry returns the origin's record of a kind, nil if there is none.
+func (o *origin) entry(kind Kind) *entry {
+	if kind < 1 || kind > lastKind {
+		return nil
+	}
+	return o.entries[kind-1]
+}
+
+// allow says whether the origin may renew a record now.
+func (o *origin) allow(now overlay.Instant) bool {
+	return o == nil || o.updates.allow(now, updateEvery, updateBurst)
+}
+
+// entry returns the record of k, nil if there is none.
+func (s *Store) entry(k key) *entry {
+	if o := s.origins[k.origin]; o != nil {
+		return o.entry(k.kind)
+	}
+	return nil
+}
+
 // put makes e, whose encoding the store keeps, the newest of k.
 func (s *Store) put(now overlay.Instant, k key, e *entry) {
-	old := s.entries[k]
-	if old == nil {
+	o := s.origins[k.origin]
+	if o == nil {
+		o = new(origin)
+		s.origins[k.origin] = o
+	}
+	if old := o.entry(k.kind); old == nil {
 		s.order.add(k)
-		if s.origins[k.origin] == nil {
-			s.origins[k.origin] = &origin{}
-		}
-		s.origins[k.origin].records++
+		o.records++
 	} else {
 		s.forget(old)
 	}
-	s.entries[k] = e
+	o.entries[k.kind-1] = e
 	s.bytes += len(e.record.encoded)
 	s.mix(e)
-	s.origins[k.origin].updates.pay(now, updateEvery, updateBurst)
+	o.updates.pay(now, updateEvery, updateBurst)
 	s.nextExpiry = min(s.nextExpiry, expiry(e.record), s.leaves(k, e))
 	if k.origin == s.self {
 		s.own = max(s.own, e.record.Version)
@@ -104,11 +133,11 @@ func (s *Store) mix(e *entry) {
 
 func (s *Store) change(c Change) {
 	k := key{c.Origin, c.Kind}
-	if i, ok := s.changed[k]; ok {
+	if i, ok := s.changed.get(k); ok {
 		s.changes[i] = c
 		return
 	}
-	s.changed[k] = len(s.changes)
+	s.changed.set(k, len(s.changes))
 	s.changes = append(s.changes, c)
 }
 
@@ -118,7 +147,7 @@ func (s *Store) expire(now overlay.Instant) {
 	s.nextExpiry = math.MaxInt64
 	var last Change // that tells of a record that goes
 	s.order = slices.DeleteFunc(s.order, func(k key) bool {
-		e := s.entries[k]
+		e := s.entry(k)
 		until, cause := s.lasts(now, k, e)
 		if until > now {
 			s.nextExpiry = min(s.nextExpiry, until)
@@ -134,9 +163,10 @@ func (s *Store) expire(now overlay.Instant) {
 
 // drop takes the record of k out of all but the order, and returns what it told of that.
 func (s *Store) drop(k key, cause error) Change {
-	s.forget(s.entries[k])
-	delete(s.entries, k)
-	if s.origins[k.origin].records--; s.origins[k.origin].records == 0 {
+	o := s.origins[k.origin]
+	s.forget(o.entry(k.kind))
+	o.entries[k.kind-1] = nil
+	if o.records--; o.records == 0 {
 		delete(s.origins, k.origin)
 	}
 	c := Change{Origin: k.origin, Kind: k.kind, Gone: true, Cause: cause}
@@ -154,7 +184,7 @@ func (s *Store) rewind(now overlay.Instant) {
 	}
 	s.own = 0
 	s.order = slices.DeleteFunc(s.order, func(k key) bool {
-		v := s.entries[k].record.Version
+		v := s.entry(k).record.Version
 		if v > uint64(max(0, now.Add(maxAhead))) && !k.kind.ofAdmin() {
 			s.drop(k, nil)
 			return true

@@ -46,6 +46,8 @@ const (
 	KindRotation      // that the network changes its key: Rotation
 	KindTraffic       // what its stations send: Traffic
 	KindArea          // what a gateway tells of its area: Area
+
+	lastKind = KindArea
 )
 
 // maxBody returns the bound of the kind's body, 0 for an unknown kind.

@@ -128,7 +128,7 @@ func (s *Store) walk(now overlay.Instant, n *neighbour, body []byte, covers func
 			continue
 		}
 		if i < len(s.order) && s.order[i] == t.key {
-			if mine := s.entries[t.key].stamp(t.key); mine != t && mine.version >= t.version {
+			if mine := s.entry(t.key).stamp(t.key); mine != t && mine.version >= t.version {
 				n.offers.add(t.key)
 			}
 			i++
@@ -165,17 +165,17 @@ func (s *Store) consider(now overlay.Instant, n *neighbour, t stamp) {
 	if !s.lacks(now, n, t) || s.waiting(now, t.key) {
 		return
 	}
-	if len(s.asked) > 4*s.limits.Origins {
-		clear(s.asked) // some are asked for twice then
+	if s.asked.len() > 4*s.limits.Origins {
+		s.asked.clear() // some are asked for twice then
 	}
-	s.asked[t.key] = now
+	s.asked.set(t.key, now)
 	n.requests.add(t.key)
 }
 
 // lacks says whether there is no record as new as that of a stamp which n has, and it
 // would be taken.
 func (s *Store) lacks(now overlay.Instant, n *neighbour, t stamp) bool {
-	if e := s.entries[t.key]; e != nil {
+	if e := s.entry(t.key); e != nil {
 		mine := e.stamp(t.key)
 		if mine == t {
 			n.has(t.key)
@@ -191,7 +191,7 @@ func (s *Store) lacks(now overlay.Instant, n *neighbour, t stamp) bool {
 
 // waiting says whether somebody was asked for the record of k a moment ago.
 func (s *Store) waiting(now overlay.Instant, k key) bool {
-	at, ok := s.asked[k]
+	at, ok := s.asked.get(k)
 	return ok && at <= now && now.Sub(at) < askAgain
 }
 
@@ -207,7 +207,7 @@ func (s *Store) receiveRequest(now overlay.Instant, n *neighbour, body []byte) e
 		return errMalformed
 	}
 	for b := body; len(b) > 0; b = b[keyLen:] {
-		if k := parseKey(b); s.entries[k] != nil && s.reaches(n, k) {
+		if k := parseKey(b); s.entry(k) != nil && s.reaches(n, k) {
 			n.has(k)
 			n.records.add(k)
 		}
@@ -228,9 +228,9 @@ func (s *Store) receiveRecord(now overlay.Instant, n *neighbour, b []byte) error
 	if !s.reaches(n, k) && !s.parts(n, k) {
 		return s.receiveGuest(now, n, r)
 	}
-	_, asked := s.asked[k]
-	delete(s.asked, k)
-	if e := s.entries[k]; e != nil && !newer(r, e.record) {
+	_, asked := s.asked.get(k)
+	s.asked.remove(k)
+	if e := s.entry(k); e != nil && !newer(r, e.record) {
 		if bytes.Equal(e.record.encoded, b) {
 			n.has(k)
 			t := s.branch(n, k)
@@ -271,13 +271,14 @@ func (s *Store) receiveRecord(now overlay.Instant, n *neighbour, b []byte) error
 // spread tells all neighbours but one of the record of k: sends it, or offers
 // it.
 func (s *Store) spread(k key, but *neighbour, offer bool) {
+	is := s.entry(k).stamp(k)
 	for _, n := range s.neighbours {
 		switch {
 		case n == but:
 			n.has(k)
 			n.requests.remove(k)
 		case !s.reaches(n, k) && k != key{s.self, KindMember}:
-		case s.missing.toldBy(n.id, s.entries[k].stamp(k)):
+		case s.missing.toldBy(n.id, is):
 		case offer:
 			n.later.add(k)
 		case s.branch(n, k).lazy:
@@ -293,9 +294,23 @@ func (s *Store) spread(k key, but *neighbour, offer bool) {
 // isn't swamped; Tick tells when to go on.
 func (s *Store) Flush(send func(to overlay.AgentID, msg []byte)) {
 	for _, n := range s.neighbours {
+		if n.quiet() {
+			continue
+		}
 		p := packer{send: func(msg []byte) { send(n.id, msg) }}
 		s.flush(n, &p)
 	}
+}
+
+// quiet says whether the neighbour is to be sent nothing now.
+func (n *neighbour) quiet() bool {
+	for i := range n.branches {
+		if b := &n.branches[i]; b.prune || len(b.grafts) > 0 {
+			return false
+		}
+	}
+	return !n.hash && !n.digest && !n.told && !n.untold && n.parts == [scopes]uint32{} &&
+		len(n.offers)+len(n.requests)+len(n.records)+len(n.evidence)+len(n.seeks) == 0
 }
 
 func (s *Store) flush(n *neighbour, p *packer) {
@@ -311,7 +326,8 @@ func (s *Store) flush(n *neighbour, p *packer) {
 	}
 	list(p, sectionOffer, stampLen, s.stamps(n.offers), func(b []byte, t stamp) []byte { return t.append(b) })
 	list(p, sectionRequest, keyLen, n.requests, func(b []byte, k key) []byte { return k.append(b) })
-	n.offers, n.requests = n.offers[:0], n.requests[:0]
+	n.offers.clear()
+	n.requests.clear()
 	s.packTree(n, p)
 	s.packEvidence(n, p)
 
@@ -319,7 +335,7 @@ func (s *Store) flush(n *neighbour, p *packer) {
 	s.packRotations(n, p) // what follows may be signed for the new key
 	done := 0
 	for _, k := range n.records {
-		e := s.entries[k]
+		e := s.entry(k)
 		if e != nil && p.sent == flushMessages-1 && p.fits(len(e.record.encoded), 0) == 0 {
 			break
 		}
@@ -329,14 +345,14 @@ func (s *Store) flush(n *neighbour, p *packer) {
 			p.buf = append(p.buf, e.record.encoded...)
 		}
 	}
-	n.records = append(n.records[:0], n.records[done:]...)
+	n.records.shift(done)
 	p.flush()
 }
 
 // packRotations writes the orders that n is to be sent.
 func (s *Store) packRotations(n *neighbour, p *packer) {
 	for _, k := range n.records {
-		if e := s.entries[k]; e != nil && k.kind == KindRotation {
+		if e := s.entry(k); e != nil && k.kind == KindRotation {
 			p.begin(sectionRecord, len(e.record.encoded))
 			p.buf = append(p.buf, e.record.encoded...)
 		}
@@ -390,7 +406,7 @@ func (s *Store) packRange(p *packer, typ byte, head []byte, above, last key, sta
 func (s *Store) stamps(keys keySet) []stamp {
 	out := make([]stamp, 0, len(keys))
 	for _, k := range keys {
-		if e := s.entries[k]; e != nil {
+		if e := s.entry(k); e != nil {
 			out = append(out, e.stamp(k))
 		}
 	}

@@ -107,7 +107,7 @@ func (s *Store) Rotations() []Record {
 	var all []Record
 	for _, k := range s.order {
 		if k.kind == KindRotation {
-			all = append(all, s.entries[k].record)
+			all = append(all, s.entry(k).record)
 		}
 	}
 	return all

@@ -408,11 +408,11 @@ func FuzzReceiveSigned(f *testing.F) {
 				t.Fatalf("sent a message of %d bytes", len(m))
 			}
 		})
-		if len(s.order) != len(s.entries) || len(s.Origins()) > 3 || len(s.members.claims.bySerial) > 3 {
+		if len(s.order) != stored(s) || len(s.Origins()) > 3 || len(s.members.claims.bySerial) > 3 {
 			t.Fatal("grew")
 		}
 		for _, k := range s.order {
-			if s.entries[key{k.origin, KindMember}] == nil && k.kind != KindAdmin {
+			if s.entry(key{k.origin, KindMember}) == nil && k.kind != KindAdmin {
 				t.Fatal(fmt.Sprint("a record of nobody: ", k.name()))
 			}
 		}

@@ -97,19 +97,18 @@ type Store struct {
 	limits   Limits
 	rand     *rand.Rand
 
-	entries map[key]*entry
-	order   keySet // the keys of entries
 	origins map[overlay.AgentID]*origin
+	order   keySet   // the keys of all their records
 	bytes   int      // length of all records
 	hash    [32]byte // exclusive or of the sums of all records
 	areas   areas
 	own     uint64 // highest version that self ever used, as far as we know
 
 	neighbours []*neighbour // ascending by id
-	asked      map[key]overlay.Instant
+	asked      table[overlay.Instant]
 	missing    missing
 	changes    []Change
-	changed    map[key]int // indices into changes
+	changed    table[int] // indices into changes
 	nextExpiry overlay.Instant
 	ticked     overlay.Instant // when Tick was called last
 	nextGossip overlay.Instant
@@ -144,17 +143,6 @@ func newEntry(r Record) *entry {
 
 func (e *entry) stamp(k key) stamp { return stamp{k, e.record.Version, [8]byte(e.sum[:8])} }
 
-// An origin is somebody of whom there is a record.
-type origin struct {
-	records int
-	updates pace
-}
-
-// allow says whether the origin may renew a record now.
-func (o *origin) allow(now overlay.Instant) bool {
-	return o == nil || o.updates.allow(now, updateEvery, updateBurst)
-}
-
 // A neighbour is a connected agent and what it is to be sent.
 type neighbour struct {
 	id       overlay.AgentID
@@ -183,10 +171,7 @@ func NewStore(self overlay.AgentID, network NetworkKey, seed uint64, limits Limi
 		contexts:   [][32]byte{network.recordContext()},
 		limits:     limits,
 		rand:       rand.New(rand.NewPCG(seed, 0)),
-		entries:    make(map[key]*entry),
 		origins:    make(map[overlay.AgentID]*origin),
-		asked:      make(map[key]overlay.Instant),
-		changed:    make(map[key]int),
 		nextExpiry: math.MaxInt64,
 	}
 }
@@ -210,7 +195,7 @@ func (s *Store) OwnVersion() uint64 { return s.own }
 // counted. After another credential publish the member record first.
 func (s *Store) Publish(now overlay.Instant, r Record) {
 	k := key{r.Origin, r.Kind}
-	if old := s.entries[k]; r.Origin != s.self || r.encoded == nil || old != nil && !newer(r, old.record) {
+	if old := s.entry(k); r.Origin != s.self || r.encoded == nil || old != nil && !newer(r, old.record) {
 		s.counters.Stale++
 		return
 	}
@@ -280,13 +265,13 @@ func (s *Store) Tick(now overlay.Instant) (next overlay.Instant) {
 func (s *Store) Changes() []Change {
 	c := s.changes
 	s.changes = nil
-	clear(s.changed)
+	s.changed.clear()
 	return c
 }
 
 // Record returns the newest record of an agent and kind.
 func (s *Store) Record(origin overlay.AgentID, kind Kind) (Record, bool) {
-	e := s.entries[key{origin, kind}]
+	e := s.entry(key{origin, kind})
 	if e == nil {
 		return Record{}, false
 	}
@@ -306,9 +291,9 @@ func (s *Store) Member(id overlay.AgentID) (Member, bool) {
 // introduction returns the newest record in which an agent says who it is, nil if there is
 // none.
 func (s *Store) introduction(id overlay.AgentID) *entry {
-	e := s.entries[key{id, KindMember}]
+	e := s.entry(key{id, KindMember})
 	if e == nil {
-		e = s.entries[key{id, KindArea}]
+		e = s.entry(key{id, KindArea})
 	}
 	if e == nil {
 		e = s.areas.guests[BriefOf(id)]
@@ -322,7 +307,7 @@ func (s *Store) introduction(id overlay.AgentID) *entry {
 // Gateways returns the agents that tell of areas, ascending.
 func (s *Store) Gateways() (all []overlay.AgentID) {
 	for _, k := range s.order {
-		if k.kind == KindArea && s.entries[k].area.Number != 0 {
+		if k.kind == KindArea && s.entry(k).area.Number != 0 {
 			all = append(all, k.origin)
 		}
 	}
@@ -332,7 +317,7 @@ func (s *Store) Gateways() (all []overlay.AgentID) {
 // Gateway returns what a gateway tells of its area, and when by its clock it did. It must
 // not be changed. An agent of area 0 is none any more.
 func (s *Store) Gateway(id overlay.AgentID) (a *Area, at overlay.Instant, ok bool) {
-	e := s.entries[key{id, KindArea}]
+	e := s.entry(key{id, KindArea})
 	if e == nil {
 		return nil, 0, false
 	}
@@ -367,7 +352,7 @@ func (s *Store) Dump(kinds ...Kind) [][]byte {
 	out := make([][]byte, 0, len(s.order))
 	for _, k := range s.order {
 		if len(kinds) == 0 || slices.Contains(kinds, k.kind) {
-			out = append(out, s.entries[k].record.encoded)
+			out = append(out, s.entry(k).record.encoded)
 		}
 	}
 	return out
@@ -384,7 +369,7 @@ func (s *Store) Load(now overlay.Instant, raw [][]byte) (bad int) {
 			continue
 		}
 		k := key{r.Origin, r.Kind}
-		if old := s.entries[k]; old != nil && !newer(r, old.record) {
+		if old := s.entry(k); old != nil && !newer(r, old.record) {
 			continue
 		}
 		count := s.suspect(now, nil, k)

@@ -26,7 +26,7 @@ func (s *Store) Links(id overlay.AgentID) ([]Link, bool) {
 
 // Told returns what an agent tells of the map, and when by its clock it did.
 func (s *Store) Told(id overlay.AgentID) (l Links, at overlay.Instant, ok bool) {
-	e := s.entries[key{id, KindLinks}]
+	e := s.entry(key{id, KindLinks})
 	if e == nil {
 		return Links{}, 0, false
 	}

@@ -173,7 +173,7 @@ func (k *TrafficTelling) Again() { k.again = true }
 
 // Traffic returns what an agent tells of its stations' traffic, and when by its clock.
 func (s *Store) Traffic(id overlay.AgentID) (t Traffic, at overlay.Instant, ok bool) {
-	e := s.entries[key{id, KindTraffic}]
+	e := s.entry(key{id, KindTraffic})
 	if e == nil {
 		return Traffic{}, 0, false
 	}

@@ -53,7 +53,7 @@ func (n *neighbour) has(k key) {
 // missing are the records that news told of and that haven't come.
 type missing struct {
 	order keySet
-	told  map[key]*news
+	told  table[*news]
 	due   overlay.Instant // not before that is one of them
 }
 
@@ -66,7 +66,7 @@ type news struct {
 
 func (m *missing) remove(k key) {
 	m.order.remove(k)
-	delete(m.told, k)
+	m.told.remove(k)
 }
 
 func (s *Store) receiveNews(now overlay.Instant, n *neighbour, body []byte) error {
@@ -83,16 +83,13 @@ func (s *Store) receiveNews(now overlay.Instant, n *neighbour, body []byte) erro
 
 // tell notes that an agent has the record of a stamp.
 func (m *missing) tell(now overlay.Instant, by overlay.AgentID, t stamp) {
-	w := m.told[t.key]
+	w, _ := m.told.get(t.key)
 	switch {
-	case w == nil && len(m.told) >= maxMissing:
+	case w == nil && m.told.len() >= maxMissing:
 		return
 	case w == nil:
 		w = &news{stamp: t, due: now.Add(graftAfter)}
-		if m.told == nil {
-			m.told = make(map[key]*news)
-		}
-		m.told[t.key] = w
+		m.told.set(t.key, w)
 		m.order.add(t.key)
 		if len(m.order) == 1 || w.due < m.due {
 			m.due = w.due
@@ -107,7 +104,7 @@ func (m *missing) tell(now overlay.Instant, by overlay.AgentID, t stamp) {
 
 // toldBy says whether an agent has told that it has the record of a stamp.
 func (m *missing) toldBy(id overlay.AgentID, t stamp) bool {
-	w := m.told[t.key]
+	w, _ := m.told.get(t.key)
 	return w != nil && w.stamp == t && slices.Contains(w.tellers, id)
 }
 
@@ -120,8 +117,8 @@ func (s *Store) graft(now overlay.Instant) (next overlay.Instant) {
 	}
 	next = math.MaxInt64
 	for _, k := range slices.Clone(s.missing.order) {
-		w := s.missing.told[k]
-		if e := s.entries[k]; e != nil && e.record.Version >= w.stamp.version || len(w.tellers) == 0 {
+		w, _ := s.missing.told.get(k)
+		if e := s.entry(k); e != nil && e.record.Version >= w.stamp.version || len(w.tellers) == 0 {
 			s.missing.remove(k)
 			continue
 		}
@@ -164,7 +161,7 @@ func (s *Store) askTellers(now overlay.Instant, k key, w *news) {
 			b := s.branch(s.neighbours[i], k)
 			b.lazy = false
 			b.grafts.add(k)
-			s.asked[k] = now
+			s.asked.set(k, now)
 			return
 		}
 	}
@@ -182,16 +179,17 @@ func (s *Store) packTree(n *neighbour, p *packer) {
 	for i := range n.branches {
 		if b := &n.branches[i]; n.told {
 			list(p, sectionNews, stampLen, s.stamps(b.news), func(b []byte, t stamp) []byte { return t.append(b) })
-			b.news = b.news[:0]
+			b.news.clear()
 		}
 	}
 	if n.told {
 		list(p, sectionOffer, stampLen, s.stamps(n.later), func(b []byte, t stamp) []byte { return t.append(b) })
-		n.later, n.speak, n.told = n.later[:0], 0, false
+		n.later.clear()
+		n.speak, n.told = 0, false
 	}
 	for i := range n.branches {
 		b := &n.branches[i]
 		list(p, sectionGraft, keyLen, b.grafts, func(b []byte, k key) []byte { return k.append(b) })
-		b.grafts = b.grafts[:0]
+		b.grafts.clear()
 	}
 }

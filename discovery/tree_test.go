@@ -314,13 +314,13 @@ func TestMissingIsBounded(t *testing.T) {
 		list(&p, sectionNews, stampLen, told, func(b []byte, x stamp) []byte { return x.append(b) })
 		p.flush()
 	}
-	if got := len(s.missing.told); got != maxMissing || len(s.missing.order) != got {
+	if got := s.missing.told.len(); got != maxMissing || len(s.missing.order) != got {
 		t.Errorf("%d records are missing, %d in order, want %d", got, len(s.missing.order), maxMissing)
 	}
 	for second := range 10 { // it is asked for, in vain
 		s.Tick(at(second))
 	}
-	if len(s.missing.told) != 0 {
-		t.Errorf("%d records are missing for ever", len(s.missing.told))
+	if s.missing.told.len() != 0 {
+		t.Errorf("%d records are missing for ever", s.missing.told.len())
 	}
 }
