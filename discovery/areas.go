@@ -124,6 +124,11 @@ func (s *Store) Enter(now overlay.Instant, number uint32) {
 	if number == a.number {
 		return
 	}
+	if len(s.order) == 0 { // as it remembers, or was told
+		a.number = number
+		s.tellAreas()
+		return
+	}
 	a.former = slices.DeleteFunc(a.former, func(f former) bool { return f.number == number })
 	if len(a.former) == maxFormer {
 		a.former = a.former[1:]

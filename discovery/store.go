@@ -340,6 +340,14 @@ func (s *Store) Origins() []overlay.AgentID {
 // hashes.
 func (s *Store) Hash() [32]byte { return s.hash }
 
+// LocalHash returns the same for those records alone that go by areas.
+func (s *Store) LocalHash() (h [32]byte) {
+	for i := range h {
+		h[i] = s.hash[i] ^ s.areas.hash[i]
+	}
+	return h
+}
+
 // WideHash returns the same for those records alone that all of a divided network have.
 func (s *Store) WideHash() [32]byte { return s.areas.hash }
 

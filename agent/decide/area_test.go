@@ -232,7 +232,7 @@ func TestPathsBeyond(t *testing.T) {
 func TestTreeOf(t *testing.T) {
 	told := street(0, 10*ms, 20*ms, 30*ms)
 	var f route.Finder
-	tree := TreeOf(told, agentID(1), &f)
+	tree := TreeOf(Graph(told, nil), agentID(1), &f)
 	a := discovery.Area{Tree: tree}
 	for i, l := range tree {
 		if l.Agent == discovery.BriefOf(agentID(3)) {

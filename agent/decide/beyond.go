@@ -9,12 +9,13 @@ import (
 )
 
 // Beyond says who is in which area, and how gateways reach them. Agents with the same wide
-// records have equal ones and may share it, also concurrently.
+// records have equal ones and may share it, but not concurrently.
 type Beyond struct {
 	gates  []Gate
 	leaves map[discovery.Brief][]leaf
 	sizes  map[uint32]int // of areas
 	total  int            // of all
+	of     map[uint32][]overlay.AgentID
 }
 
 // A leaf is one of a gateway's tree.
@@ -22,15 +23,29 @@ type leaf struct{ gate, at int32 }
 
 // NewBeyond returns what gateways tell.
 func NewBeyond(gates []Gate) *Beyond {
-	b := &Beyond{gates: gates, leaves: make(map[discovery.Brief][]leaf)}
+	b := &Beyond{gates: gates, of: make(map[uint32][]overlay.AgentID)}
 	b.sizes, b.total = sizesOf(gates)
-	for i := range gates {
-		for j, l := range gates[i].Tree {
-			b.leaves[l.Agent] = append(b.leaves[l.Agent], leaf{int32(i), int32(j)})
-		}
+	for _, g := range gates {
+		b.of[g.Number] = append(b.of[g.Number], g.ID)
 	}
 	return b
 }
+
+// find returns the leaves that are an agent.
+func (b *Beyond) find(name discovery.Brief) []leaf {
+	if b.leaves == nil { // most are never asked
+		b.leaves = make(map[discovery.Brief][]leaf)
+		for i := range b.gates {
+			for j, l := range b.gates[i].Tree {
+				b.leaves[l.Agent] = append(b.leaves[l.Agent], leaf{int32(i), int32(j)})
+			}
+		}
+	}
+	return b.leaves[name]
+}
+
+// Of returns the gateways of an area, ascending. They must not be changed.
+func (b *Beyond) Of(area uint32) []overlay.AgentID { return b.of[area] }
 
 // Gates returns the gateways, ascending. They must not be changed.
 func (b *Beyond) Gates() []Gate { return b.gates }
@@ -42,7 +57,7 @@ func (b *Beyond) Sizes() map[uint32]int { return b.sizes }
 // false if nobody does.
 func (b *Beyond) Area(name discovery.Brief) (area uint32, ok bool) {
 	least := time.Duration(-1)
-	for _, l := range b.leaves[name] {
+	for _, l := range b.find(name) {
 		if g := b.gates[l.gate]; least < 0 || g.Tree[l.at].Cost < least {
 			area, least = g.Number, g.Tree[l.at].Cost
 		}
@@ -53,11 +68,14 @@ func (b *Beyond) Area(name discovery.Brief) (area uint32, ok bool) {
 	return area, least >= 0
 }
 
-// Gate returns a gateway of an area that is asked for its members: the first by hash.
-func (b *Beyond) Gate(area uint32) (id overlay.AgentID, ok bool) {
-	for _, g := range b.gates {
-		if g.Number == area && (!ok || compareKeys(g.ID, id) < 0) {
-			id, ok = g.ID, true
+// Entry returns the gateway by which broadcasts come into an area, and leave it: of those that
+// have a link on the graph of the backbone the first by hash. All agree on it that have the
+// same wide records.
+func (b *Beyond) Entry(backbone *route.Graph, area uint32) (id overlay.AgentID, ok bool) {
+	for _, g := range b.of[area] {
+		at, known := backbone.Index(g)
+		if known && backbone.Degree(at) > 0 && (!ok || compareKeys(g, id) < 0) {
+			id, ok = g, true
 		}
 	}
 	return id, ok
@@ -101,7 +119,7 @@ func NewLookout(b *Beyond, g *route.Graph, from int32, f *route.Finder) *Lookout
 // at most and by no agent twice; ok is false if there is none. Where gateways of several
 // areas tell of it, the least wins, too.
 func (l *Lookout) Path(to discovery.Brief) (best Far, ok bool) {
-	for _, x := range l.beyond.leaves[to] {
+	for _, x := range l.beyond.find(to) {
 		gate := &l.beyond.gates[x.gate]
 		tree := gate.Way(int(x.at))
 		near, cost, there := l.reach(l.gates[x.gate], route.MaxHops-len(tree))

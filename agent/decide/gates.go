@@ -3,6 +3,7 @@ package decide
 import (
 	"cmp"
 	"slices"
+	"sort"
 
 	"farlan/discovery"
 	"farlan/overlay"
@@ -33,7 +34,7 @@ func Gates(s *discovery.Store) []Gate {
 	byArea := make(map[uint32][]int)
 	for _, id := range ids {
 		a, at, ok := s.Gateway(id)
-		if m, _ := s.Member(id); !ok || m.Left {
+		if !ok || a.Member.Left {
 			continue
 		}
 		byArea[a.Number] = append(byArea[a.Number], len(all))
@@ -86,6 +87,14 @@ func findGate(all []Gate, b discovery.Brief) int {
 // to one of them as can be had greedily (as in the k-median problem); another agent takes
 // the place of one only if all become nearer by a fifth. no-transit agents are none.
 func (p *Picture) Gateways(now []overlay.AgentID) []overlay.AgentID {
+	if p.gates != nil && slices.Equal(p.were, now) {
+		return p.gates
+	}
+	p.were, p.gates = now, p.gateways(now)
+	return p.gates
+}
+
+func (p *Picture) gateways(now []overlay.AgentID) []overlay.AgentID {
 	c := center{p, nil, make([]int64, len(p.Facts.Agents))}
 	for _, id := range now {
 		if i := p.View.Index(id); i >= 0 && c.may(i) {
@@ -224,9 +233,33 @@ func Joined(told []Told, gates []Gate) []Told {
 	return out
 }
 
+// Stands says whether all links of a gateway's tree are in a graph.
+func Stands(g *route.Graph, gateway overlay.AgentID, tree []discovery.Leaf, f *route.Finder) bool {
+	at := make([]int32, len(tree)+1)
+	var ok bool
+	if at[0], ok = g.Index(gateway); !ok {
+		return false
+	}
+	for i, l := range tree {
+		if at[i+1], ok = indexOf(g, l.Agent); !ok {
+			at[i+1] = -1
+			continue // that it is gone is known otherwise
+		}
+		if _, why := f.Figures(g, route.Path{at[l.Parent+1], at[i+1]}, nil); why != route.None {
+			return false
+		}
+	}
+	return true
+}
+
+// indexOf returns the index of the agent with a brief name.
+func indexOf(g *route.Graph, b discovery.Brief) (int32, bool) {
+	i := sort.Search(g.Len(), func(i int) bool { return discovery.BriefOf(g.ID(int32(i))) >= b })
+	return int32(i), i < g.Len() && discovery.BriefOf(g.ID(int32(i))) == b
+}
+
 // TreeOf returns what a gateway tells of the ways to the members of its area.
-func TreeOf(told []Told, self overlay.AgentID, f *route.Finder) []discovery.Leaf {
-	g := Graph(told, nil)
+func TreeOf(g *route.Graph, self overlay.AgentID, f *route.Finder) []discovery.Leaf {
 	root, ok := g.Index(self)
 	if !ok {
 		return nil

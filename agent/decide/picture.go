@@ -49,7 +49,8 @@ type Picture struct {
 	Facts mesh.Facts
 	View  *mesh.View
 
-	divided []uint32 // see divide
+	divided     []uint32          // see divide
+	were, gates []overlay.AgentID // see Gateways
 }
 
 // NewPicture draws the picture of an epoch from what members tell, ascending by id. A

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"farlan/agent/decide"
 	"farlan/discovery"
 	"farlan/overlay"
 )
@@ -31,6 +32,10 @@ type Setting struct {
 	Noise int
 	// Plant is a network of fixed links with flows; nil: agents choose their links.
 	Plant *Plant
+	// Sizes say when the network is divided into areas; zero: never. Settled agents start in
+	// areas as if they remembered them.
+	Sizes   decide.Sizes
+	Settled bool
 
 	mutant mutant
 }
@@ -62,6 +67,7 @@ type Sim struct {
 	faults  Faults // of now
 	album   album
 	atlas   atlas
+	regions regions
 	optimum float64 // see best, 0: not yet
 	frames  []frame
 	counted Traffic // frames
@@ -73,20 +79,23 @@ type Sim struct {
 
 // counters count what happened.
 type counters struct {
-	events   uint64
-	messages uint64
-	bytes    uint64 // of messages, with their headers
-	told     uint64 // records of links
-	drawn    uint64 // pictures
-	refused  uint64 // messages that stores found bad
-	trace    uint64
+	events    uint64
+	messages  uint64
+	bytes     uint64 // of messages, with their headers
+	told      uint64 // records of links
+	drawn     uint64 // pictures
+	moves     uint64 // to other areas
+	areasTold uint64 // records of areas
+	refused   uint64 // messages that stores found bad
+	trace     uint64
 }
 
 // New returns the simulation of a setting, at its beginning.
 func New(set Setting) *Sim {
 	s := &Sim{
 		set: set, now: beginning, rand: rand.New(rand.NewPCG(set.Seed, 1)), network: discovery.NetworkKey{1},
-		index: make(map[overlay.AgentID]int32, set.Agents),
+		index:   make(map[overlay.AgentID]int32, set.Agents),
+		regions: regions{briefs: make(map[discovery.Brief]int32, set.Agents)},
 	}
 	s.world = newWorld(set.Agents, s.draw)
 	s.world.rtt = set.RTT
@@ -96,12 +105,15 @@ func New(set Setting) *Sim {
 			a.clock.drift = int64(s.draw(401)) - 200
 		}
 		s.agents = append(s.agents, a)
-		s.index[a.id] = n
+		s.index[a.id], s.regions.briefs[discovery.BriefOf(a.id)] = n, n
 		s.push(event{at: s.now.Add(time.Duration(s.draw(uint64(5 * time.Second)))), what: starts, to: n})
 	}
 	if set.Plant != nil {
 		s.fluid = newFluid(set.Plant, set.Agents)
 		s.push(event{at: s.now.Add(set.Calm), what: flows})
+	}
+	if set.Settled {
+		s.populate()
 	}
 	s.conspire()
 	return s
