@@ -5,23 +5,17 @@ import (
 	"slices"
 )
 
-// archiveGeneration is how many records an Archive holds of a generation: as many
-// again as thousands of agents renew while a record spreads.
-const archiveGeneration = 1 << 16
+// mostArchived is of how many agents and kinds an Archive holds records.
+const mostArchived = 1 << 16
 
 // An Archive holds records that were verified, for all stores of a process, so that each
 // is verified, parsed and kept once instead of once a store: for simulators, in which
-// thousands of stores get the same records. It forgets the older half of them when there
-// are too many, and they are verified anew. The zero Archive is ready; a nil one holds
+// thousands of stores get the same records. It keeps the last two of an agent and kind, as
+// there are two while a record spreads, and forgets all when there are too many; what comes
+// again is verified anew. The zero Archive is ready; a nil one holds
 // nothing. Stores that share one must not be used concurrently.
 type Archive struct {
-	young, old map[archived]*entry
-}
-
-// An archived record's name. Two of one name differ only when an agent runs twice.
-type archived struct {
-	key
-	version uint64
+	last map[key]*[2]*entry // the newer one first
 }
 
 // Share makes the store look for records in an archive before it verifies them, and put
@@ -34,15 +28,16 @@ func (a *Archive) find(r Record, contexts [][32]byte) *entry {
 	if a == nil {
 		return nil
 	}
-	name := archived{key{r.Origin, r.Kind}, r.Version}
-	e := a.young[name]
-	if e == nil {
-		e = a.old[name]
-	}
-	if e == nil || !bytes.Equal(e.record.encoded, r.encoded) || !slices.Contains(contexts, e.record.context) {
+	last := a.last[key{r.Origin, r.Kind}]
+	if last == nil {
 		return nil
 	}
-	return e
+	for _, e := range last {
+		if e != nil && bytes.Equal(e.record.encoded, r.encoded) && slices.Contains(contexts, e.record.context) {
+			return e
+		}
+	}
+	return nil
 }
 
 // add adds the entry of a verified record, and returns it.
@@ -50,9 +45,15 @@ func (a *Archive) add(e *entry) *entry {
 	if a == nil {
 		return e
 	}
-	if len(a.young) >= archiveGeneration || a.young == nil {
-		a.young, a.old = make(map[archived]*entry), a.young
+	if len(a.last) >= mostArchived || a.last == nil {
+		a.last = make(map[key]*[2]*entry)
 	}
-	a.young[archived{key{e.record.Origin, e.record.Kind}, e.record.Version}] = e
+	k := key{e.record.Origin, e.record.Kind}
+	last := a.last[k]
+	if last == nil {
+		last = new([2]*entry)
+		a.last[k] = last
+	}
+	last[0], last[1] = e, last[0]
 	return e
 }

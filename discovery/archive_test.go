@@ -43,14 +43,22 @@ func TestArchive(t *testing.T) {
 // An archive is bounded.
 func TestArchiveForgets(t *testing.T) {
 	var a Archive
-	for i := range uint64(3 * archiveGeneration) {
-		a.add(&entry{record: Record{Kind: KindMember, Version: i}})
-		if len(a.young)+len(a.old) > 2*archiveGeneration {
-			t.Fatalf("%d records", len(a.young)+len(a.old))
+	record := func(agent int, version byte) Record {
+		return Record{Origin: overlay.AgentID{byte(agent >> 16), byte(agent >> 8), byte(agent)}, Kind: KindMember, encoded: []byte{version}}
+	}
+	found := func(agent int, version byte) bool { return a.find(record(agent, version), [][32]byte{{}}) != nil }
+	for v := range byte(3) {
+		a.add(&entry{record: record(1, v)})
+	}
+	if found(1, 0) || !found(1, 1) || !found(1, 2) || found(2, 2) {
+		t.Error("not the last two records of an agent are found")
+	}
+	for i := range 3 * mostArchived {
+		if a.add(&entry{record: record(i, 0)}); len(a.last) > mostArchived {
+			t.Fatalf("records of %d agents", len(a.last))
 		}
 	}
-	last := Record{Kind: KindMember, Version: 3*archiveGeneration - 1}
-	if e := a.find(last, [][32]byte{{}}); e == nil || a.find(Record{Origin: overlay.AgentID{1}, Kind: KindMember}, [][32]byte{{}}) != nil {
-		t.Error("the newest record isn't found, or one that isn't there")
+	if !found(3*mostArchived-1, 0) {
+		t.Error("the last record isn't found")
 	}
 }

@@ -52,19 +52,42 @@ func Neighbours(self overlay.AgentID, members, near []overlay.AgentID, degree in
 // beside returns the agents before and after self on a ring of self and others. Ring
 // 0 is in the order of the ids.
 func beside(self overlay.AgentID, others []overlay.AgentID, ring byte) []overlay.AgentID {
-	type seat struct{ at, id [32]byte }
-	seats := make([]seat, 0, len(others)+1)
-	for _, id := range append([]overlay.AgentID{self}, others...) {
-		at := [32]byte(id)
-		if ring > 0 {
-			at = sha256.Sum256(append([]byte("farlan ring 1"+string(rune(ring))), id[:]...))
+	type seat struct{ at, id overlay.AgentID }
+	sit := func(id overlay.AgentID) seat { return seat{seatOf(id, ring), id} }
+	own, one := sit(self), sit(others[0])
+	// Behind the last seat is the first one: who sits before self is farther than who
+	// sits behind it.
+	before, after := one, one
+	for _, id := range others[1:] {
+		x := sit(id)
+		if closer(own.at, x.at, after.at) {
+			after = x
 		}
-		seats = append(seats, seat{at, id})
+		if !closer(own.at, x.at, before.at) {
+			before = x
+		}
 	}
-	slices.SortFunc(seats, func(a, b seat) int { return bytes.Compare(a.at[:], b.at[:]) })
-	n := len(seats)
-	at := slices.IndexFunc(seats, func(s seat) bool { return s.id == self })
-	return []overlay.AgentID{seats[(at+n-1)%n].id, seats[(at+1)%n].id}
+	return []overlay.AgentID{before.id, after.id}
+}
+
+// closer says whether one comes to a before b if one goes on from a seat.
+func closer(from, a, b overlay.AgentID) bool {
+	if (a.Compare(from) < 0) == (b.Compare(from) < 0) {
+		return a.Compare(b) < 0
+	}
+	return b.Compare(from) < 0
+}
+
+// seatOf returns an agent's seat on a ring.
+func seatOf(id overlay.AgentID, ring byte) overlay.AgentID {
+	if ring == 0 {
+		return id
+	}
+	var b [14 + len(id)]byte
+	n := copy(b[:], "farlan ring 1")
+	b[n] = ring
+	copy(b[n+1:], id[:])
+	return sha256.Sum256(b[:])
 }
 
 // Near returns which agents are near to self and it to them: both are among the

@@ -125,6 +125,7 @@ type entry struct {
 	sum    [32]byte // SHA-256 of the encoding
 	member Member   // the body, if the kind is KindMember, or the part of it, if KindArea
 	area   *Area    // the body, if the kind is KindArea
+	links  *Links   // the body, if the kind is KindLinks and somebody asked for it
 	// credential is the member's, parsed, in a signed network.
 	credential Credential
 }

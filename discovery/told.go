@@ -24,15 +24,22 @@ func (s *Store) Links(id overlay.AgentID) ([]Link, bool) {
 	return links, true
 }
 
-// Told returns what an agent tells of the map, and when by its clock it did.
+// Told returns what an agent tells of the map, and when by its clock it did. The rows
+// are read once a record, and must not be changed.
 func (s *Store) Told(id overlay.AgentID) (l Links, at overlay.Instant, ok bool) {
 	e := s.entry(key{id, KindLinks})
 	if e == nil {
 		return Links{}, 0, false
 	}
 	at = e.record.made()
-	l, err := ParseLinks(e.record.Body, at)
-	return l, at, err == nil
+	if e.links == nil {
+		if l, err := ParseLinks(e.record.Body, at); err == nil {
+			e.links = &l
+		} else {
+			return Links{}, 0, false
+		}
+	}
+	return *e.links, at, true
 }
 
 // Find returns the agent with a brief name of whom there is a record. When there are

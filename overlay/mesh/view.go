@@ -71,9 +71,7 @@ func NewView(f Facts) (*View, error) {
 	}
 	v.connect(f.Links)
 	v.what.init(n)
-	for i := range f.Agents {
-		v.settle(i)
-	}
+	v.settleAll()
 	v.phi = v.sum()
 	return v, nil
 }

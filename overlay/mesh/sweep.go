@@ -1,0 +1,102 @@
+package mesh
+
+import "math/bits"
+
+// mostBuckets bounds a sweep's buckets, so that they stay in the nearest cache. With links
+// of 1 to 4,000 times the least cost there are as many; else a heap does.
+const mostBuckets = 4096
+
+// A sweep finds the distances from one agent after another to all. It is Dijkstra's
+// algorithm with buckets of distances for a heap, each as wide as the least cost of a link
+// at most: so what is in a bucket gets no nearer any more, in whatever order it is taken
+// (Denardo and Fox, "Shortest-route methods: 1. Reaching, pruning, and buckets", 1979).
+type sweep struct {
+	first []int32 // the hops of agent i are those from first[i] to first[i+1]
+	hops  []step
+	mute  []bool // carry nothing for others
+
+	shift   uint    // a bucket is 1<<shift wide
+	heads   []int32 // of each bucket, the last one of its places; -1 it is empty
+	reached []place
+}
+
+// A step is a hop, in little room.
+type step struct{ to, cost int32 }
+
+// A place is that of an agent in a bucket. Where it was reached by a nearer way later, it
+// has another place.
+type place struct{ dist, agent, next int32 }
+
+// settleAll fills in the distances between all agents.
+func (v *View) settleAll() {
+	s, ok := v.sweep()
+	for i := range v.agents {
+		if ok {
+			s.settle(int32(i), v.row(i))
+		} else {
+			v.settle(i)
+		}
+	}
+}
+
+// sweep returns one over the links that stay; false if costs differ too much.
+func (v *View) sweep() (s sweep, ok bool) {
+	least, most := int32(MaxCost), int32(1)
+	s.first = append(make([]int32, 0, len(v.agents)+1), 0)
+	for i, hops := range v.next {
+		for _, h := range hops {
+			least, most = min(least, h.cost), max(most, h.cost)
+			s.hops = append(s.hops, step{int32(h.to), h.cost})
+		}
+		s.first = append(s.first, int32(len(s.hops)))
+		s.mute = append(s.mute, v.agents[i].NoTransit)
+	}
+	s.shift = uint(bits.Len32(uint32(least)) - 1)
+	// Of an agent's hops none goes farther than that many buckets, nor into its own.
+	buckets := 1 << bits.Len32(uint32(most>>s.shift)+1)
+	if buckets > mostBuckets {
+		return s, false
+	}
+	s.heads = make([]int32, buckets)
+	for i := range s.heads {
+		s.heads[i] = -1
+	}
+	return s, true
+}
+
+// settle fills in the distances from one agent.
+func (s *sweep) settle(source int32, row []int32) {
+	for i := range row {
+		row[i] = far
+	}
+	row[source] = 0
+	s.reached = s.reached[:0]
+	s.reach(0, source)
+	heads := s.heads
+	for b, left := 0, 1; left > 0; b++ {
+		head := &heads[b&(len(heads)-1)]
+		for at := *head; at >= 0; {
+			x := s.reached[at]
+			at = x.next
+			left--
+			if x.dist != row[x.agent] || s.mute[x.agent] && x.agent != source {
+				continue
+			}
+			for _, h := range s.hops[s.first[x.agent]:s.first[x.agent+1]] {
+				if to := x.dist + h.cost; to < row[h.to] {
+					row[h.to] = to
+					s.reach(to, h.to)
+					left++
+				}
+			}
+		}
+		*head = -1
+	}
+}
+
+// reach puts an agent into the bucket of its distance.
+func (s *sweep) reach(dist, agent int32) {
+	head := &s.heads[int(dist>>s.shift)&(len(s.heads)-1)]
+	s.reached = append(s.reached, place{dist, agent, *head})
+	*head = int32(len(s.reached) - 1)
+}
