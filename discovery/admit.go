@@ -48,8 +48,16 @@ func (s *Store) wants(k key) bool {
 		return true
 	}
 	member := key{k.origin, KindMember}
+	if k.kind.wide() {
+		member.kind = KindArea
+	}
 	_, asked := s.asked.get(member)
-	return asked || s.entry(member) != nil
+	return asked || s.vouched(k)
+}
+
+// vouched says whether there is the record with the credential by which one of k is taken.
+func (s *Store) vouched(k key) bool {
+	return s.entry(key{k.origin, KindMember}) != nil || k.kind.wide() && s.entry(key{k.origin, KindArea}) != nil
 }
 
 // suspect returns the counter of the reason to refuse a record of k before
@@ -63,7 +71,7 @@ func (s *Store) suspect(now overlay.Instant, n *neighbour, k key) *uint64 {
 		return &s.counters.Revoked
 	case n != nil && s.origins[k.origin] == nil && !n.refused.allow(now, refusedEvery, refusedBurst):
 		return &s.counters.Limited
-	case k.kind != KindMember && k.kind != KindArea && !k.kind.ofAdmin() && s.entry(key{k.origin, KindMember}) == nil:
+	case k.kind != KindMember && k.kind != KindArea && !k.kind.ofAdmin() && !s.vouched(k):
 		return &s.counters.Memberless
 	}
 	return nil
@@ -127,7 +135,7 @@ func (s *Store) admitMember(now overlay.Instant, from *neighbour, r Record) erro
 		body, err = ParseMember(r.Body)
 	} else {
 		var a Area
-		a, err = ParseArea(r.Body, r.made())
+		a, err = ParseArea(r.Body)
 		body = a.Member
 	}
 	if err != nil {
@@ -262,7 +270,7 @@ func (s *Store) lasts(now overlay.Instant, k key, e *entry) (until overlay.Insta
 		return math.MinInt64, nil
 	case s.members == nil, k.kind == KindRotation:
 	case k.kind != KindMember && k.kind != KindArea:
-		if s.entry(key{k.origin, KindMember}) == nil {
+		if !s.vouched(k) {
 			return math.MinInt64, nil
 		}
 	case e.credential.end() <= now && until > now:

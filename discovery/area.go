@@ -18,8 +18,6 @@ const (
 	// MaxGateways is how many other gateways of its area it names, and how many of an area
 	// count.
 	MaxGateways = 8
-	// maxBackbone is how many links with other gateways it tells.
-	maxBackbone = 128
 )
 
 // A Leaf is a member of a gateway's area and the last link of the gateway's shortest way to
@@ -40,7 +38,6 @@ type Leaf struct {
 //	6    number of other gateways of the area
 //	7–   their brief names, ascending, 8 bytes each
 //	     length, 2 bytes, and body of the gateway's Member
-//	     length, 2 bytes, and body of Links: those with other gateways
 //	     number of leaves, 2 bytes; length of a leaf, at least 16; what is beyond is skipped
 //	     leaves: brief name, 8 bytes; label, 4; 0 or 1 + the index of its parent, 2; cost,
 //	     2: a squeezed number of microseconds, 9 bits of mantissa
@@ -52,18 +49,16 @@ type Area struct {
 	Size     int     // members
 	Gateways []Brief // the others, as its members reckon, ascending
 	Member   Member
-	Links    // with other gateways
 	Tree     []Leaf
 }
 
 const leafLen = 16
 
-// Append appends a's encoding that is made at an instant to b; links are those of a.Links,
-// whose rows aren't used. Errors: more than the limits, or what can't be told of a Member
-// or of Links.
-func (a Area) Append(b []byte, at overlay.Instant, links []Link) ([]byte, error) {
-	if len(a.Gateways) > MaxGateways || len(a.Tree) > MaxLeaves || len(links) > maxBackbone {
-		return nil, fmt.Errorf("area of %d leaves, %d gateways, %d links: too many", len(a.Tree), len(a.Gateways), len(links))
+// Append appends a's encoding to b. Errors: more than the limits, or what can't be told of a
+// Member.
+func (a Area) Append(b []byte) ([]byte, error) {
+	if len(a.Gateways) > MaxGateways || len(a.Tree) > MaxLeaves {
+		return nil, fmt.Errorf("area of %d leaves and %d gateways: too many", len(a.Tree), len(a.Gateways))
 	}
 	b = binary.BigEndian.AppendUint32(b, a.Number)
 	b = binary.BigEndian.AppendUint16(b, uint16(min(a.Size, 1<<16-1)))
@@ -76,12 +71,7 @@ func (a Area) Append(b []byte, at overlay.Instant, links []Link) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := AppendLinks(nil, at, a.Facts, links)
-	if err != nil {
-		return nil, err
-	}
 	b = append(binary.BigEndian.AppendUint16(b, uint16(len(member))), member...)
-	b = append(binary.BigEndian.AppendUint16(b, uint16(len(rows))), rows...)
 	b = append(binary.BigEndian.AppendUint16(b, uint16(len(a.Tree))), leafLen)
 	for _, l := range a.Tree {
 		b = binary.BigEndian.AppendUint64(b, uint64(l.Agent))
@@ -92,9 +82,9 @@ func (a Area) Append(b []byte, at overlay.Instant, links []Link) ([]byte, error)
 	return b, nil
 }
 
-// ParseArea reads the encoding of Area that was made at an instant. Errors: what can't be,
+// ParseArea reads the encoding of Area. Errors: what can't be,
 // as an agent twice in the tree, or a way that costs less than a part of it.
-func ParseArea(b []byte, at overlay.Instant) (a Area, err error) {
+func ParseArea(b []byte) (a Area, err error) {
 	if len(b) < 7 || len(b) < 7+8*int(b[6]) {
 		return a, errShort
 	}
@@ -113,18 +103,8 @@ func ParseArea(b []byte, at overlay.Instant) (a Area, err error) {
 	if err != nil {
 		return Area{}, err
 	}
-	links, b, err := cutPart(b, MaxAreaBody)
-	if err != nil {
-		return Area{}, err
-	}
 	if a.Member, err = ParseMember(member); err != nil {
 		return Area{}, err
-	}
-	if a.Links, err = ParseLinks(links, at); err != nil {
-		return Area{}, err
-	}
-	if len(a.Rows) > maxBackbone {
-		return Area{}, fmt.Errorf("%d links with gateways, at most %d are taken", len(a.Rows), maxBackbone)
 	}
 	a.Tree, err = parseTree(b)
 	if err != nil {

@@ -196,6 +196,11 @@ func (s *Store) leaves(k key, e *entry) overlay.Instant {
 	switch {
 	case k.kind == KindArea && e.area.Number == 0:
 		return e.record.made().Add(lingerGateway)
+	case k.kind == KindBackbone:
+		if a := s.entry(key{k.origin, KindArea}); a == nil || a.area.Number == 0 {
+			return e.record.made().Add(lingerGateway)
+		}
+		return math.MaxInt64
 	case k.kind.wide() || len(s.areas.former) > 0 || k.origin == s.self:
 		return math.MaxInt64
 	}

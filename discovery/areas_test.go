@@ -32,7 +32,7 @@ func (c *cluster) gate(i int) {
 	s := c.stores[i]
 	a := Area{Size: 3, Member: Member{Name: fmt.Sprint("agent", i)}}
 	a.Number, _ = s.Area()
-	body, err := a.Append(nil, c.now, nil)
+	body, err := a.Append(nil)
 	if err != nil {
 		panic(err)
 	}
@@ -214,7 +214,7 @@ func areaBody(t testing.TB, edit func(*Area)) []byte {
 	t.Helper()
 	a := area()
 	edit(&a)
-	b, err := a.Append(nil, at(0), []Link{{Peer: agentID(4)}})
+	b, err := a.Append(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,15 +223,15 @@ func areaBody(t testing.TB, edit func(*Area)) []byte {
 
 func TestArea(t *testing.T) {
 	b := areaBody(t, func(*Area) {})
-	a, err := ParseArea(append(b, 1, 2, 3), at(0))
-	if err != nil || a.Number != 7 || a.Size != 4 || len(a.Tree) != 3 || len(a.Rows) != 1 || a.Member.Area != 7 || !slices.Equal(a.Gateways, []Brief{3, 9}) {
+	a, err := ParseArea(append(b, 1, 2, 3))
+	if err != nil || a.Number != 7 || a.Size != 4 || len(a.Tree) != 3 || a.Member.Area != 7 || !slices.Equal(a.Gateways, []Brief{3, 9}) {
 		t.Fatalf("%+v, %v", a, err)
 	}
 	if way := a.Way(2); !slices.Equal(way, a.Tree) {
 		t.Errorf("the way to the last is %v", way)
 	}
 	for n := range b {
-		if _, err := ParseArea(b[:n], at(0)); err == nil {
+		if _, err := ParseArea(b[:n]); err == nil {
 			t.Errorf("%d of %d bytes are taken", n, len(b))
 		}
 	}
@@ -243,7 +243,7 @@ func TestArea(t *testing.T) {
 		"a gateway twice":         func(a *Area) { a.Gateways = []Brief{3, 3} },
 		"a parent from elsewhere": func(a *Area) { a.Tree[0].Parent = 400 },
 	} {
-		if _, err := ParseArea(areaBody(t, edit), at(0)); err == nil {
+		if _, err := ParseArea(areaBody(t, edit)); err == nil {
 			t.Errorf("taken: %s", what)
 		}
 	}
@@ -253,7 +253,7 @@ func TestArea(t *testing.T) {
 	} {
 		a := area()
 		edit(&a)
-		if _, err := a.Append(nil, at(0), nil); err == nil {
+		if _, err := a.Append(nil); err == nil {
 			t.Errorf("too many %s are told", what)
 		}
 	}
@@ -277,7 +277,7 @@ func FuzzParseArea(f *testing.F) {
 	f.Add(areaBody(f, func(*Area) {}))
 	f.Add(areaBody(f, func(a *Area) { a.Tree, a.Gateways = nil, nil }))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		a, err := ParseArea(b, at(0))
+		a, err := ParseArea(b)
 		if err != nil {
 			return
 		}
@@ -286,11 +286,11 @@ func FuzzParseArea(f *testing.F) {
 				t.Fatal("a ring")
 			}
 		}
-		c, err := a.Append(nil, at(0), nil)
+		c, err := a.Append(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := ParseArea(c, at(0))
+		again, err := ParseArea(c)
 		if err != nil || again.Number != a.Number || again.Size != a.Size || !slices.Equal(again.Tree, a.Tree) || !slices.Equal(again.Gateways, a.Gateways) {
 			t.Fatalf("%+v comes back as %+v, %v", a, again, err)
 		}

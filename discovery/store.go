@@ -125,7 +125,7 @@ type entry struct {
 	sum    [32]byte // SHA-256 of the encoding
 	member Member   // the body, if the kind is KindMember, or the part of it, if KindArea
 	area   *Area    // the body, if the kind is KindArea
-	links  *Links   // the body, if the kind is KindLinks and somebody asked for it
+	links  *Links   // the body, if the kind is KindLinks or KindBackbone and somebody asked for it
 	// credential is the member's, parsed, in a signed network.
 	credential Credential
 }
@@ -136,7 +136,7 @@ func newEntry(r Record) *entry {
 	case KindMember:
 		e.member, _ = ParseMember(r.Body)
 	case KindArea:
-		a, _ := ParseArea(r.Body, r.made())
+		a, _ := ParseArea(r.Body)
 		e.area, e.member = &a, a.Member
 	}
 	return e

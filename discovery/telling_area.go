@@ -7,7 +7,7 @@ import (
 	"farlan/overlay"
 )
 
-// How often a gateway tells of its area anew, beyond its links. All of a divided network get
+// How often a gateway tells of its area anew. All of a divided network get
 // it, so gateways have a share each as members have (tellShare): in a network of ten thousand
 // agents there are four hundred of them, and a record of 2 kB.
 const (
@@ -20,19 +20,23 @@ const (
 	awayLeaf = 4
 )
 
-// An AreaTelling decides when a gateway tells of its area and its links anew. The zero one has
-// told nothing. Not safe for concurrent use.
+// An AreaTelling decides when a gateway tells of its area anew. The zero one has told nothing.
+// Not safe for concurrent use.
 type AreaTelling struct {
-	Telling
-	Area Area // as told last
+	Area Area            // as told last
+	At   overlay.Instant // then; 0: never, or it must be told again
 	paid pace
 }
 
-// Due says whether to tell now: of an area with links, ascending by peer; gateways is how many
-// tell, this one included; stands says whether the links of the tree that was told last are
-// there still.
-func (t *AreaTelling) Due(now overlay.Instant, a Area, links []Link, gateways int, stands bool) bool {
-	if t.Telling.Due(now, links, a.Facts, gateways) {
+// Due says whether to tell now; gateways is how many tell, this one included; stands says
+// whether the links of the tree that was told last are there still.
+func (t *AreaTelling) Due(now overlay.Instant, a Area, gateways int, stands bool) bool {
+	switch since := now.Sub(t.At); {
+	case t.At == 0 || since < 0:
+		return true
+	case since < tellGapMost:
+		return false
+	case since >= max(tellRenew, 5*areaEvery(gateways)):
 		return true
 	}
 	news := newsOfArea(&t.Area, &a)
@@ -49,13 +53,13 @@ func (t *AreaTelling) Due(now overlay.Instant, a Area, links []Link, gateways in
 }
 
 // Told notes what is told now.
-func (t *AreaTelling) Told(now overlay.Instant, a Area, links []Link, gateways int) {
-	if !slices.Equal(t.Area.Tree, a.Tree) {
-		t.paid.pay(now, areaEvery(gateways), areaBurst)
-	}
-	t.Telling.Told(now, links, a.Facts, gateways)
-	t.Area = a
+func (t *AreaTelling) Told(now overlay.Instant, a Area, gateways int) {
+	t.paid.pay(now, areaEvery(gateways), areaBurst)
+	t.Area, t.At = a, now
 }
+
+// Again says that what was told must be told again.
+func (t *AreaTelling) Again() { t.At = 0 }
 
 // areaEvery returns how often one of so many gateways tells of its area at most.
 func areaEvery(gateways int) time.Duration {

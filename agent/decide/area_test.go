@@ -152,7 +152,7 @@ func gate(n int, area uint32, names []int, tree ...int) Gate {
 	for i, x := range tree {
 		a.Tree = append(a.Tree, discovery.Leaf{Agent: discovery.BriefOf(agentID(x)), Label: agentID(x).Label(), Parent: i - 1, Cost: time.Duration(i+1) * 10 * ms})
 	}
-	return Gate{agentID(n), start, a}
+	return Gate{ID: agentID(n), At: start, Area: a}
 }
 
 // Who isn't named by the others is no gateway, unless nobody is named.

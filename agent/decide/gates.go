@@ -23,6 +23,7 @@ type Gate struct {
 	ID overlay.AgentID
 	At overlay.Instant // when, by its clock
 	*discovery.Area
+	discovery.Links // with other gateways
 }
 
 // Gates returns the gateways that count, ascending by id. Nobody outside of an area sees who
@@ -38,7 +39,11 @@ func Gates(s *discovery.Store) []Gate {
 			continue
 		}
 		byArea[a.Number] = append(byArea[a.Number], len(all))
-		all = append(all, Gate{id, at, a})
+		g := Gate{ID: id, At: at, Area: a}
+		if links, told, ok := s.Backbone(id); ok {
+			g.Links, g.At = links, max(at, told)
+		}
+		all = append(all, g)
 	}
 	counts := make([]bool, len(all))
 	for _, some := range byArea {

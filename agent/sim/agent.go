@@ -162,6 +162,8 @@ func (a *agent) changed(c discovery.Change) {
 		a.own.rows.Again()
 	case c.Kind == discovery.KindArea:
 		a.toldAgain(r)
+	case c.Kind == discovery.KindBackbone && a.place.gate != nil && a.place.gate.version != r.Version:
+		a.place.gate.rows.Again()
 	}
 }
 

@@ -33,6 +33,8 @@ type place struct {
 type gate struct {
 	meshing // with other gateways
 	telling discovery.AreaTelling
+	rows    discovery.Telling
+	version uint64            // of what it told of its links
 	others  []discovery.Brief // the other gateways of the area
 	size    int
 	tree    []discovery.Leaf
@@ -252,7 +254,7 @@ func (a *agent) retire() {
 	}
 	a.place.gate, a.place.out = nil, 0
 	if a.place.told != 0 {
-		a.publishArea(discovery.Area{Member: a.member(0)}, nil)
+		a.publishArea(discovery.Area{Member: a.member(0)})
 	}
 }
 
@@ -265,16 +267,29 @@ func (a *agent) tellArea() {
 	area, _ := a.store.Area()
 	is := discovery.Area{Number: area, Size: g.size, Gateways: g.others, Member: a.member(area), Tree: g.tree}
 	slices.Sort(is.Gateways)
-	rows, gates := a.rowsOf(&g.meshing), len(a.beyond().Gates())
-	if g.telling.Due(a.steady(), is, rows, gates, g.stands) {
-		a.publishArea(is, rows)
-		g.telling.Told(a.steady(), is, rows, gates)
+	gates := len(a.beyond().Gates())
+	if g.telling.Due(a.steady(), is, gates, g.stands) {
+		a.publishArea(is)
+		g.telling.Told(a.steady(), is, gates)
 		g.stands = true
+	}
+	rows, facts := a.rowsOf(&g.meshing), a.facts()
+	if g.links.Alone(a.steady(), g.rows.At) {
+		g.rows.Again()
+	}
+	if g.rows.Due(a.steady(), rows, facts, gates) {
+		body, err := discovery.AppendLinks(nil, a.steady(), facts, rows)
+		if err != nil {
+			panic(err)
+		}
+		g.version = a.publish(discovery.KindBackbone, body)
+		g.rows.Told(a.steady(), rows, facts, gates)
+		a.backboneTold++
 	}
 }
 
-func (a *agent) publishArea(is discovery.Area, rows []discovery.Link) {
-	body, err := is.Append(nil, a.steady(), rows)
+func (a *agent) publishArea(is discovery.Area) {
+	body, err := is.Append(nil)
 	if err != nil {
 		panic(err)
 	}
@@ -289,7 +304,7 @@ func (a *agent) toldAgain(r discovery.Record) {
 	switch {
 	case r.Version == 0 || r.Version == a.place.told:
 	case g == nil:
-		a.publishArea(discovery.Area{Member: a.member(0)}, nil)
+		a.publishArea(discovery.Area{Member: a.member(0)})
 	default:
 		g.telling.Again()
 	}

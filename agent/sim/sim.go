@@ -79,15 +79,16 @@ type Sim struct {
 
 // counters count what happened.
 type counters struct {
-	events    uint64
-	messages  uint64
-	bytes     uint64 // of messages, with their headers
-	told      uint64 // records of links
-	drawn     uint64 // pictures
-	moves     uint64 // to other areas
-	areasTold uint64 // records of areas
-	refused   uint64 // messages that stores found bad
-	trace     uint64
+	events       uint64
+	messages     uint64
+	bytes        uint64 // of messages, with their headers
+	told         uint64 // records of links
+	drawn        uint64 // pictures
+	moves        uint64 // to other areas
+	backboneTold uint64 // records of gateways' links
+	areasTold    uint64 // records of areas
+	refused      uint64 // messages that stores found bad
+	trace        uint64
 }
 
 // New returns the simulation of a setting, at its beginning.
