@@ -372,7 +372,7 @@ func (s *Store) Dump(kinds ...Kind) [][]byte {
 // received; what is newer in the store stays. The slices are copied.
 func (s *Store) Load(now overlay.Instant, raw [][]byte) (bad int) {
 	for _, b := range raw {
-		r, err := decodeRecord(bytes.Clone(b))
+		r, err := decodeRecord(b)
 		if err != nil || !s.knows(r.Kind) {
 			bad++
 			continue
@@ -389,17 +389,21 @@ func (s *Store) Load(now overlay.Instant, raw [][]byte) (bad int) {
 			*count++
 			continue
 		}
-		if s.verify(&r) != nil {
-			bad++
-			continue
+		e := s.archive.find(r, s.contexts)
+		if e == nil {
+			if r.setEncoded(bytes.Clone(b)); s.verify(&r) != nil {
+				bad++
+				continue
+			}
+			e = s.archive.add(newEntry(r))
 		}
-		if ok, err := s.admit(now, nil, r); !ok {
+		if ok, err := s.admit(now, nil, e.record); !ok {
 			if err != nil {
 				bad++
 			}
 			continue
 		}
-		s.put(now, k, newEntry(r))
+		s.put(now, k, e)
 		s.spread(k, nil, true)
 	}
 	return bad

@@ -70,8 +70,11 @@ func count(all []Gate, some []int) []int {
 	if len(good) == 0 {
 		good = some
 	}
-	slices.SortFunc(good, func(i, j int) int { return compareKeys(all[i].ID, all[j].ID) })
-	return good[:min(len(good), discovery.MaxGateways)]
+	if len(good) > discovery.MaxGateways {
+		slices.SortFunc(good, func(i, j int) int { return compareKeys(all[i].ID, all[j].ID) })
+		good = good[:discovery.MaxGateways]
+	}
+	return good
 }
 
 // compareKeys orders agents by a hash.

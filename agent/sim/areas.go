@@ -46,6 +46,8 @@ type regions struct {
 	people  map[uint32][]int32 // by the area that they remember
 	beyonds map[[32]byte]*decide.Beyond
 	briefs  map[discovery.Brief]int32 // agents by name
+	states  []state
+	wide    [][]byte
 }
 
 // populate gives agents the areas that they would have come to: neighbouring ones by where
@@ -88,6 +90,9 @@ func (s *Sim) halve(who []int32, most int) {
 func (a *agent) settle() {
 	a.place = place{home: a.place.home}
 	a.store.Enter(a.wall(), a.place.home)
+	if a.regions.states != nil && a.lives <= uint64(len(a.agents)) {
+		a.recall(&a.regions.states[a.n])
+	}
 }
 
 // someone returns whom to ask for others: in an area mostly one whom it remembers to be there.
@@ -205,8 +210,8 @@ func (a *agent) meshes() []*meshing {
 	return all
 }
 
-// keeps says whether there is a link with a peer.
-func (m *meshing) keeps(peer overlay.AgentID) bool {
+// has says whether there is a link with a peer.
+func (m *meshing) has(peer overlay.AgentID) bool {
 	return slices.ContainsFunc(m.links.Kept(), func(k decide.Kept) bool { return k.Peer == peer })
 }
 

@@ -20,7 +20,7 @@ func TestAreasScale(t *testing.T) {
 	s := New(Setting{Seed: 1, Agents: agents, Noise: 30, Sizes: sizes, Settled: true})
 	begin := busy(t)
 	var m runtime.MemStats
-	for step := range minutes * 6 {
+	for step := range number(t, "FARLAN_SIM_STEPS", minutes*6) {
 		was, bytes, events, drawn, told, areas, rows := busy(t), s.bytes, s.events, s.drawn, s.told, s.areasTold, s.backboneTold
 		s.Run(time.Duration(step+1) * 10 * time.Second)
 		took := busy(t) - was

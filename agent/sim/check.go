@@ -131,7 +131,7 @@ func (s *Sim) linked() (all [][2]int32) {
 			for _, k := range m.links.Kept() {
 				n := s.index[k.Peer]
 				b := s.agents[n]
-				if n > a.n && b.runs() && a.reaches(n) && slices.ContainsFunc(b.meshes(), func(m *meshing) bool { return m.keeps(a.id) }) {
+				if n > a.n && b.runs() && a.reaches(n) && slices.ContainsFunc(b.meshes(), func(m *meshing) bool { return m.has(a.id) }) {
 					all = append(all, [2]int32{a.n, n})
 				}
 			}

@@ -115,6 +115,7 @@ func New(set Setting) *Sim {
 	}
 	if set.Settled {
 		s.populate()
+		s.warm()
 	}
 	s.conspire()
 	return s
