@@ -24,7 +24,7 @@ func (v *View) Nominees(agent int, epoch int64, predicted []int32, busy []int) [
 	if agent < 0 || agent >= len(v.agents) {
 		return nil
 	}
-	var useful, near, chance []ranked
+	var near, chance []ranked
 	period := uint64(epoch+int64(v.keys[agent]%chanceAge)) / chanceAge // not everybody's at once
 	for j := range v.agents {
 		if !v.allowed(agent, j) || v.link(agent, j) != nil {
@@ -34,14 +34,10 @@ func (v *View) Nominees(agent int, epoch int64, predicted []int32, busy []int) [
 		if j >= len(predicted) || predicted[j] <= 0 {
 			continue
 		}
-		cost := v.cost(agent, j, predicted[j])
-		near = append(near, ranked{j, int64(cost)})
-		if gain := v.gain(agent, j, cost); gain > v.price() && v.room(j, v.Degree(j)) {
-			useful = append(useful, ranked{j, -gain})
-		}
+		near = append(near, ranked{j, int64(v.cost(agent, j, predicted[j]))})
 	}
 	var out []int
-	out = take(out, useful, mostUseful)
+	out = take(out, v.useful(agent, near), mostUseful)
 	out = take(out, near, mostNear)
 	out = take(out, chance, mostRandom)
 	for _, j := range busy[:min(len(busy), mostBusy)] {
@@ -50,6 +46,42 @@ func (v *View) Nominees(agent int, epoch int64, predicted []int32, busy []int) [
 		}
 	}
 	return out
+}
+
+// useful returns those of the agents, by what links with them cost, whose links would lower
+// Φ most, mostUseful at least if there are as many for which a link is worth its price.
+// It looks at them in the order of what they can gain at most, and stops when nobody can
+// be among the best any more: that is much sooner than to look at all.
+func (v *View) useful(agent int, costs []ranked) (best []ranked) {
+	type option struct {
+		agent      int
+		cost       int32
+		most, gain int64
+	}
+	all := make([]option, 0, len(costs))
+	for _, r := range costs {
+		if !v.room(r.agent, v.Degree(r.agent)) {
+			continue
+		}
+		if most := v.gainAtMost(agent, r.agent, int32(r.by)); most > v.price() {
+			all = append(all, option{r.agent, int32(r.by), most, 0})
+		}
+	}
+	slices.SortFunc(all, func(a, b option) int { return cmp.Compare(b.most, a.most) })
+	least := v.price() + 1 // to be among the best
+	for _, o := range all {
+		if o.most < least {
+			break
+		}
+		if gain := v.gain(agent, o.agent, o.cost); gain >= least {
+			at, _ := slices.BinarySearchFunc(best, -gain, func(r ranked, by int64) int { return cmp.Compare(r.by, by) })
+			best = slices.Insert(best, at, ranked{o.agent, -gain})
+		}
+		if len(best) >= mostUseful {
+			least = -best[mostUseful-1].by
+		}
+	}
+	return best
 }
 
 // A ranked agent is the better the smaller by is.
