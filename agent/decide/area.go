@@ -57,7 +57,7 @@ func (a *Abode) Step(z Sizes, in Situation) uint32 {
 		a.pending, a.seen = 0, 0
 		return in.Area
 	}
-	if a.seen > 1 && a.pending != in.Area && in.Gone(a.pending) {
+	if a.seen > 0 && a.pending != in.Area && in.Gone(a.pending) {
 		return a.pending
 	}
 	next, wait := z.next(in)
@@ -85,8 +85,12 @@ func (z Sizes) next(in Situation) (area uint32, wait int) {
 		return z.nearest(in), 1
 	case in.Area != 0 && own && total < z.Join:
 		return 0, steadily
-	case in.Area == 0 && here > z.Whole, in.Area != 0 && here > z.Most:
-		return in.Picture.divide(in.Area, z.Most)[max(0, in.Picture.View.Index(in.Self))], steadily
+	case in.Area == 0 && here > z.Whole, in.Area == 0 && total >= z.Join, in.Area != 0 && here > z.Most:
+		area = in.Picture.divide(in.Area, z.Most)[max(0, in.Picture.View.Index(in.Self))]
+		if area == 0 { // what is left of a network that was divided
+			area = child(0, rest)
+		}
+		return area, steadily
 	case in.Area != 0 && own && here < z.Least:
 		return z.join(in, here), steadily
 	}
@@ -196,6 +200,9 @@ func (p *Picture) distance(i, j int) int64 {
 	d, _ := p.View.Distance(i, j)
 	return int64(d)
 }
+
+// rest is the side of those who are left when others went.
+const rest = 2
 
 // child returns the number of a half of an area.
 func child(area uint32, side byte) uint32 {

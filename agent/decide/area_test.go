@@ -276,7 +276,7 @@ func TestAbode(t *testing.T) {
 		{"a newcomer", 0, towns(1), []Gate{gate(20, 6, nil, leaves(9, 30)...), gate(21, 8, nil, leaves(9, 50)...)}, false, 1, 6},
 		{"a newcomer, the nearest is full", 0, towns(1), []Gate{gate(20, 6, nil, leaves(12, 30)...), gate(21, 8, nil, leaves(9, 50)...)}, false, 1, 8},
 		{"a newcomer to a network that isn't divided", 0, towns(1), []Gate{gate(20, 6, nil, leaves(9, 30)...)}, false, 0, 0},
-		{"many aren't newcomers", 0, towns(5), []Gate{gate(20, 6, nil, leaves(9, 30)...), gate(21, 8, nil, leaves(9, 50)...)}, false, 0, 0},
+		{"those who are left over", 0, towns(5), []Gate{gate(20, 6, nil, leaves(9, 30)...), gate(21, 8, nil, leaves(9, 50)...)}, false, 3, child(0, rest)},
 		{"an area too small", 5, towns(3), []Gate{linked(gate(1, 5, nil, 0, 2), 20), linked(gate(20, 6, nil, leaves(7, 30)...), 1), gate(21, 8, nil, leaves(9, 50)...)}, false, 3, 6},
 		{"an area too small, there is no room", 5, towns(3), []Gate{linked(gate(1, 5, nil, 0, 2), 20), linked(gate(20, 6, nil, leaves(11, 30)...), 1), gate(21, 8, nil, leaves(9, 50)...)}, false, 0, 5},
 		{"a small network", 5, towns(8), []Gate{gate(1, 5, nil, leaves(7, 2)...)}, false, 3, 0},

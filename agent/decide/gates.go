@@ -93,7 +93,8 @@ func findGate(all []Gate, b discovery.Brief) int {
 // Gateways returns who the gateways of the picture's area are, ascending: those who are it now
 // and are still there, and further ones until there are four. Their members are as near
 // to one of them as can be had greedily (as in the k-median problem); another agent takes
-// the place of one only if all become nearer by a fifth. no-transit agents are none.
+// the place of one only if all become nearer by a fifth. Agents without links, and no-transit
+// ones, are none.
 func (p *Picture) Gateways(now []overlay.AgentID) []overlay.AgentID {
 	if p.gates != nil && slices.Equal(p.were, now) {
 		return p.gates
@@ -130,7 +131,8 @@ type center struct {
 }
 
 func (c *center) may(i int) bool {
-	return !c.p.Facts.Agents[i].NoTransit && !slices.Contains(c.chosen, i)
+	linked := c.p.View.Degree(i) > 0 || len(c.least) == 1
+	return linked && !c.p.Facts.Agents[i].NoTransit && !slices.Contains(c.chosen, i)
 }
 
 // sum returns how far all are from the nearest chosen, but for one of them (-1: none).

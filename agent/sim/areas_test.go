@@ -2,7 +2,6 @@ package sim
 
 import (
 	"runtime"
-	"slices"
 	"testing"
 	"time"
 
@@ -40,7 +39,6 @@ func TestAreasScale(t *testing.T) {
 			10/took.Seconds(), m.Sys>>20, m.HeapInuse>>20, float64(s.bytes-bytes)/10/float64(agents)/1000, s.events-events, s.drawn-drawn, s.told-told, s.areasTold-areas, s.backboneTold-rows,
 			len(s.regions.people), len(hashes), len(wide), gates, known/agents, s.pieces(), s.moves)
 	}
+	runtime.KeepAlive(s)
 	t.Logf("%d agents: %.1f times real time, %d MB", agents, float64(minutes)*60/(busy(t)-begin).Seconds(), m.Sys>>20)
 }
-
-var _ = slices.Max[[]int]

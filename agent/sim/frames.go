@@ -85,6 +85,21 @@ func (a *agent) local() *chart {
 	})
 }
 
+// around returns the graph on which broadcasts of the agent's area spread: while it is moving
+// that of the area before, too.
+func (a *agent) around() *chart {
+	if _, moving := a.store.Area(); moving {
+		return a.charted(scene{a.store.LocalHash(), all}, func() []decide.Told { return decide.All(a.store) })
+	}
+	return a.local()
+}
+
+// outside says whether a broadcast's sender is in another area.
+func (a *agent) outside(x *frame) bool {
+	_, known := a.around().nodes[x.from]
+	return !known
+}
+
 // backbone returns the graph of the gateways.
 func (a *agent) backbone() *chart {
 	return a.charted(scene{a.store.WideHash(), backbone}, func() []decide.Told { return decide.Backbone(a.beyond().Gates()) })
@@ -222,7 +237,7 @@ func (a *agent) root(x *frame, tree uint64) (c *chart, origin int32) {
 	case area == 0 && !moving:
 		return a.chart(), x.from
 	case tree == inside:
-		return a.local(), x.from
+		return a.around(), x.from
 	case tree == between:
 		return a.backbone(), x.gate
 	}
@@ -263,7 +278,7 @@ func (s *Sim) spread(a *agent, f int, tree, hops uint64) {
 	case tree == inside && x.gate == none:
 		x.gate = a.n
 		s.spread(a, f, between, 0)
-	case tree == between && a.n != x.gate && !a.near(a.agents[x.gate].id):
+	case tree == between && a.outside(x):
 		s.get(x, a.n)
 		s.spread(a, f, arriving, 0)
 	}
@@ -295,7 +310,7 @@ func (a *agent) take(e event) {
 	c, origin := a.root(x, tree)
 	at, known := c.nodes[a.n]
 	from, also := c.nodes[e.from]
-	if !known || !also || !s.tree(c, origin).Accept(at, from, int(hops)) && s.set.mutant != noCheck {
+	if !known || !also || tree == arriving && !a.outside(x) || !s.tree(c, origin).Accept(at, from, int(hops)) && s.set.mutant != noCheck {
 		return
 	}
 	if tree == between || s.get(x, a.n) {

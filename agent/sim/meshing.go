@@ -43,14 +43,17 @@ type album struct {
 	pictures map[scene]*decide.Picture
 }
 
-// A scene is what a picture is drawn of: the records of an area, or of the backbone (the
-// number of which no area has).
+// A scene is what a picture is drawn of: the records of an area, or what has a number that no
+// area has.
 type scene struct {
 	records [32]byte
 	area    uint32
 }
 
-const backbone = 1<<32 - 1
+const (
+	backbone = 1<<32 - 1
+	all      = 1<<32 - 2 // records of several areas
+)
 
 // picture returns what an agent sees.
 func (a *agent) picture(epoch int64) (*decide.Picture, error) {

@@ -15,7 +15,7 @@ import (
 const warmEpochs = 24
 
 // spent is how much of what may be told in a burst has been.
-const spent = 4
+const spent = 6
 
 // A state is what an agent remembers that ran before: its links, what it told, and what the
 // others of its area did.
