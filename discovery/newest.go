@@ -108,9 +108,9 @@ func (s *Store) put(now overlay.Instant, k key, e *entry) {
 	}
 	o.entries[k.kind-1] = e
 	s.bytes += len(e.record.encoded)
-	s.mix(e.sum)
+	s.mix(e)
 	o.updates.pay(now, updateEvery, updateBurst)
-	s.nextExpiry = min(s.nextExpiry, expiry(e.record))
+	s.nextExpiry = min(s.nextExpiry, expiry(e.record), s.leaves(k, e))
 	if k.origin == s.self {
 		s.own = max(s.own, e.record.Version)
 	}
@@ -121,13 +121,14 @@ func (s *Store) put(now overlay.Instant, k key, e *entry) {
 // forget takes e out of the sums.
 func (s *Store) forget(e *entry) {
 	s.bytes -= len(e.record.encoded)
-	s.mix(e.sum)
+	s.mix(e)
 }
 
-func (s *Store) mix(sum [32]byte) {
+func (s *Store) mix(e *entry) {
 	for i := range s.hash {
-		s.hash[i] ^= sum[i]
+		s.hash[i] ^= e.sum[i]
 	}
+	s.areas.mix(e)
 }
 
 func (s *Store) change(c Change) {

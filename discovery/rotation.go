@@ -132,7 +132,7 @@ func (s *Store) SetKeys(now overlay.Instant, keys ...NetworkKey) {
 // SignedFor says whether an agent's newest member record was signed for a key: it
 // goes by it.
 func (s *Store) SignedFor(id overlay.AgentID, network NetworkKey) bool {
-	e := s.entry(key{id, KindMember})
+	e := s.introduction(id)
 	return e != nil && e.record.context == network.recordContext()
 }
 

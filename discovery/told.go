@@ -27,7 +27,16 @@ func (s *Store) Links(id overlay.AgentID) ([]Link, bool) {
 // Told returns what an agent tells of the map, and when by its clock it did. The rows
 // are read once a record, and must not be changed.
 func (s *Store) Told(id overlay.AgentID) (l Links, at overlay.Instant, ok bool) {
-	e := s.entry(key{id, KindLinks})
+	return s.rows(key{id, KindLinks})
+}
+
+// Backbone returns what a gateway tells of its links with others, as Told.
+func (s *Store) Backbone(id overlay.AgentID) (l Links, at overlay.Instant, ok bool) {
+	return s.rows(key{id, KindBackbone})
+}
+
+func (s *Store) rows(k key) (l Links, at overlay.Instant, ok bool) {
+	e := s.entry(k)
 	if e == nil {
 		return Links{}, 0, false
 	}
