@@ -28,7 +28,7 @@ type choir struct {
 	now   overlay.Instant
 	epoch int64
 	mail  []func()
-	known discovery.Archive // what one has verified the others needn't
+	known discovery.Archive            // what one has verified the others needn't
 	rtt   func(a, b int) time.Duration // 0: they don't reach each other
 }
 
