@@ -20,7 +20,7 @@
 #                  much faster an application runs than over a star, and how soon fifty agents choose links
 #   make bench-route    whether fifty pairs come to rest on paths that limit them, 200 times; what paths cost
 #   make sim       SIMSEEDS networks of simulated agents with faults by seed, cold starts, flows, and what
-#                  happens without each rule; then SIMSCALE agents at once. SEED=… AGENTS=… FAULTS=… runs
+#                  happens without each rule; then SIMSCALE agents at once, above 1000 in areas. SEED=… AGENTS=… FAULTS=… runs
 #                  one again
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
@@ -164,7 +164,8 @@ bench-route: deps-build
 sim: deps-build
 	FARLAN_SIM=1 FARLAN_SIM_SEEDS=$(if $(SEED),1,$(SIMSEEDS)) FARLAN_SIM_SEED=$(SEED) FARLAN_SIM_AGENTS=$(if $(SEED),$(AGENTS)) FARLAN_SIM_FAULTS=$(FAULTS) \
 	  go test -count=1 -run '$(if $(SEED),^TestSeeds$$,.)' -timeout 10h -v ./agent/sim
-	$(if $(SEED),,FARLAN_SIM_SCALE=$(SIMSCALE) go test -count=1 -run '^TestScale$$' -timeout 10h -v ./agent/sim)
+	$(if $(SEED),,FARLAN_SIM_SCALE=$(SIMSCALE) FARLAN_SIM_AREAS=$(SIMSCALE) FARLAN_SIM_STEPS=30 \
+	  go test -count=1 -run "^Test$$([ $(SIMSCALE) -gt 1000 ] && echo Areas || true)Scale$$" -timeout 10h -v ./agent/sim)
 
 soak: deps-test build
 	FARLAN_SOAK=$(SOAKTIME) go test -count=1 -run '^TestSoak$$' -timeout 30h -v ./agent

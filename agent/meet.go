@@ -13,7 +13,7 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 		n.keys.due, n.stale = true, now
 		return
 	}
-	if n.stale == 0 && c.Kind != discovery.KindLinks && c.Kind != discovery.KindTraffic {
+	if n.stale == 0 && c.Kind != discovery.KindLinks && c.Kind != discovery.KindTraffic && c.Kind != discovery.KindBackbone {
 		n.stale = now
 	}
 	if c.Cause != nil {

@@ -23,6 +23,10 @@
 // Check looks at what must be so after trouble (check.go, agree.go), Course at how a
 // network comes to rest (quality.go).
 //
+// Large networks are divided into areas (areas.go). So that one of ten thousand agents can be
+// looked at, agents may start as if they had run for long (warm.go), and ways are compared with
+// the best from some of them only (sample.go).
+//
 // What is not simulated: probes, of which only what they tell is (paths are up or down, and
 // measured a little wrong); coordinates, whose errors are drawn; sessions; addresses.
 package sim

@@ -190,7 +190,7 @@ func (s *Sim) Trace() uint64 { return s.trace }
 
 // datagram sends a message as a datagram: it may be lost, late, or come twice.
 func (s *Sim) datagram(from, to int32, msg []byte) {
-	s.count(msg)
+	s.count(from, msg)
 	if !s.world.passes(s.now, from, to) || s.faults&Loss != 0 && s.one(20) {
 		return
 	}
@@ -213,7 +213,7 @@ func (s *Sim) late() time.Duration {
 // stream sends a message by a connection, of which this is the sender's end: in order, and
 // later if datagrams are lost (after 9/8 of a round trip: RFC 9002 § 6.1.2) or late.
 func (s *Sim) stream(from int32, x *conn, msg []byte) {
-	s.count(msg)
+	s.count(from, msg)
 	at := s.now.Add(s.world.delay(from, x.peer) + s.late())
 	for s.faults&Loss != 0 && s.one(20) {
 		at = at.Add(s.world.delay(from, x.peer)*9/4 + 25*time.Millisecond)
@@ -222,7 +222,8 @@ func (s *Sim) stream(from int32, x *conn, msg []byte) {
 	s.push(event{at: x.last, what: arrives, to: x.peer, from: from, id: x.id, msg: msg})
 }
 
-func (s *Sim) count(msg []byte) {
+func (s *Sim) count(from int32, msg []byte) {
 	s.messages++
 	s.bytes += uint64(len(msg) + headers)
+	s.agents[from].sent += uint64(len(msg) + headers)
 }
