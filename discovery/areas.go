@@ -308,11 +308,11 @@ func (s *Store) receiveSeek(now overlay.Instant, n *neighbour, body []byte) erro
 		return errMalformed
 	}
 	for b := body; len(b) > 0; b = b[8:] {
-		if !n.common.sought.allow(now, seekEvery, seekBurst) {
+		if !n.sought.allow(now, seekEvery, seekBurst) {
 			s.counters.Limited++
 			return nil
 		}
-		n.common.sought.pay(now, seekEvery, seekBurst)
+		n.sought.pay(now, seekEvery, seekBurst)
 		if id, ok := s.Find(Brief(binary.BigEndian.Uint64(b))); ok && s.entry(key{id, KindMember}) != nil {
 			n.records.add(key{id, KindMember})
 		}

@@ -56,7 +56,7 @@ func (s *Store) receive(now overlay.Instant, n *neighbour, msg []byte) error {
 		case sectionOffer:
 			err = s.receiveOffer(now, n, body)
 		case sectionRequest:
-			err = s.receiveRequest(now, n, body)
+			err = s.receiveRequest(n, body)
 		case sectionRecord:
 			// What follows is taken all the same: who has the new one of two keys only
 			// can't know by whom a record is that goes by the old one.
@@ -68,7 +68,7 @@ func (s *Store) receive(now overlay.Instant, n *neighbour, msg []byte) error {
 		case sectionPrune:
 			n.branches[min(len(body), int(wide))].lazy = true
 		case sectionGraft:
-			err = s.receiveGraft(now, n, body)
+			err = s.receiveGraft(n, body)
 		case sectionAreas:
 			err = s.receiveAreas(n, body)
 		case sectionSums:
@@ -194,14 +194,14 @@ func (s *Store) waiting(now overlay.Instant, k key) bool {
 	return ok && at <= now && now.Sub(at) < askAgain
 }
 
-func (s *Store) receiveGraft(now overlay.Instant, n *neighbour, body []byte) error {
+func (s *Store) receiveGraft(n *neighbour, body []byte) error {
 	if len(body) >= keyLen {
 		s.branch(n, parseKey(body)).lazy = false
 	}
-	return s.receiveRequest(now, n, body)
+	return s.receiveRequest(n, body)
 }
 
-func (s *Store) receiveRequest(now overlay.Instant, n *neighbour, body []byte) error {
+func (s *Store) receiveRequest(n *neighbour, body []byte) error {
 	if len(body)%keyLen != 0 {
 		return errMalformed
 	}
