@@ -69,7 +69,7 @@ func (s *Store) suspect(now overlay.Instant, n *neighbour, k key) *uint64 {
 		return nil
 	case m.statement.RevokedAgent(k.origin):
 		return &s.counters.Revoked
-	case n != nil && s.origins[k.origin] == nil && !n.refused.allow(now, refusedEvery, refusedBurst):
+	case n != nil && !s.known(k.origin) && !n.refused.allow(now, refusedEvery, refusedBurst):
 		return &s.counters.Limited
 	case k.kind != KindMember && k.kind != KindArea && !k.kind.ofAdmin() && !s.vouched(k):
 		return &s.counters.Memberless

@@ -124,7 +124,7 @@ func (s *Store) Enter(now overlay.Instant, number uint32) {
 	if number == a.number {
 		return
 	}
-	if len(s.order) == 0 { // as it remembers, or was told
+	if s.shelf.len() == 0 { // as it remembers, or was told
 		a.number = number
 		s.tellAreas()
 		return
@@ -221,7 +221,7 @@ func (s *Store) leaves(k key, e *entry) overlay.Instant {
 func (s *Store) compareWith(n *neighbour) {
 	// A digest of one message at once spares a round trip; more is worth it
 	// only if the stores differ.
-	n.digest = !s.divided(n) && len(s.order) <= MaxMessage/stampLen
+	n.digest = !s.divided(n) && s.shelf.len() <= MaxMessage/stampLen
 	n.hash = !n.digest
 }
 
@@ -308,11 +308,11 @@ func (s *Store) receiveSeek(now overlay.Instant, n *neighbour, body []byte) erro
 		return errMalformed
 	}
 	for b := body; len(b) > 0; b = b[8:] {
-		if !n.common.sought.allow(now, seekEvery, seekBurst) {
+		if !n.sought.allow(now, seekEvery, seekBurst) {
 			s.counters.Limited++
 			return nil
 		}
-		n.common.sought.pay(now, seekEvery, seekBurst)
+		n.sought.pay(now, seekEvery, seekBurst)
 		if id, ok := s.Find(Brief(binary.BigEndian.Uint64(b))); ok && s.entry(key{id, KindMember}) != nil {
 			n.records.add(key{id, KindMember})
 		}
@@ -386,7 +386,7 @@ func (s *Store) packSums(scope int, p *packer) {
 
 // packParts writes digests of some parts of a scope's keys.
 func (s *Store) packParts(scope int, which uint32, p *packer) {
-	all := slices.DeleteFunc(slices.Clone(s.order), func(k key) bool { return scopeOf(k.kind) != scope })
+	all := slices.DeleteFunc(s.shelf.keys(), func(k key) bool { return scopeOf(k.kind) != scope })
 	for ; which != 0; which &= which - 1 {
 		i := bits.TrailingZeros32(which)
 		above, upTo := partEnd(i-1), partEnd(i)

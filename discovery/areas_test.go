@@ -273,6 +273,42 @@ func TestAreaLiars(t *testing.T) {
 	}
 }
 
+// In a signed network a gateway brings its credential with what it tells of its area: its links
+// are taken then, and all goes when it is revoked.
+func TestSignedGateway(t *testing.T) {
+	s := testNetwork().NewStore(agentID(0), 1, Limits{})
+	publish(s, 0, issued(0), 0)
+	s.Connected(at(0), agentID(5))
+	tell := func(c []byte) Record {
+		body, err := Area{Number: 7, Member: Member{Name: "a", Credential: c}}.Append(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signedIn(1, KindArea, 1, body)
+	}
+	rows := signedIn(1, KindBackbone, 1, linksOf(1, 1, 2).Body)
+	_ = s.Receive(at(2), agentID(5), records(rows))
+	if _, _, ok := s.Backbone(agentID(1)); ok {
+		t.Error("links of nobody are taken")
+	}
+	if err := s.Receive(at(2), agentID(5), records(tell(nil))); err == nil {
+		t.Error("a gateway without a credential is taken")
+	}
+	if err := s.Receive(at(2), agentID(5), records(tell(issued(1).Bytes()), rows)); err != nil {
+		t.Error(err)
+	}
+	if _, _, ok := s.Backbone(agentID(1)); !ok {
+		t.Error("a gateway's links aren't taken")
+	}
+	if rights, ok := s.Rights(agentID(1)); !ok || rights != AllRights {
+		t.Errorf("it may do %v", rights)
+	}
+	revoke(t, s, 3, Statement{}.Revoke(agentID(1), NeverEnds))
+	if _, _, ok := s.Backbone(agentID(1)); ok || len(s.Gateways()) > 0 {
+		t.Error("a gateway that is revoked stays")
+	}
+}
+
 func FuzzParseArea(f *testing.F) {
 	f.Add(areaBody(f, func(*Area) {}))
 	f.Add(areaBody(f, func(a *Area) { a.Tree, a.Gateways = nil, nil }))
@@ -314,7 +350,7 @@ func FuzzReceiveDivided(f *testing.F) {
 				t.Fatalf("sent a message of %d bytes", len(m))
 			}
 		})
-		if s.asked.len() > 9 || len(s.order) != stored(s) {
+		if s.asked.len() > 9 || s.shelf.len() != len(s.shelf.names) {
 			t.Fatal("grew")
 		}
 	})

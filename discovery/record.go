@@ -47,8 +47,6 @@ const (
 	KindTraffic       // what its stations send: Traffic
 	KindArea          // what a gateway tells of its area: Area
 	KindBackbone      // its links with other gateways: Links
-
-	lastKind = KindBackbone
 )
 
 // maxBody returns the bound of the kind's body, 0 for an unknown kind.

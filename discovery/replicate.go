@@ -56,7 +56,7 @@ func (s *Store) receive(now overlay.Instant, n *neighbour, msg []byte) error {
 		case sectionOffer:
 			err = s.receiveOffer(now, n, body)
 		case sectionRequest:
-			err = s.receiveRequest(now, n, body)
+			err = s.receiveRequest(n, body)
 		case sectionRecord:
 			// What follows is taken all the same: who has the new one of two keys only
 			// can't know by whom a record is that goes by the old one.
@@ -68,7 +68,7 @@ func (s *Store) receive(now overlay.Instant, n *neighbour, msg []byte) error {
 		case sectionPrune:
 			n.branches[min(len(body), int(wide))].lazy = true
 		case sectionGraft:
-			err = s.receiveGraft(now, n, body)
+			err = s.receiveGraft(n, body)
 		case sectionAreas:
 			err = s.receiveAreas(n, body)
 		case sectionSums:
@@ -111,7 +111,7 @@ func (s *Store) walk(now overlay.Instant, n *neighbour, body []byte, covers func
 		return errMalformed
 	}
 	above, upTo := parseKey(body), parseKey(body[keyLen:])
-	i, found := s.order.find(above)
+	i, found := s.shelf.find(above)
 	if found {
 		i++
 	}
@@ -121,13 +121,13 @@ func (s *Store) walk(now overlay.Instant, n *neighbour, body []byte, covers func
 			return errMalformed
 		}
 		above = t.key
-		for ; i < len(s.order) && s.order[i].compare(t.key) < 0; i++ {
-			n.offer(s.order[i], covers)
+		for ; i < s.shelf.len() && s.shelf.key(i).compare(t.key) < 0; i++ {
+			n.offer(s.shelf.key(i), covers)
 		}
 		if !covers(t.key) {
 			continue
 		}
-		if i < len(s.order) && s.order[i] == t.key {
+		if i < s.shelf.len() && s.shelf.key(i) == t.key {
 			if mine := s.entry(t.key).stamp(t.key); mine != t && mine.version >= t.version {
 				n.offers.add(t.key)
 			}
@@ -135,8 +135,8 @@ func (s *Store) walk(now overlay.Instant, n *neighbour, body []byte, covers func
 		}
 		s.consider(now, n, t)
 	}
-	for ; i < len(s.order) && s.order[i].compare(upTo) <= 0; i++ {
-		n.offer(s.order[i], covers)
+	for ; i < s.shelf.len() && s.shelf.key(i).compare(upTo) <= 0; i++ {
+		n.offer(s.shelf.key(i), covers)
 	}
 	return nil
 }
@@ -185,8 +185,7 @@ func (s *Store) lacks(now overlay.Instant, n *neighbour, t stamp) bool {
 		}
 	}
 	ahead := t.version > uint64(max(0, now.Add(maxAhead))) && t.origin != s.self
-	o := s.origins[t.origin]
-	return s.wants(t.key) && !ahead && o.allow(now) && (o != nil || s.originRoom(t.origin))
+	return s.wants(t.key) && !ahead && s.allows(now, t.origin) && (s.known(t.origin) || s.originRoom(t.origin))
 }
 
 // waiting says whether somebody was asked for the record of k a moment ago.
@@ -195,14 +194,14 @@ func (s *Store) waiting(now overlay.Instant, k key) bool {
 	return ok && at <= now && now.Sub(at) < askAgain
 }
 
-func (s *Store) receiveGraft(now overlay.Instant, n *neighbour, body []byte) error {
+func (s *Store) receiveGraft(n *neighbour, body []byte) error {
 	if len(body) >= keyLen {
 		s.branch(n, parseKey(body)).lazy = false
 	}
-	return s.receiveRequest(now, n, body)
+	return s.receiveRequest(n, body)
 }
 
-func (s *Store) receiveRequest(now overlay.Instant, n *neighbour, body []byte) error {
+func (s *Store) receiveRequest(n *neighbour, body []byte) error {
 	if len(body)%keyLen != 0 {
 		return errMalformed
 	}
@@ -373,7 +372,7 @@ func (s *Store) packEvidence(n *neighbour, p *packer) {
 // packDigest writes all stamps, in as many sections as it takes, which together
 // cover all keys.
 func (s *Store) packDigest(p *packer) {
-	s.packRange(p, sectionDigest, nil, key{}, lastKey, s.stamps(s.order))
+	s.packRange(p, sectionDigest, nil, key{}, lastKey, s.stamps(s.shelf.keys()))
 }
 
 // packRange writes digests of the stamps that there are above a key and up to another one,

@@ -105,9 +105,9 @@ func ParseRotation(b []byte) (Rotation, error) {
 // network there is the admin's at most.
 func (s *Store) Rotations() []Record {
 	var all []Record
-	for _, k := range s.order {
-		if k.kind == KindRotation {
-			all = append(all, s.entry(k).record)
+	for _, e := range s.shelf.entries {
+		if e.record.Kind == KindRotation {
+			all = append(all, e.record)
 		}
 	}
 	return all

@@ -97,12 +97,13 @@ type Store struct {
 	limits   Limits
 	rand     *rand.Rand
 
-	origins map[overlay.AgentID]*origin
-	order   keySet   // the keys of all their records
-	bytes   int      // length of all records
-	hash    [32]byte // exclusive or of the sums of all records
-	areas   areas
-	own     uint64 // highest version that self ever used, as far as we know
+	shelf  *shelf
+	paces  map[overlay.AgentID]pace // of origins
+	calmed overlay.Instant          // when paces were looked through
+	bytes  int                      // length of all records
+	hash   [32]byte                 // exclusive or of the sums of all records
+	areas  areas
+	own    uint64 // highest version that self ever used, as far as we know
 
 	neighbours []*neighbour // ascending by id
 	asked      table[overlay.Instant]
@@ -172,7 +173,8 @@ func NewStore(self overlay.AgentID, network NetworkKey, seed uint64, limits Limi
 		contexts:   [][32]byte{network.recordContext()},
 		limits:     limits,
 		rand:       rand.New(rand.NewPCG(seed, 0)),
-		origins:    make(map[overlay.AgentID]*origin),
+		shelf:      new(shelf),
+		paces:      make(map[overlay.AgentID]pace),
 		nextExpiry: math.MaxInt64,
 	}
 }
@@ -243,6 +245,8 @@ func (s *Store) neighbourAt(id overlay.AgentID) (int, bool) {
 func (s *Store) Tick(now overlay.Instant) (next overlay.Instant) {
 	s.rewind(now)
 	s.settle(now)
+	s.share()
+	s.calm(now)
 	if now >= s.nextExpiry {
 		s.expire(now)
 	}
@@ -307,9 +311,9 @@ func (s *Store) introduction(id overlay.AgentID) *entry {
 
 // Gateways returns the agents that tell of areas, ascending.
 func (s *Store) Gateways() (all []overlay.AgentID) {
-	for _, k := range s.order {
-		if k.kind == KindArea && s.entry(k).area.Number != 0 {
-			all = append(all, k.origin)
+	for _, e := range s.shelf.entries {
+		if e.area != nil && e.area.Number != 0 {
+			all = append(all, e.record.Origin)
 		}
 	}
 	return all
@@ -328,10 +332,10 @@ func (s *Store) Gateway(id overlay.AgentID) (a *Area, at overlay.Instant, ok boo
 // Origins returns the agents of whom there is any record, self included if so,
 // in ascending order. The admin of a signed network is none.
 func (s *Store) Origins() []overlay.AgentID {
-	out := make([]overlay.AgentID, 0, len(s.origins))
-	for _, k := range s.order {
-		if !s.members.isAdmin(k.origin) && (len(out) == 0 || out[len(out)-1] != k.origin) {
-			out = append(out, k.origin)
+	out := make([]overlay.AgentID, 0, s.shelf.origins)
+	for _, e := range s.shelf.entries {
+		if id := e.record.Origin; !s.members.isAdmin(id) && (len(out) == 0 || out[len(out)-1] != id) {
+			out = append(out, id)
 		}
 	}
 	return out
@@ -358,10 +362,10 @@ func (s *Store) Counters() Counters { return s.counters }
 // Dump returns the records of some kinds, of all if none is named, for remembering, in ascending order of origin and
 // kind. The slices belong to the store and must not be changed.
 func (s *Store) Dump(kinds ...Kind) [][]byte {
-	out := make([][]byte, 0, len(s.order))
-	for _, k := range s.order {
-		if len(kinds) == 0 || slices.Contains(kinds, k.kind) {
-			out = append(out, s.entry(k).record.encoded)
+	out := make([][]byte, 0, s.shelf.len())
+	for _, e := range s.shelf.entries {
+		if len(kinds) == 0 || slices.Contains(kinds, e.record.Kind) {
+			out = append(out, e.record.encoded)
 		}
 	}
 	return out

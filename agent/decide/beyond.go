@@ -126,7 +126,7 @@ func (l *Lookout) Path(to discovery.Brief) (best Far, ok bool) {
 		if !there || gate.NoTransit || l.crosses(near, tree) {
 			continue
 		}
-		cost += gate.Tree[x.at].Cost + gate.Facts.Cost
+		cost += gate.Tree[x.at].Cost + gate.Cost
 		if !ok || cost < best.Cost {
 			best, ok = Far{near, tree, cost}, true
 		}
