@@ -30,8 +30,10 @@ const (
 	// begun are repeated.
 	callEvery = 2 * time.Second
 	// Sessions that are begun only to measure with whom a link could be made: one each
-	// candidateGap, after candidateBurst at once, which are those of a first turn.
-	candidateGap, candidateBurst = 2 * time.Minute, 24
+	// candidateGap, a few at once, and as many as are nominated in coldStart, when links are
+	// chosen that will last.
+	candidateGap, candidateBurst = 2 * time.Minute, 4
+	coldStart                    = 2 * time.Minute
 	// candidateFor is for how long they are wanted: an epoch, and what it takes to meet.
 	candidateFor = decide.Epoch + 2*time.Second
 	// An agent of which nobody tells that he keeps a link with it is asked whether it is
@@ -298,10 +300,12 @@ func (n *node) meetCandidates(now overlay.Instant) {
 		if p == nil || !n.warm.sparse || p.out.Load() != nil || p.state != measure.Idle {
 			continue
 		}
-		if n.warm.room.Wait(now, gap) > 0 {
-			return
+		if now.Sub(n.epoch) >= coldStart {
+			if n.warm.room.Wait(now, gap) > 0 {
+				return
+			}
+			n.warm.room.Take(now, gap)
 		}
-		n.warm.room.Take(now, gap)
 		n.demand(now, p)
 		p.wanted = now.Add(candidateFor)
 	}

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"farlan/overlay"
 )
 
 // Fifty agents keep in session with some of the others, and both ends of each pair agree. The
@@ -28,7 +26,7 @@ func TestFiftyKeepFewSessions(t *testing.T) {
 		c.add("--bootstrap", seed)
 	}
 	c.see(c.agents, count, 3*time.Minute)
-	time.Sleep(overlay.RejectAfter + time.Minute)
+	time.Sleep(settled)
 	c.cost(45 * time.Second)
 	took := eventually(t, 2*time.Minute, c.agree)
 	all := c.sessions()
