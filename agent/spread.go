@@ -48,12 +48,15 @@ type spreads struct {
 	passed  atomic.Uint64 // copies of others' that were passed on
 
 	// The loop's own.
-	finder  route.Finder
-	places  []treePlaces // that count, the newest last
-	hash    uint64       // of the graph by which the newest were found
-	found   overlay.Instant
-	stirred bool   // somebody told something since
-	told    uint64 // the version of this agent's own links then
+	finder   route.Finder
+	branches route.Branches // scratch
+	places   []treePlaces   // that count, the newest last
+	hash     uint64         // of the graph by which the newest were found
+	found    overlay.Instant
+	stirred  bool   // somebody told something since
+	met      bool   // members came or went since lanes were told
+	shared   bool   // another member has this agent's label
+	told     uint64 // the version of this agent's own links then
 }
 
 // treePlaces are an agent's places in all trees, for a time.
@@ -107,16 +110,21 @@ func (n *node) mindSpread(now overlay.Instant) {
 	s := &n.spread
 	s.stirred = s.stirred || s.told != n.own.linksVersion
 	past, agents := now.Sub(s.found), time.Duration(len(n.peers)+1)
-	changed := false
+	changed := s.met
 	if past >= max(treesEvery, agents*treesEveryShare) || s.stirred && past >= max(treesGap, agents*treesGapShare) {
 		s.found, s.stirred, s.told = now, false, n.own.linksVersion
-		changed = n.findPlaces(now)
+		changed = n.findPlaces(now) || changed
 	}
 	for len(s.places) > maxPlaces || len(s.places) > 0 && s.places[0].until != 0 && s.places[0].until <= now {
 		s.places, changed = slices.Delete(s.places, 0, 1), true
 	}
-	if is := s.now.Load(); changed || is == nil || is.view != n.view.Load() || is.chosen != n.linking.chosen {
-		s.now.Store(n.newSpreading())
+	is := s.now.Load()
+	if changed || is == nil {
+		s.met = false
+		is = &spreading{of: n.branches()}
+	}
+	if is.view != n.view.Load() || is.chosen != (n.linking.chosen && !s.shared) {
+		s.now.Store(n.newSpreading(is.of))
 	}
 }
 
@@ -132,8 +140,8 @@ func (n *node) findPlaces(now overlay.Instant) bool {
 	self, ok := g.Index(n.self)
 	p := treePlaces{of: make(map[overlay.AgentID]treePlace)}
 	if ok {
-		var b route.Branches
-		s.finder.Branches(g, self, &b)
+		b := &s.branches
+		s.finder.Branches(g, self, b)
 		for origin := range int32(g.Len()) {
 			parent, reached := b.Parent(origin)
 			if !reached && origin != self {
@@ -156,17 +164,13 @@ func (n *node) findPlaces(now overlay.Instant) bool {
 	return true
 }
 
-// newSpreading returns what counts now.
-func (n *node) newSpreading() *spreading {
-	v := n.view.Load()
-	next := &spreading{view: v, chosen: n.linking.chosen, of: make(map[overlay.Label]*branch)}
-	unique := make(map[overlay.Label]int, len(n.peers)+1)
-	unique[n.label]++
-	for _, p := range n.peers {
-		unique[p.label]++
-	}
-	next.chosen = next.chosen && unique[n.label] == 1
+// branches returns this agent's part in the floods of all others, but for those that share a
+// label: nobody could tell whose these are.
+func (n *node) branches() map[overlay.Label]*branch {
+	all, twice := make(map[overlay.Label]*branch, len(n.peers)), []overlay.Label{n.label}
+	n.spread.shared = false
 	for id, p := range n.peers {
+		n.spread.shared = n.spread.shared || p.label == n.label
 		b := &branch{origin: p}
 		for _, places := range n.spread.places {
 			if x, ok := places.of[id]; ok {
@@ -177,10 +181,21 @@ func (n *node) newSpreading() *spreading {
 		if n.relaysNothing() {
 			b.children = nil
 		}
-		if len(b.parents) > 0 && unique[p.label] == 1 {
-			next.of[p.label] = b
+		if all[p.label] != nil {
+			twice = append(twice, p.label)
 		}
+		all[p.label] = b
 	}
+	for _, l := range twice {
+		delete(all, l)
+	}
+	return all
+}
+
+// newSpreading returns what counts now, of which the part in others' floods is given.
+func (n *node) newSpreading(of map[overlay.Label]*branch) *spreading {
+	v := n.view.Load()
+	next := &spreading{view: v, of: of, chosen: n.linking.chosen && !n.spread.shared}
 	for _, places := range n.spread.places {
 		next.own = n.addPeers(next.own, places.of[n.self].children)
 	}
@@ -221,4 +236,13 @@ func (n *node) addPeer(all []*peer, id overlay.AgentID) []*peer {
 		all = append(all, p)
 	}
 	return all
+}
+
+func (n *node) floodsView() floodsView {
+	s := &n.spread
+	v := floodsView{To: len(n.view.Load().linked), Sent: s.sent.Load(), Copies: s.copies.Load(), Passed: s.passed.Load()}
+	if is := s.now.Load(); is != nil && is.chosen {
+		v.Tree, v.To, v.Direct = true, len(is.own), is.direct
+	}
+	return v
 }

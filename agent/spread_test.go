@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -85,7 +86,7 @@ type chorus struct {
 	last  uint64 // number of the newest frame
 }
 
-func newChorus(t *testing.T, count int) *chorus {
+func newChorus(t testing.TB, count int) *chorus {
 	t.Helper()
 	c := &chorus{choir: newChoir(t, count)}
 	for _, n := range c.nodes {
@@ -97,6 +98,10 @@ func newChorus(t *testing.T, count int) *chorus {
 		d := newOutlet(t)
 		n.sockets, n.ports, n.sw.LAN = []*link.Port{socket}, []*port{{device: d, name: "outlet", kind: "tap"}}, []bool{false}
 		n.ask = n.sender(func(p *link.Port) *link.Writer { return p.Probe.Writer() })
+		n.lanes = runtime.GOMAXPROCS(0) // so that none waits by looking again and again
+		for _, p := range n.peers {
+			p.lanes = newPeer(p.id, p.index, c.now, n.lanes+2).lanes
+		}
 		c.ports = append(c.ports, d)
 		if n.ident.static, err = overlay.NewStaticKey(rand.Reader); err != nil {
 			t.Fatal(err)
@@ -215,7 +220,7 @@ func (c *chorus) reachAll(when string, from ...int) {
 		numbers[k] = c.broadcast(i)
 	}
 	for k, i := range from {
-		if m := c.missing(numbers[k], i, 3*time.Second); len(m) > 0 {
+		if m := c.missing(numbers[k], i, 20*time.Second); len(m) > 0 {
 			c.t.Errorf("%s: a broadcast of %d doesn't reach %v", when, i, m)
 			for _, x := range m {
 				c.t.Logf("%d dropped %v", x, c.nodes[x].drops.views())
@@ -310,7 +315,7 @@ func TestBroadcastsMeetChanges(t *testing.T) {
 	c.settle(8)
 	c.sing()
 	changes := 0
-	for round := range 6 {
+	for round := range 4 {
 		// Another link is left out of what two agents tell, or it comes back.
 		n := c.nodes[(round*7)%len(c.nodes)]
 		was := slices.Clone(n.linking.kept)
@@ -458,4 +463,78 @@ func TestBroadcastsOfNewcomers(t *testing.T) {
 	}
 	c.reachAll("the newcomer has links", c.all()...)
 	c.onlyOnce()
+}
+
+// To flood, and to pass on what others flooded, allocates nothing.
+func TestFloodDoesNotAllocate(t *testing.T) {
+	c := newChorus(t, 17)
+	c.settle(8)
+	node, origin := -1, -1 // the node passes on what the origin sends it
+	for i, n := range c.nodes {
+		for _, b := range n.spread.now.Load().of {
+			if len(b.children) > 1 && b.parents[0] == b.origin {
+				node, origin = i, c.index[b.origin.id]
+			}
+		}
+	}
+	if node < 0 {
+		t.Fatal("nobody passes anything on")
+	}
+	frames := make([]overlay.Frame, 20)
+	for i := range frames {
+		frames[i].Head = ethernet(overlay.Broadcast, c.mac(origin), 300)
+	}
+	from, by := c.lanes[origin], c.lanes[node]
+	turn := func() {
+		from.out.carry(from.n.now(), from.n.view.Load(), 0, frames)
+		for want := by.n.spread.passed.Load() + 2; by.n.spread.passed.Load() < want; {
+			if err := by.poll.Wait(time.Second, false); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := by.turn(by.n.now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range 5 {
+		turn()
+	}
+	if n := testing.AllocsPerRun(50, turn); n != 0 {
+		t.Errorf("%v allocations for %d frames", n, len(frames))
+	}
+	for _, l := range c.lanes {
+		_ = l.poll.Close()
+	}
+}
+
+// BenchmarkFlood tells what a broadcast of a small frame among fifty agents costs its origin,
+// and how long it takes until the last one has it: a copy to each, and down the tree.
+func BenchmarkFlood(b *testing.B) {
+	const count = 50
+	c := newChorus(b, count)
+	c.settle(8)
+	c.sing()
+	n := c.nodes[0]
+	for _, m := range []struct {
+		name   string
+		chosen bool
+	}{{"each", false}, {"tree", true}} {
+		b.Run(m.name, func(b *testing.B) {
+			s := *n.spread.now.Load()
+			s.chosen = m.chosen
+			n.spread.now.Store(&s)
+			sum := func() (bytes int64) {
+				for _, p := range n.peers {
+					bytes += p.carried.bytes.Load()
+				}
+				return bytes
+			}
+			before, missed := sum(), 0
+			for b.Loop() {
+				missed += len(c.missing(c.broadcast(0), 0, time.Second))
+			}
+			b.ReportMetric(float64(sum()-before)/float64(b.N), "origin-B/op")
+			b.ReportMetric(float64(missed)/float64(b.N), "missed/op")
+		})
+	}
 }

@@ -1,11 +1,13 @@
 package decide
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"farlan/discovery"
 	"farlan/measure"
+	"farlan/overlay/route"
 )
 
 // Trees are made of links that both ends keep; what changes all the time doesn't change
@@ -44,5 +46,31 @@ func TestTreesAreOfKeptLinks(t *testing.T) {
 		if got := coarse(rtt); got != want {
 			t.Errorf("%v becomes %d µs, want %d", rtt, got, want)
 		}
+	}
+}
+
+// What an agent spends when it finds its place in all trees anew.
+func BenchmarkTrees(b *testing.B) {
+	for _, n := range []int{20, 100, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			told, _ := ringWorld(n, 6)
+			for i := range told {
+				for k := range told[i].Rows {
+					told[i].Rows[k].Holds = true
+				}
+			}
+			var f route.Finder
+			var all route.Branches
+			links := 0
+			for b.Loop() {
+				g := Trees(told)
+				g.Hash()
+				f.Branches(g, 0, &all)
+				links = len(all.Children(nil, 0))
+			}
+			if links == 0 {
+				b.Fatal("no links")
+			}
+		})
 	}
 }
