@@ -368,11 +368,14 @@ func (n *node) remember(now overlay.Instant) {
 	n.stale, n.saved = 0, now
 	began := n.now()
 	defer func() { n.saving = n.now().Sub(began) }()
-	records := n.store.Dump(discovery.KindMember, discovery.KindAdmin, discovery.KindRotation)
-	if r, ok := n.store.Record(n.self, discovery.KindLinks); ok { // to take up its links
-		records = append(records, r.Bytes())
+	r := remembered{
+		Network: n.network.ID(), Claims: n.store.DumpClaims(),
+		Records: n.store.Dump(discovery.KindMember, discovery.KindAdmin, discovery.KindRotation),
 	}
-	if err := n.state.save(n.network.ID(), records, n.store.DumpClaims()); err != nil {
+	if own, ok := n.store.Record(n.self, discovery.KindLinks); ok {
+		r.Links = [][]byte{own.Bytes()}
+	}
+	if err := n.state.save(r); err != nil {
 		n.log.Error("peers can't be remembered", "error", err)
 	}
 }

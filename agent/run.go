@@ -256,7 +256,7 @@ func (n *node) recall() {
 	if err != nil {
 		n.log.Warn("starting without remembered peers", "error", err)
 	}
-	bad := n.store.Load(n.wall(), known.Records)
+	bad := n.store.Load(n.wall(), slices.Concat(known.Records, known.Links))
 	if n.admission.network.Signed() {
 		bad += n.store.LoadClaims(n.wall(), known.Claims)
 		n.admission.now.Store(n.store.Admission())

@@ -69,7 +69,7 @@ func (c *chorus) neighbours() (node, origin, parent, other int) {
 // becomes waits for a count.
 func becomes(t *testing.T, what string, count func() uint64, want uint64) {
 	t.Helper()
-	for end := time.Now().Add(2 * time.Second); count() != want; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); count() != want; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Errorf("%s: %d, want %d", what, count(), want)
 			return
@@ -183,7 +183,7 @@ func (c *chorus) storm(t *testing.T) {
 			continue
 		}
 		number := c.broadcast(other)
-		if m := c.missing(number, other, 2*time.Second); len(m) > 0 || stormed() != before {
+		if m := c.missing(number, other, 20*time.Second); len(m) > 0 || stormed() != before {
 			t.Errorf("a broadcast of %d, which the same neighbour passes on, misses %v", other, m)
 		}
 	}

@@ -220,7 +220,7 @@ func (c *chorus) reachAll(when string, from ...int) {
 		numbers[k] = c.broadcast(i)
 	}
 	for k, i := range from {
-		if m := c.missing(numbers[k], i, 3*time.Second); len(m) > 0 {
+		if m := c.missing(numbers[k], i, 20*time.Second); len(m) > 0 {
 			c.t.Errorf("%s: a broadcast of %d doesn't reach %v", when, i, m)
 			for _, x := range m {
 				c.t.Logf("%d dropped %v", x, c.nodes[x].drops.views())

@@ -190,6 +190,8 @@ type remembered struct {
 	Records [][]byte `json:"records"` // signed, as they came; base64
 	// Claims are who has which one-time invite of a signed network.
 	Claims [][]byte `json:"claims,omitempty"`
+	// Links are this agent's own record of its links, if it told any.
+	Links [][]byte `json:"links,omitempty"`
 }
 
 // load returns what is remembered of a network, by any of its names. A file that
@@ -216,9 +218,10 @@ func (s *state) load(now time.Time, names ...string) (remembered, error) {
 	return remembered{}, putAside(path, "remembered peers", now, err)
 }
 
-// save remembers records and claims.
-func (s *state) save(network string, records, claims [][]byte) error {
-	b, err := json.Marshal(remembered{Format: 1, Network: network, Records: records, Claims: claims})
+// save replaces what is remembered.
+func (s *state) save(r remembered) error {
+	r.Format = 1
+	b, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}

@@ -77,10 +77,10 @@ func TestTornPeersAreKeptAside(t *testing.T) {
 	if known, err := s.load(time.Unix(1, 0), "net"); err != nil || known.Records != nil {
 		t.Errorf("a new folder: %v, %v", known, err)
 	}
-	if err := s.save("net", [][]byte{{1, 2}, {3}}, [][]byte{{4}}); err != nil {
+	if err := s.save(remembered{Network: "net", Records: [][]byte{{1, 2}, {3}}, Claims: [][]byte{{4}}, Links: [][]byte{{5}}}); err != nil {
 		t.Fatal(err)
 	}
-	if known, err := s.load(time.Unix(1, 0), "net"); err != nil || len(known.Records) != 2 || len(known.Claims) != 1 {
+	if known, err := s.load(time.Unix(1, 0), "net"); err != nil || len(known.Records) != 2 || len(known.Claims) != 1 || len(known.Links) != 1 {
 		t.Errorf("%v, %v", known, err)
 	}
 	if _, err := s.load(time.Unix(2, 0), "other"); err == nil || !strings.Contains(err.Error(), "of network net") {

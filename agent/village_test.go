@@ -79,7 +79,6 @@ func (v *village) start(i, neighbours int) {
 	h.n = newNode(&config{Name: fmt.Sprint("home-", i)}, slog.New(slog.DiscardHandler), network, identity{ed25519.NewKeyFromSeed(seed), static}, discovery.Credential{})
 	n := h.n
 	n.ports, n.sw.LAN, n.warm.most = []*port{{device: h.port, name: "memory", kind: "tap"}}, []bool{false}, neighbours
-	n.warm.room = overlay.NewBucket(1, 2*int64(candidateGap/time.Second)) // few candidates: there are few agents
 	n.ask = n.byways.send
 	n.shake = n.byways.send
 	n.openByways()

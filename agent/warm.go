@@ -30,13 +30,17 @@ const (
 	// begun are repeated.
 	callEvery = 2 * time.Second
 	// Sessions that are begun only to measure with whom a link could be made: one each
-	// candidateGap, after candidateBurst at once, which are those of the first epochs.
-	candidateGap, candidateBurst = 2 * time.Minute, 48
+	// candidateGap, a few at once, and as many as are nominated in coldStart, when links are
+	// chosen that will last.
+	candidateGap, candidateBurst = 2 * time.Minute, 4
+	coldStart                    = 2 * time.Minute
 	// candidateFor is for how long they are wanted: an epoch, and what it takes to meet.
 	candidateFor = decide.Epoch + 2*time.Second
 	// An agent of which nobody tells that he keeps a link with it is asked whether it is
-	// there, for askedFor, and if it answers not again for askedEvery.
+	// there, for askedFor, and if it answers not again for askedEvery; of many a twentieth in
+	// an epoch, and askedLeast at least.
 	askedFor, askedEvery = measure.GoneAfter + 2*warmEvery, 5 * time.Minute
+	askedLeast           = 4
 )
 
 // warmth is how long a session is wanted.
@@ -241,6 +245,7 @@ func (n *node) lookAround(now overlay.Instant, picture *decide.Picture) {
 		return
 	}
 	w.vouched = vouches(n.routing.told)
+	room := max(len(n.peers)/20, askedLeast)
 	for _, p := range n.byIndex {
 		if p == nil || p.barred || p.out.Load() != nil {
 			continue
@@ -251,7 +256,8 @@ func (n *node) lookAround(now overlay.Instant, picture *decide.Picture) {
 		case p.state == measure.Gone && max(at, n.toldAt(p.id)) > p.goneAt:
 			n.become(now, p, measure.Idle)
 			w.stale = true
-		case p.state == measure.Idle && lost && (p.lost == 0 || now.Sub(p.lost) >= askedEvery):
+		case p.state == measure.Idle && lost && room > 0 && (p.lost == 0 || now.Sub(p.lost) >= askedEvery):
+			room--
 			n.demand(now, p)
 			p.lost, p.wanted = now, now.Add(askedFor)
 		}
@@ -294,10 +300,12 @@ func (n *node) meetCandidates(now overlay.Instant) {
 		if p == nil || !n.warm.sparse || p.out.Load() != nil || p.state != measure.Idle {
 			continue
 		}
-		if n.warm.room.Wait(now, gap) > 0 {
-			return
+		if now.Sub(n.epoch) >= coldStart {
+			if n.warm.room.Wait(now, gap) > 0 {
+				return
+			}
+			n.warm.room.Take(now, gap)
 		}
-		n.warm.room.Take(now, gap)
 		n.demand(now, p)
 		p.wanted = now.Add(candidateFor)
 	}

@@ -14,7 +14,7 @@ import (
 
 // settled is how long it takes until the sessions are over that were opened when agents
 // met, and links are chosen.
-const settled = overlay.RejectAfter + 3*time.Minute
+const settled = coldStart + overlay.RejectAfter + time.Minute
 
 // Many agents keep in session with few others, and both ends of each pair agree; the others
 // are idle, and links, which hold all together, are kept.
