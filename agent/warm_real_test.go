@@ -28,7 +28,7 @@ func TestFiftyKeepFewSessions(t *testing.T) {
 	c.see(c.agents, count, 3*time.Minute)
 	time.Sleep(settled)
 	c.cost(45 * time.Second)
-	took := eventually(t, 2*time.Minute, c.agree)
+	took := eventually(t, 2*time.Minute, c.pairsAgree)
 	all := c.sessions()
 	pairs := 0
 	for _, with := range all {
@@ -81,8 +81,8 @@ func (c *crowd) sessions() []map[string]bool {
 	return all
 }
 
-// agree says whether the ends of all pairs agree on whether they have a session.
-func (c *crowd) agree() error {
+// pairsAgree says whether the ends of all pairs agree on whether they have a session.
+func (c *crowd) pairsAgree() error {
 	all := c.sessions()
 	for i, with := range all {
 		for j := range i {
