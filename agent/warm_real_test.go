@@ -26,7 +26,7 @@ func TestFiftyKeepFewSessions(t *testing.T) {
 		c.add("--bootstrap", seed)
 	}
 	c.see(c.agents, count, 3*time.Minute)
-	time.Sleep(settled)
+	time.Sleep(settled + 3*time.Minute) // what was begun at the start, on a busy machine, is over
 	c.cost(45 * time.Second)
 	took := eventually(t, 2*time.Minute, c.pairsAgree)
 	all := c.sessions()
