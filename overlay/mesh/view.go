@@ -19,6 +19,7 @@ type View struct {
 	rules  map[pair]ruling
 
 	at     [][]int // of each agent, the links that are up, by the other end: indices into links
+	mutes  bool    // some carry nothing for others
 	owned  []int   // of each, how many of them it holds
 	next   [][]hop // of each, its neighbours over the links that stay
 	dist   []int32 // from each to each over these, in µs; far where there is no way
@@ -56,6 +57,7 @@ func NewView(f Facts) (*View, error) {
 	}
 	for i := range f.Agents {
 		v.keys[i], v.ring[i] = keyOf(f.Network, f.Agents[i].ID), i
+		v.mutes = v.mutes || f.Agents[i].NoTransit
 	}
 	slices.SortFunc(v.ring, byKey(v.keys))
 	for p, i := range v.ring {

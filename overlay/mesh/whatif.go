@@ -128,6 +128,9 @@ func (v *View) undo() {
 // gain returns by how much the distances' part of Φ would fall with one more link.
 func (v *View) gain(a, b int, cost int32) (fall int64) {
 	w := &v.what
+	if sum, ok := v.joins(a, b, cost); ok {
+		return sum
+	}
 	w.near, w.over = v.better(a, b, cost, w.near[:0]), v.better(b, a, cost, w.over[:0])
 	rowA, rowB := v.row(a), v.row(b)
 	w.far = w.far[:0]
@@ -140,13 +143,41 @@ func (v *View) gain(a, b int, cost int32) (fall int64) {
 			fall += int64(max(0, row[t.to]-toB-t.cost))
 		}
 	}
+	return fall + v.wantedGain(a, b, cost)
+}
+
+// wantedGain returns what demands add to a gain.
+func (v *View) wantedGain(a, b int, cost int32) (fall int64) {
 	for _, x := range v.wanted {
 		d := min(v.via(x.from, a, b, x.to, cost), v.via(x.from, b, a, x.to, cost))
-		if now := v.d(x.from, x.to); d < now {
-			fall += x.weight * int64(now-d)
-		}
+		fall += x.weight * int64(max(0, v.d(x.from, x.to)-d))
 	}
 	return fall
+}
+
+// joins returns the gain of a link that joins two pieces, if that is what it does and all
+// agents carry what others send: then each pair of the two comes nearer, and two sums tell
+// by how much. While agents start, and where what is cut holds them together, nearly all
+// links do that, and there are most pairs to look at.
+func (v *View) joins(a, b int, cost int32) (fall int64, ok bool) {
+	if v.mutes || v.d(a, b) != far {
+		return 0, false
+	}
+	rowA, rowB := v.row(a), v.row(b)
+	var near, over, toA, toB int64
+	most := [2]int32{}
+	for s, d := range rowA {
+		switch {
+		case d != far:
+			near, toA, most[0] = near+1, toA+int64(d), max(most[0], d)
+		case rowB[s] != far:
+			over, toB, most[1] = over+1, toB+int64(rowB[s]), max(most[1], rowB[s])
+		}
+	}
+	if most[0]+cost >= far-most[1] { // so long that it is as if there were no way
+		return 0, false
+	}
+	return near*over*int64(far-cost) - over*toA - near*toB + v.wantedGain(a, b, cost), true
 }
 
 // gainAtMost returns a bound of what gain returns, much sooner. Two agents on different
@@ -154,6 +185,9 @@ func (v *View) gain(a, b int, cost int32) (fall int64) {
 // nearer to the link's other end, and that is less than the ends do. The sum of that is
 // the integral of how many pairs come nearer by more than so much, which is taken in steps.
 func (v *View) gainAtMost(a, b int, cost int32) (most int64) {
+	if gain, ok := v.joins(a, b, cost); ok {
+		return gain
+	}
 	const steps = 64
 	var near, over [steps]int64
 	rowA, rowB := v.row(a), v.row(b)
@@ -172,11 +206,7 @@ func (v *View) gainAtMost(a, b int, cost int32) (most int64) {
 		n, o = n+near[i], o+over[i]
 		most += n * o << shift
 	}
-	for _, x := range v.wanted {
-		d := min(v.via(x.from, a, b, x.to, cost), v.via(x.from, b, a, x.to, cost))
-		most += x.weight * int64(max(0, v.d(x.from, x.to)-d))
-	}
-	return most
+	return most + v.wantedGain(a, b, cost)
 }
 
 // better appends the agents who would be nearer to b over a link from a.

@@ -112,12 +112,13 @@ func New(nodes []Node, links []Link) *Graph {
 		g.rates.transit = append(g.rates.transit, limit(n.TransitKbit))
 	}
 	facts := g.facts(links, index)
+	begin := begins(facts, len(g.nodes))
 	g.first = append(make([]int32, 0, len(g.nodes)+1), 0)
 	at := 0
 	for i := range g.nodes {
 		for degree := 0; at < len(facts) && facts[at].from == int32(i); at++ {
 			if degree++; degree <= MaxDegree {
-				g.add(facts[at], facts)
+				g.add(facts[at], facts, begin)
 			}
 		}
 		g.first = append(g.first, int32(len(g.to)))
@@ -157,11 +158,23 @@ func (g *Graph) facts(links []Link, index map[overlay.AgentID]int32) []fact {
 	return slices.CompactFunc(all, func(a, b fact) bool { return a.from == b.from && a.to == b.to })
 }
 
-// add adds a link, or why it is none, as its other end sees it too.
-func (g *Graph) add(f fact, all []fact) {
-	there, ok := slices.BinarySearchFunc(all, f, func(a, f fact) int {
-		return cmp.Or(cmp.Compare(a.from, f.to), cmp.Compare(a.to, f.from))
-	})
+// begins returns where the facts of each node begin, and behind the last one's they end.
+func begins(facts []fact, nodes int) []int32 {
+	all := make([]int32, nodes+1)
+	for _, f := range facts {
+		all[f.from+1]++
+	}
+	for i := range nodes {
+		all[i+1] += all[i]
+	}
+	return all
+}
+
+// add adds a link, or why it is none, as its other end sees it too. begin is where the
+// facts of each node begin in all.
+func (g *Graph) add(f fact, all []fact, begin []int32) {
+	there, ok := slices.BinarySearchFunc(all[begin[f.to]:begin[f.to+1]], f.from, func(a fact, to int32) int { return cmp.Compare(a.to, to) })
+	there += int(begin[f.to])
 	why := f.state()
 	switch {
 	case why != None:
