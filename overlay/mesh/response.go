@@ -14,7 +14,7 @@ func (c *Chooser) move(candidates []Candidate) {
 	switch {
 	case up > ownLinks:
 		if c.view.Agents() > fewAgents {
-			c.shed(func(int) bool { return true })
+			c.relieve()
 		}
 	case c.view.Agents() > fewAgents && c.shed(c.view.crowded):
 	case taken < ownLinks:
@@ -43,8 +43,15 @@ func (c *Chooser) given(h *Held) bool {
 }
 
 // crowded says whether an agent has more links than it may: it had to take those that held
-// the agents together when they were in pieces.
+// the agents together when they were in pieces, or all were linked in a small piece.
 func (v *View) crowded(agent int) bool { return v.Degree(agent) > v.Cap() }
+
+// relieve gives up one of this agent's links if it has more than its own.
+func (c *Chooser) relieve() {
+	if _, up := c.chosen(); up > ownLinks {
+		c.shed(func(int) bool { return true })
+	}
+}
 
 // shed gives the link with one of some peers up that is of least use, but none that holds
 // the agents together.
