@@ -15,7 +15,7 @@ const (
 	areaBurst = 6
 	// urgentArea of them are left for when a gateway or an agent that others are reached by
 	// is lost, or the first time.
-	urgentArea = 4
+	urgentArea = 2
 	// awayLeaf is by how much, 1 of it, the way to a leaf must differ to be worth telling.
 	awayLeaf = 4
 )
