@@ -69,6 +69,7 @@ func (n *node) openByways() {
 		overlay.ClassBulk:  n.sender(func(p *link.Port) *link.Writer { return p.Bulk[0].Writer() }),
 		overlay.ClassDelay: n.sender(func(p *link.Port) *link.Writer { return p.Delay.Writer() }),
 	}
+	in.out = &outgoing{n: n, by: *in.by, whole: n.sender(func(p *link.Port) *link.Writer { return p.Handshake.Writer() })}
 	n.byways.in = in
 }
 
@@ -108,6 +109,7 @@ func (w *byways) take(b *byway, ds [][]byte) {
 		in.data = d
 		in.datagram(d, 0)
 		in.passOn()
+		in.passSpreads()
 	}
 	in.note(0)
 	in.flush()

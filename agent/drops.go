@@ -39,6 +39,8 @@ const (
 	dropTransit                      // what isn't passed on: the limit is reached
 	dropNotice                       // what a member said of a path that makes no sense
 	dropRequest                      // what a member said of a link that makes no sense
+	dropSpread                       // a flooded frame from who isn't to pass it on, or of somebody unknown
+	dropFar                          // one that has gone over too many links
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 16
 )
@@ -52,7 +54,7 @@ var dropNames = [dropSwitch]string{
 	dropOutsider: "agent without a good credential",
 	dropReplay:   "control datagram again", dropUntimely: "control datagram by another clock",
 	dropPipe: "way through TCP full", dropRecord: "record refused", dropProbe: "probe or acknowledgement out of place", dropTrain: "not of a train", dropForbidden: "link forbidden", dropTransit: "transit limit", dropNotice: "notice that makes no sense",
-	dropRequest: "link request that makes no sense",
+	dropRequest: "link request that makes no sense", dropSpread: "flooded by who isn't to", dropFar: "flooded too far",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

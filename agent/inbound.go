@@ -38,7 +38,8 @@ type inbound struct {
 	size   int
 	stamp  overlay.Instant // the kernel's, when it came; 0 unknown
 	at     *inboundSession
-	open   *peer // whose unpacker may hold something back
+	open   *peer             // who sent what an unpacker may hold back
+	opened *overlay.Unpacker // that one
 
 	// The datagrams of session at, and one space, that are not noted yet.
 	count, bytes int
@@ -50,6 +51,9 @@ type inbound struct {
 
 	by      *[overlay.Classes]sendFunc // to pass on; nil: nothing is
 	passing passing
+
+	out       *outgoing // to pass on what is flooded; nil: nothing is
+	spreading spreadRun
 
 	one    [1]overlay.Frame
 	reply  []byte
@@ -77,6 +81,7 @@ func (in *inbound) receive(now overlay.Instant, view *view, replies *link.Writer
 		}
 		in.note(b.Stamp(i))
 		in.passOn()
+		in.passSpreads()
 	}
 	in.flush()
 }
@@ -84,8 +89,8 @@ func (in *inbound) receive(now overlay.Instant, view *view, replies *link.Writer
 // flush delivers what the last peer's unpacker holds back.
 func (in *inbound) flush() {
 	if in.open != nil {
-		in.open.lanes[in.lane].unpack.Flush(in)
-		in.open = nil
+		in.opened.Flush(in)
+		in.open, in.opened = nil, nil
 	}
 }
 
@@ -96,7 +101,7 @@ func (in *inbound) datagram(d []byte, at int) {
 	case !ok:
 		in.n.drops.add(dropStranger)
 	case kind == overlay.KindData || kind == overlay.KindProbe:
-		in.sealed(kind, d)
+		in.sealed(kind, d, at)
 	case kind == overlay.KindRelay:
 		in.transit(d, at)
 	case kind == overlay.KindTrain:
@@ -124,8 +129,9 @@ func (in *inbound) handshake(d []byte) {
 	}
 }
 
-// sealed opens a datagram of a session and carries what is in it further.
-func (in *inbound) sealed(kind overlay.Kind, d []byte) {
+// sealed opens a datagram of a session, which lies at a place in what was read, and carries
+// what is in it further.
+func (in *inbound) sealed(kind overlay.Kind, d []byte, at int) {
 	s := in.at
 	if index := overlay.ReceiverIndex(d); s == nil || s.session.LocalIndex() != index || in.count == 0 {
 		if s = in.view.sessions[index]; s == nil {
@@ -147,18 +153,25 @@ func (in *inbound) sealed(kind overlay.Kind, d []byte) {
 	in.bytes += len(d)
 	in.counter = max(in.counter, counter)
 	in.size = len(d)
-	p := s.peer
-	if in.open != p {
-		in.flush()
-		in.open = p
-	}
-	u := &p.lanes[in.lane].unpack
-	before := u.Malformed + u.Unknown
 	in.ack = false
-	u.Unpack(body, in)
+	if overlay.IsSpread(body) {
+		in.spread(d, at)
+	} else {
+		in.unpack(s.peer, &s.peer.lanes[in.lane].unpack, body)
+	}
 	if kind == overlay.KindProbe || in.ack && len(d) == overlay.AckDatagram {
 		in.quiet++
 	}
+}
+
+// unpack takes apart what a peer has packed, with the unpacker that is for that.
+func (in *inbound) unpack(p *peer, u *overlay.Unpacker, items []byte) {
+	if in.opened != u {
+		in.flush()
+		in.open, in.opened = p, u
+	}
+	before := u.Malformed + u.Unknown
+	u.Unpack(items, in)
 	if u.Malformed+u.Unknown != before {
 		in.n.drops.add(dropMalformed)
 	}

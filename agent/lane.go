@@ -90,7 +90,7 @@ func newLane(n *node, index int) (*lane, error) {
 		}
 	}
 	l.in, l.out = newInbound(n, index), newOutgoing(n, index)
-	l.in.by = &l.out.by
+	l.in.by, l.in.out, l.out.limit = &l.out.by, l.out, l.in.limit
 	return l, nil
 }
 

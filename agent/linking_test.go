@@ -22,7 +22,7 @@ import (
 // A choir is nodes that run no network: what they tell and ask each other is handed on, and
 // what they measure is said.
 type choir struct {
-	t     *testing.T
+	t     testing.TB
 	nodes []*node
 	index map[overlay.AgentID]int
 	now   overlay.Instant
@@ -35,7 +35,7 @@ type choir struct {
 const firstEpoch = 1000
 
 // newChoir has them on a line, each next a millisecond away.
-func newChoir(t *testing.T, count int) *choir {
+func newChoir(t testing.TB, count int) *choir {
 	t.Helper()
 	c := &choir{t: t, index: make(map[overlay.AgentID]int), epoch: firstEpoch}
 	c.rtt = func(a, b int) time.Duration {
@@ -106,8 +106,10 @@ func (c *choir) measure() {
 				p.state = measure.Suspect
 				continue
 			}
+			p.mu.Lock()
 			q := p.path.Probe(c.now)
 			p.path.Receive(c.now.Add(rtt), overlay.Probe{Echo: q.Number}, true)
+			p.mu.Unlock()
 		}
 	}
 }

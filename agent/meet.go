@@ -13,6 +13,7 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 		n.keys.due, n.stale = true, now
 		return
 	}
+	n.spread.stirred, n.spread.met = true, n.spread.met || c.Kind == discovery.KindMember
 	if n.stale == 0 && c.Kind != discovery.KindLinks && c.Kind != discovery.KindTraffic {
 		n.stale = now
 	}

@@ -103,6 +103,7 @@ type node struct {
 	router   routerPort
 	relaying relaying
 	routing  routing
+	spread   spreads // partly shared with the frame path
 	linking  linking
 	pipes    pipes
 	punches  punches
@@ -148,6 +149,7 @@ func newNode(c *config, log *slog.Logger, keys discovery.Keyring, ident identity
 	n.keys.ring = keys
 	n.routing = newRouting(n.self)
 	n.linking = linking{links: decide.NewLinks(n.self), send: n.sendRequest}
+	n.spread.numbers.Store(uint64(n.epoch) / uint64(time.Microsecond))
 	n.view.Store(&view{})
 	return n
 }
@@ -200,6 +202,7 @@ func (n *node) step(now overlay.Instant) {
 	}
 	n.reroute(now)
 	n.mindLinks(now)
+	n.mindSpread(now)
 	n.steer(now)
 	n.lookForRelays(now)
 	n.mindPipes(now)

@@ -40,6 +40,12 @@ type outgoing struct {
 	recent []*peer // that were sent to since the lane was idle
 	last   *peer   // of them
 	top    *laneTop
+
+	whole   sendFunc // where even the smallest datagrams don't pass: IP may cut them
+	spreads [overlay.Classes]spreader
+	limit   *overlay.Bucket // bytes that may be passed on, nil: no limit
+	copied  []byte          // scratch: a run for one of many
+	single  run             // of that
 }
 
 // A run packs frames of one class for one peer.
@@ -50,6 +56,7 @@ type run struct {
 	out    *outbound
 	detour *detour // nil: the session's way
 	frames bool    // there were some
+	flood  bool    // they are for all: no traffic of the peer's
 }
 
 func newOutgoing(n *node, lane int) *outgoing {
@@ -60,7 +67,7 @@ func newOutgoing(n *node, lane int) *outgoing {
 	if rate := n.cfg.Uplink.Up; rate > 0 {
 		o.shaper = overlay.NewShaper(rate.BitsPerSecond() * shapedPercent / 100)
 	}
-	whole := n.sender(func(p *link.Port) *link.Writer { return p.Handshake.Writer() })
+	o.whole = n.sender(func(p *link.Port) *link.Writer { return p.Handshake.Writer() })
 	o.by = [overlay.Classes]sendFunc{
 		overlay.ClassBulk:  n.sender(func(p *link.Port) *link.Writer { return p.Bulk[lane].Writer() }),
 		overlay.ClassDelay: n.sender(func(p *link.Port) *link.Writer { return p.Delay.Writer() }),
@@ -69,7 +76,7 @@ func newOutgoing(n *node, lane int) *outgoing {
 		r := &run{}
 		r.packer = overlay.NewPacker(func(b []byte, segment int) {
 			if r.out.fragment && r.detour == nil {
-				o.transmit(r, whole, b, segment)
+				o.transmit(r, o.whole, b, segment)
 			} else {
 				o.transmit(r, o.by[r.class], b, segment)
 			}
@@ -132,7 +139,9 @@ func (o *outgoing) transmit(r *run, send sendFunc, b []byte, segment int) {
 	}
 	bytes := len(b) + datagrams*around
 	o.sent += bytes
-	p.load.add(bytes)
+	if !r.flood {
+		p.load.add(bytes)
+	}
 	by.carried.add(bytes)
 	switch {
 	case errors.Is(err, syscall.EMSGSIZE):
@@ -220,9 +229,7 @@ func (o *outgoing) frame(view *view, f *overlay.Frame) {
 				o.write(i, f)
 			}
 		}
-		for _, p := range view.linked {
-			o.queue(p, f)
-		}
+		o.flood(view, f)
 	default:
 		o.n.drops.verdict(v)
 		return
@@ -282,12 +289,17 @@ func (o *outgoing) shaped(now overlay.Instant, view *view) {
 		if !ok {
 			break
 		}
-		if p := view.peer(to); p != nil {
+		switch p := view.peer(to); {
+		case to == floodPlace:
+			o.spread(class, f)
+		case to == passPlace:
+			o.passLater(class, f.Head)
+		case p != nil:
 			o.send(p, class, f)
-			o.flush()
-		} else {
+		default:
 			o.n.drops.add(dropNoSession)
 		}
+		o.flush()
 	}
 	missed := uint64(0)
 	for _, n := range o.shaper.Drops() {
@@ -317,14 +329,8 @@ func (o *outgoing) begin(p *peer, class overlay.Class) *run {
 			return r
 		}
 	}
-	out := p.out.Load()
+	out, detour := o.aim(p, class)
 	if out == nil {
-		o.n.drops.add(dropNoSession)
-		return nil
-	}
-	detour := p.detour(class)
-	if p.forbidden.Load() && detour == nil && out.relay == nil {
-		o.n.drops.add(dropForbidden)
 		return nil
 	}
 	if len(o.free) == 0 {
@@ -334,20 +340,39 @@ func (o *outgoing) begin(p *peer, class overlay.Class) *run {
 	r := o.free[len(o.free)-1]
 	o.free = o.free[:len(o.free)-1]
 	r.peer, r.out, r.class, r.detour, r.frames = p, out, class, detour, false
-	if !p.used.Load() {
-		p.used.Store(true)
-	}
-	mark := byte(o.lane)
-	if class == overlay.ClassDelay {
-		mark |= overlay.LaneDelay
-	}
 	space, size := overlay.SpaceWay, out.size
 	if r.detour != nil {
 		space, size = spaceOf(class), r.detour.size
 	}
-	r.packer.Begin(out.session, space, &p.cuts, size, mark)
+	r.packer.Begin(out.session, space, &p.cuts, size, o.mark(class))
 	o.runs = append(o.runs, r)
 	return r
+}
+
+// aim returns how frames of a class go to a peer; nil, and that is counted, if they can't.
+func (o *outgoing) aim(p *peer, class overlay.Class) (*outbound, *detour) {
+	out := p.out.Load()
+	if out == nil {
+		o.n.drops.add(dropNoSession)
+		return nil, nil
+	}
+	detour := p.detour(class)
+	if p.forbidden.Load() && detour == nil && out.relay == nil {
+		o.n.drops.add(dropForbidden)
+		return nil, nil
+	}
+	if !p.used.Load() {
+		p.used.Store(true)
+	}
+	return out, detour
+}
+
+// mark returns the lane byte of datagrams with frames of a class.
+func (o *outgoing) mark(class overlay.Class) byte {
+	if class == overlay.ClassDelay {
+		return byte(o.lane) | overlay.LaneDelay
+	}
+	return byte(o.lane)
 }
 
 // send packs a frame for a peer.
@@ -377,6 +402,7 @@ func (o *outgoing) flush() {
 		o.end(r)
 	}
 	o.runs = o.runs[:0]
+	o.flushSpreads()
 }
 
 // clamp lowers the segment size that a TCP connection's first segments propose

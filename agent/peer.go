@@ -34,6 +34,7 @@ type peer struct {
 	acking  atomic.Pointer[inboundSession] // what may be owed an acknowledgement
 	seen    atomic.Pointer[netip.AddrPort] // where it sees this agent
 	lanes   []peerLane                     // each one's own
+	floods  peerFloods
 
 	silenced  atomic.Bool // says the loop: it doesn't answer directly, or isn't up
 	forbidden atomic.Bool // and that nothing may go to it directly
@@ -73,6 +74,13 @@ type peer struct {
 type peerLane struct {
 	unpack overlay.Unpacker
 	floods overlay.Source
+	spread *overlay.Unpacker // of what it flooded and others pass on; nil: none yet
+}
+
+// peerFloods is what lanes remember of a peer's floods together.
+type peerFloods struct {
+	sync.Mutex
+	overlay.Floods
 }
 
 // An outbound is where the frames to a peer go. It is replaced as a whole.
@@ -120,6 +128,7 @@ func (v *view) peer(at overlay.Place) *peer {
 
 func newPeer(id overlay.AgentID, index int, now overlay.Instant, lanes int) *peer {
 	p := &peer{id: id, label: id.Label(), index: index, known: now, since: now, state: measure.Suspect, lanes: make([]peerLane, lanes)}
+	p.floods.Floods = overlay.NewFloods()
 	for i := range p.lanes {
 		p.lanes[i].floods = overlay.NewSource(false)
 	}

@@ -31,6 +31,18 @@ type statusView struct {
 	Credential *credentialView `json:"credential"` // null: the network is simple
 	Rotation   *rotationView   `json:"rotation"`   // null: the network's key isn't changing
 	Agreement  *agreementView  `json:"agreement"`  // null: no links were decided on yet
+	Floods     floodsView      `json:"floods"`
+}
+
+// floodsView is how what all are to get spreads from this agent: broadcasts, and frames for
+// stations that nobody knows.
+type floodsView struct {
+	Tree   bool   `json:"tree"`      // down the tree of the links; false: to each agent
+	To     int    `json:"to"`        // how many agents it sends its own to
+	Direct int    `json:"direct"`    // of them: as they aren't in the tree
+	Sent   uint64 `json:"sent"`      // datagrams, down the tree
+	Copies uint64 `json:"copies"`    // of these, sealed for one agent each
+	Passed uint64 `json:"passed_on"` // copies of others'
 }
 
 // agreementView is by what an agent decided on its links in an epoch: agents of one network

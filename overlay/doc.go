@@ -12,7 +12,8 @@
 // apart again and rebuilds super-frames (unpack.go, super.go). Cutter finishes
 // frames for ports that have no offload (cut.go, checksum.go). Sessions decides
 // when sessions begin and end (sessions.go, contact.go) by the Handshaker's
-// messages (handshake.go).
+// messages (handshake.go). What all are to get is packed once, behind a Spread that
+// says of whom it is, and Floods tells what came before (spread.go).
 //
 // Of the packages below, route says which way frames go, and is pure too. The others do
 // the I/O: link is the UDP sockets, tap and lan are ports, poll is what waits for them.

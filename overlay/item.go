@@ -47,6 +47,7 @@ const (
 	itemTrain      = 16 // see Train
 	itemNotice     = 17 // see Notice
 	itemRequest    = 18 // see AppendRequest
+	itemSpread     = 19 // see Spread
 
 	itemHeaderLen    = 3
 	pieceHeaderLen   = 10
@@ -56,6 +57,7 @@ const (
 	replyLen         = probeLen + 2
 	ackLen           = 44
 	noticeLen        = 5
+	spreadLen        = 14
 
 	chunkECN = 0x80
 

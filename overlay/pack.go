@@ -41,7 +41,12 @@ type Packer struct {
 	lane    byte
 	size    int // of datagrams
 	start   int // of the open datagram
+	front   int // where its body starts, behind a Spread
 	end     int // of its body so far
+
+	// Of what is flooded, see BeginSpread; numbers is nil in other runs.
+	origin  Label
+	numbers *atomic.Uint64
 }
 
 // NewPacker returns a packer that hands full runs of datagrams to run, which
@@ -56,7 +61,36 @@ func NewPacker(run func(run []byte, segment int)) *Packer {
 func (p *Packer) Begin(s *Session, space Space, cuts *atomic.Uint32, size int, lane byte) {
 	p.session, p.space, p.cuts, p.lane = s, space, cuts, lane
 	p.size = min(max(size, DatagramSize), MaxDatagram)
-	p.start, p.end = 0, HeaderLen
+	p.numbers, p.start = nil, 0
+	p.open()
+}
+
+// BeginSpread starts a run of datagrams of at most size bytes that start with a Spread of
+// an origin's, numbered by its counter, shared by all packers. They aren't sealed: as each
+// receiver gets the same, who sends them does that in copies. There is room for header and
+// tag in each.
+func (p *Packer) BeginSpread(origin Label, numbers *atomic.Uint64, cuts *atomic.Uint32, size int) {
+	p.session, p.cuts, p.origin, p.numbers = nil, cuts, origin, numbers
+	p.size = min(max(size, DatagramSize), MaxDatagram)
+	p.start = 0
+	p.open()
+}
+
+// open opens the datagram at start.
+func (p *Packer) open() {
+	p.end = p.start + HeaderLen
+	if p.numbers != nil {
+		p.end = len(appendSpread(p.buf[:p.end], Spread{p.origin, 1, p.numbers.Add(1)}))
+	}
+	p.front = p.end
+}
+
+// finish makes a datagram of a header's room and a body, nil if the session is over.
+func (p *Packer) finish(b []byte) []byte {
+	if p.numbers != nil {
+		return b[:len(b)+TagLen]
+	}
+	return p.session.seal(p.space, KindData, 0, p.lane, b)
 }
 
 // Session returns the session of the run, nil after Flush.
@@ -67,7 +101,7 @@ func (p *Packer) room() int { return p.start + p.size - TagLen - p.end }
 
 // Open says whether a datagram is open that something is in: what is packed next
 // may ride along.
-func (p *Packer) Open() bool { return p.end > p.start+HeaderLen }
+func (p *Packer) Open() bool { return p.end > p.front }
 
 // Ack packs an acknowledgement if there is room for it without another
 // datagram, and says whether there was.
@@ -136,8 +170,8 @@ func (p *Packer) super(f *Frame) bool {
 	if !ok || h.Len > 255 || total <= 0 || total > 1<<16-1 || f.Segment == 0 || f.Segment > MaxFrame {
 		return false
 	}
-	p.end = p.closeRun()
-	before := HeaderLen + itemHeaderLen + chunkHeaderLen + h.Len
+	p.closeRun()
+	before := p.front + itemHeaderLen + chunkHeaderLen + h.Len
 	chunk := p.size - before - TagLen
 	if n := chunk / int(f.Segment); n > 0 {
 		chunk = n * int(f.Segment)
@@ -150,14 +184,16 @@ func (p *Packer) super(f *Frame) bool {
 			p.run(p.buf[:p.start], stride)
 			p.start = 0
 		}
-		p.end = p.start + HeaderLen
+		if at > 0 {
+			p.open()
+		}
 		p.putItem(itemChunk, chunkHeaderLen+h.Len+n)
 		b := p.buf[p.end:]
 		f.putChunk(b, number, h.Len, at, total)
 		copy(b[chunkHeaderLen:], f.Head[:h.Len])
 		p.end += chunkHeaderLen + h.Len
 		p.end += f.copy(p.buf[p.end:p.end+n], h.Len+at)
-		d := p.session.seal(p.space, KindData, 0, p.lane, p.buf[p.start:p.end])
+		d := p.finish(p.buf[p.start:p.end])
 		if d == nil {
 			break // the session is over
 		}
@@ -166,7 +202,8 @@ func (p *Packer) super(f *Frame) bool {
 	if p.start > 0 {
 		p.run(p.buf[:p.start], stride)
 	}
-	p.start, p.end = 0, HeaderLen
+	p.start = 0
+	p.open()
 	return true
 }
 
@@ -214,24 +251,24 @@ func (p *Packer) putItem(kind byte, n int) {
 func (p *Packer) seal() {
 	full := p.start + p.size - TagLen
 	clear(p.buf[p.end:full]) // padding
-	if p.session.seal(p.space, KindData, 0, p.lane, p.buf[p.start:full]) == nil {
-		p.end = p.start + HeaderLen // the session is over: its frames are lost
+	if p.finish(p.buf[p.start:full]) == nil {
+		p.open() // the session is over: its frames are lost
 		return
 	}
 	p.start += p.size
-	p.end = p.start + HeaderLen
 	if p.start+p.size > maxRunBytes || p.start/p.size == maxRunSegments {
 		p.run(p.buf[:p.start], p.size)
-		p.start, p.end = 0, HeaderLen
+		p.start = 0
 	}
+	p.open()
 }
 
-// closeRun seals what is open and hands the run over; it returns where the body
-// of the next datagram starts.
-func (p *Packer) closeRun() int {
+// closeRun seals what is open, hands the run over, and opens the next one, of which
+// nothing is in use if the run ends there.
+func (p *Packer) closeRun() {
 	end := p.start
-	if p.end > p.start+HeaderLen {
-		if d := p.session.seal(p.space, KindData, 0, p.lane, p.buf[p.start:p.end]); d != nil {
+	if p.Open() {
+		if d := p.finish(p.buf[p.start:p.end]); d != nil {
 			end += len(d)
 		}
 	}
@@ -239,11 +276,11 @@ func (p *Packer) closeRun() int {
 		p.run(p.buf[:end], p.size)
 	}
 	p.start = 0
-	return HeaderLen
+	p.open()
 }
 
 // Flush seals what is open, hands the run over, and ends it.
 func (p *Packer) Flush() {
-	p.end = p.closeRun()
-	p.session, p.cuts = nil, nil
+	p.closeRun()
+	p.session, p.cuts, p.numbers = nil, nil, nil
 }

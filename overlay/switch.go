@@ -81,13 +81,14 @@ const (
 	DropStorm             // over the flood rate
 	DropEcho              // one of the overlay's own frames that came back by a LAN
 	DropBeacon            // a beacon on a physical LAN, which is for that link only
+	DropAgain             // what was flooded came another way before
 	verdicts
 )
 
 var verdictNames = [verdicts]string{
 	ToPlace: "forwarded", Flood: "flooded", DropShort: "short", DropSource: "bad source",
 	DropLinkLocal: "link-local", DropSame: "same side", DropTransit: "transit",
-	DropStorm: "storm", DropEcho: "echo", DropBeacon: "beacon",
+	DropStorm: "storm", DropEcho: "echo", DropBeacon: "beacon", DropAgain: "flooded again",
 }
 
 // String returns the name under which the verdict is counted.

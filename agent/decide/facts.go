@@ -2,7 +2,8 @@
 // (overlay/route, overlay/mesh): it is the same in the agent and in the simulator, and pure.
 //
 // Facts become a graph (facts.go). On it Routes keeps an agent's own paths to all others,
-// for each class one and an alternate (routes.go, bulk.go), with what changed and why.
+// for each class one and an alternate (routes.go, bulk.go), with what changed and why. Broadcasts
+// spread by another graph, of what hardly ever changes (trees.go).
 //
 // Facts become a picture of all links, too (picture.go), by which Links decides once in an
 // epoch which ones this agent wants (links.go), and agrees on them with its peers

@@ -37,7 +37,8 @@ type atlas struct {
 type chart struct {
 	told   []decide.Told
 	graph  *route.Graph
-	agents []int32 // by index of the graph
+	links  *route.Graph // for trees, with the same indexes
+	agents []int32      // by index of the graphs
 	nodes  map[int32]int32
 	tables map[int32]*route.Table
 	trees  map[int32]*route.Tree
@@ -56,7 +57,7 @@ func (a *agent) chart() *chart {
 	}
 	told := decide.All(a.store)
 	c := &chart{
-		told: told, graph: decide.Graph(told, nil), nodes: make(map[int32]int32),
+		told: told, graph: decide.Graph(told, nil), links: decide.Trees(told), nodes: make(map[int32]int32),
 		tables: make(map[int32]*route.Table), trees: make(map[int32]*route.Tree),
 	}
 	for i := range int32(c.graph.Len()) {
@@ -97,7 +98,7 @@ func (s *Sim) tree(c *chart, origin int32) *route.Tree {
 		if !ok {
 			at = -1
 		}
-		s.atlas.finder.Tree(c.graph, at, t)
+		s.atlas.finder.Tree(c.links, at, t)
 		c.trees[origin] = t
 	}
 	return t

@@ -7,7 +7,8 @@
 // at most MaxHops links (search.go): the shortest to all others for what is in haste
 // (Delay, table.go), the widest for the bulk (Bulk, widest.go and labels.go; for a pair
 // with a load of its own Choose, choose.go), alternates for when one breaks
-// (alternate.go), and the tree by which an agent's broadcasts spread (Tree, tree.go).
+// (alternate.go), the tree by which an agent's broadcasts spread (Tree, tree.go), and an
+// agent's place in the trees of all (Branches, branches.go).
 // Explain says why a path was chosen and what would change that (explain.go), Advise
 // which stations had better be elsewhere (advise.go).
 //

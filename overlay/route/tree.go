@@ -13,6 +13,8 @@ const TreeHops = 32
 // change accepts a frame once at most, and no frame goes more than TreeHops links,
 // whatever the agents disagree about: where they do, frames are lost, not multiplied.
 //
+// An agent needs no whole trees but its place in each: see Branches.
+//
 // The zero value is empty; a Finder fills it, and may fill it again.
 type Tree struct {
 	origin   int32

@@ -1,0 +1,45 @@
+package decide
+
+import (
+	"time"
+
+	"farlan/overlay/route"
+)
+
+// treeStep is the least round trip that trees tell apart; above, they tell powers of two of
+// it apart.
+const treeStep = 4 * time.Millisecond
+
+// Trees makes a graph of the links on which broadcasts spread, of what members tell,
+// ascending by id: those that both ends keep. Of what they cost it has only what hardly ever
+// changes: round trips in powers of two, and what operators add. For agents that don't know
+// the same for a moment lose broadcasts, and news of queues, losses and rates is on its way
+// at any time. Links cost the same in both directions, as route.Branches wants.
+func Trees(told []Told) *route.Graph {
+	nodes := make([]route.Node, 0, len(told))
+	for i := range told {
+		nodes = append(nodes, route.Node{ID: told[i].ID, NoTransit: told[i].NoTransit, CostMicros: micros(told[i].Cost)})
+	}
+	pairs := pairsOf(told)
+	links := make([]route.Link, 0, 2*len(pairs))
+	for _, p := range pairs {
+		a, b := told[p.a].Rows[p.rowA], told[p.b].Rows[p.rowB]
+		if b.Forbid {
+			continue
+		}
+		rtt := coarse(max(a.RTT, b.RTT))
+		links = append(links,
+			route.Link{From: told[p.a].ID, To: told[p.b].ID, RTTMicros: rtt, CostMicros: micros(a.Cost), Up: true},
+			route.Link{From: told[p.b].ID, To: told[p.a].ID, RTTMicros: rtt, CostMicros: micros(b.Cost), Up: true})
+	}
+	return route.New(nodes, links)
+}
+
+// coarse returns the least step that isn't less than a round trip, in µs.
+func coarse(rtt time.Duration) uint32 {
+	step := treeStep
+	for step < rtt && step < time.Minute {
+		step *= 2
+	}
+	return micros(step)
+}

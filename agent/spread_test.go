@@ -1,0 +1,540 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"farlan/agent/decide"
+	"farlan/discovery"
+	"farlan/measure"
+	"farlan/overlay"
+	"farlan/overlay/link"
+)
+
+// An outlet is a device that a test feeds; it counts what is written by number.
+type outlet struct {
+	fds [2]int
+
+	mu  sync.Mutex
+	got map[uint64]int
+}
+
+func newOutlet(t testing.TB) *outlet {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = unix.Close(fds[0]), unix.Close(fds[1]) })
+	return &outlet{fds: fds, got: make(map[uint64]int)}
+}
+
+func (d *outlet) Name() string  { return "outlet" }
+func (d *outlet) MTU() int      { return 1500 }
+func (d *outlet) Offload() bool { return true }
+func (d *outlet) Queues() int   { return 1 }
+func (d *outlet) FD(int) int    { return d.fds[0] }
+func (d *outlet) Close() error  { return nil }
+
+func (d *outlet) Read(_ int, b *overlay.Batch) error {
+	b.Reset()
+	for {
+		slot := b.Slot()
+		if slot == nil {
+			return nil
+		}
+		n, err := unix.Read(d.fds[0], slot)
+		if err != nil {
+			return nil // nothing waits
+		}
+		b.Commit(n, overlay.Offload{})
+	}
+}
+
+func (d *outlet) Write(_ int, frames []overlay.Frame) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range frames {
+		d.got[binary.BigEndian.Uint64(f.Head[14:])]++
+	}
+	return len(frames)
+}
+
+func (d *outlet) count(number uint64) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.got[number]
+}
+
+// A chorus is a choir whose nodes carry frames: each has a port, a lane that runs, and
+// sessions with the others, through this host's network.
+type chorus struct {
+	*choir
+	ports []*outlet
+	lanes []*lane
+	last  uint64 // number of the newest frame
+}
+
+func newChorus(t testing.TB, count int) *chorus {
+	t.Helper()
+	c := &chorus{choir: newChoir(t, count)}
+	for _, n := range c.nodes {
+		socket, err := link.Open(netip.MustParseAddrPort("127.0.0.1:0"), link.Config{Lanes: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = socket.Close() })
+		d := newOutlet(t)
+		n.sockets, n.ports, n.sw.LAN = []*link.Port{socket}, []*port{{device: d, name: "outlet", kind: "tap"}}, []bool{false}
+		n.ask = n.sender(func(p *link.Port) *link.Writer { return p.Probe.Writer() })
+		n.lanes = runtime.GOMAXPROCS(0) // so that none waits by looking again and again
+		for _, p := range n.peers {
+			p.lanes = newPeer(p.id, p.index, c.now, n.lanes+2).lanes
+		}
+		c.ports = append(c.ports, d)
+		if n.ident.static, err = overlay.NewStaticKey(rand.Reader); err != nil {
+			t.Fatal(err)
+		}
+		n.hs = overlay.NewHandshaker(n.self, n.ident.static, n.network.DoorKey(), n.network.SessionPSK(), overlay.HasAES())
+	}
+	views := make([]*view, count)
+	for i, n := range c.nodes {
+		views[i] = &view{byIndex: n.byIndex, linked: n.view.Load().linked, sessions: make(map[uint32]*inboundSession), byLabel: make(map[overlay.Label]*peer)}
+		for _, p := range n.peers {
+			views[i].byLabel[p.label] = p
+		}
+	}
+	for i := range c.nodes {
+		for j := range i {
+			c.join(views, i, j)
+		}
+	}
+	for i, n := range c.nodes {
+		n.view.Store(views[i])
+		l, err := newLane(n, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.lanes = append(c.lanes, l)
+	}
+	return c
+}
+
+// join gives two nodes a session with each other.
+func (c *chorus) join(views []*view, i, j int) {
+	c.t.Helper()
+	a, b := c.nodes[i], c.nodes[j]
+	ask, d, err := a.hs.Initiate(a.now(), b.self, b.ident.static.Public, uint32(j+1), rand.Reader)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	far, answer, err := b.hs.Respond(b.now(), d, func(overlay.AgentID, [32]byte) bool { return true }, uint32(i+1), rand.Reader)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	near, err := ask.Finish(a.now(), answer)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, e := range []struct {
+		at, to int
+		s      *overlay.Session
+	}{{i, j, near}, {j, i, far}} {
+		p := c.peer(e.at, e.to)
+		p.mtu = measure.NewMTU(c.now, 1500)
+		for at := c.now; p.mtu.Size() < 1400; at = at.Add(time.Second) {
+			if size, ok := p.mtu.Probe(at, time.Millisecond); ok {
+				p.mtu.Acked(at, size)
+			}
+		}
+		to := c.nodes[e.to].sockets[0].Delay.LocalAddr()
+		p.out.Store(&outbound{session: e.s, way: overlay.Direct(to), around: packetOverhead(to), size: 1400})
+		views[e.at].sessions[e.s.LocalIndex()] = &inboundSession{peer: p, session: e.s, relays: true}
+	}
+}
+
+// peer returns what one node knows of another.
+func (c *chorus) peer(at, of int) *peer { return c.nodes[at].peers[c.nodes[of].self] }
+
+// sing has all lanes run until the test ends.
+func (c *chorus) sing() {
+	var all sync.WaitGroup
+	for _, l := range c.lanes {
+		all.Go(func() { _ = l.run(context.Background()) })
+	}
+	c.t.Cleanup(func() {
+		for _, l := range c.lanes {
+			l.stop()
+		}
+		all.Wait()
+		for _, l := range c.lanes {
+			_ = l.poll.Close()
+		}
+	})
+}
+
+func (c *chorus) mac(i int) overlay.MAC { return overlay.MAC{2, 0, 0, 0, 1, byte(i)} }
+
+// broadcast sends one from a node's port, and returns its number.
+func (c *chorus) broadcast(from int) uint64 {
+	c.t.Helper()
+	c.last++
+	f := binary.BigEndian.AppendUint64(ethernet(overlay.Broadcast, c.mac(from), 14), c.last)
+	if _, err := unix.Write(c.ports[from].fds[1], append(f, make([]byte, 40)...)); err != nil {
+		c.t.Fatal(err)
+	}
+	return c.last
+}
+
+// missing returns which nodes don't get a frame in time.
+func (c *chorus) missing(number uint64, from int, within time.Duration) (all []int) {
+	for end := time.Now().Add(within); ; time.Sleep(time.Millisecond) {
+		all = all[:0]
+		for i, p := range c.ports {
+			if i != from && p.count(number) == 0 {
+				all = append(all, i)
+			}
+		}
+		if len(all) == 0 || time.Now().After(end) {
+			return all
+		}
+	}
+}
+
+// reachAll has some nodes send a broadcast each, which all others must get.
+func (c *chorus) reachAll(when string, from ...int) {
+	c.t.Helper()
+	numbers := make([]uint64, len(from))
+	for k, i := range from {
+		numbers[k] = c.broadcast(i)
+	}
+	for k, i := range from {
+		if m := c.missing(numbers[k], i, 20*time.Second); len(m) > 0 {
+			c.t.Errorf("%s: a broadcast of %d doesn't reach %v", when, i, m)
+			for _, x := range m {
+				c.t.Logf("%d dropped %v", x, c.nodes[x].drops.views())
+			}
+		}
+	}
+}
+
+// onlyOnce fails if a port got something twice, or its own.
+func (c *chorus) onlyOnce() {
+	c.t.Helper()
+	time.Sleep(50 * time.Millisecond)
+	for i, p := range c.ports {
+		p.mu.Lock()
+		for number, times := range p.got {
+			if times != 1 {
+				c.t.Errorf("%d got frame %d %d times", i, number, times)
+			}
+		}
+		p.mu.Unlock()
+	}
+}
+
+// learn has a node look at its places in the trees.
+func (c *chorus) learn(i int) {
+	c.nodes[i].spread.stirred = true
+	c.nodes[i].mindSpread(c.now)
+}
+
+// all returns all nodes.
+func (c *chorus) all() (all []int) {
+	for i := range c.nodes {
+		all = append(all, i)
+	}
+	return all
+}
+
+// settle has links chosen and everybody know them, and former trees forgotten.
+func (c *chorus) settle(epochs int) {
+	c.run(epochs)
+	for range 2 {
+		c.now = c.now.Add(formerFor)
+		for i := range c.nodes {
+			c.learn(i)
+		}
+	}
+}
+
+// Broadcasts reach each of many agents' ports once, and the origin sends no more copies than
+// it has links. Stations are learned at the origin.
+func TestBroadcastsGoDownTrees(t *testing.T) {
+	c := newChorus(t, 20)
+	c.settle(8)
+	c.sing()
+	for i, n := range c.nodes {
+		s := n.spread.now.Load()
+		if !s.chosen || s.direct != 0 || len(s.own) > len(n.linking.kept) {
+			t.Fatalf("%d sends to %d of %d links, %d directly", i, len(s.own), len(n.linking.kept), s.direct)
+		}
+	}
+	const each = 3
+	for range each {
+		c.reachAll("settled", c.all()...)
+	}
+	c.onlyOnce()
+	copies, passed := 0, 0
+	for i, n := range c.nodes {
+		s := n.spread.now.Load()
+		if got, want := n.spread.copies.Load(), uint64(each*len(s.own)); got != want || n.spread.sent.Load() != each {
+			t.Errorf("%d sent %d copies of %d broadcasts to %d", i, got, n.spread.sent.Load(), len(s.own))
+		}
+		copies, passed = copies+int(n.spread.copies.Load()), passed+int(n.spread.passed.Load())
+		if v := n.drops.views(); len(v) > 0 {
+			t.Errorf("%d dropped %v", i, v)
+		}
+		for j := range c.nodes {
+			if at, ok := n.sw.Stations.Lookup(n.now(), c.mac(j)); i != j && (!ok || at != c.peer(i, j).place()) {
+				t.Errorf("%d learned the station of %d at %x, %v", i, j, at, ok)
+			}
+		}
+	}
+	if want := each * len(c.nodes) * (len(c.nodes) - 1); copies+passed != want {
+		t.Errorf("%d copies in all, want %d: one for each who gets it", copies+passed, want)
+	}
+	t.Logf("an origin sends %.1f copies of a broadcast to %d agents, which pass %.1f on", float64(copies)/float64(each*len(c.nodes)), len(c.nodes)-1, float64(passed)/float64(each*len(c.nodes)))
+}
+
+// While agents learn one after the other that links changed, nobody misses a broadcast, and
+// nobody gets one twice.
+func TestBroadcastsMeetChanges(t *testing.T) {
+	c := newChorus(t, 18)
+	c.settle(8)
+	c.sing()
+	changes := 0
+	for round := range 4 {
+		// Another link is left out of what two agents tell, or it comes back.
+		n := c.nodes[(round*7)%len(c.nodes)]
+		was := slices.Clone(n.linking.kept)
+		for _, k := range was {
+			m := c.nodes[c.index[k.Peer]]
+			if len(was) > 3 && len(m.linking.kept) > 3 {
+				n.linking.kept = slices.DeleteFunc(slices.Clone(was), func(x decide.Kept) bool { return x.Peer == m.self })
+				m.linking.kept = slices.DeleteFunc(slices.Clone(m.linking.kept), func(x decide.Kept) bool { return x.Peer == n.self })
+				m.own.rows.Again()
+				m.tellLinks(c.now)
+				changes++
+				break
+			}
+		}
+		n.own.rows.Again()
+		n.tellLinks(c.now)
+		for _, i := range c.order(round) {
+			c.now = c.now.Add(60 * time.Millisecond)
+			c.shareWith(i)
+			c.learn(i)
+			c.reachAll(fmt.Sprintf("round %d, %d has learned", round, i), (i+1)%len(c.nodes), (i+5)%len(c.nodes), i)
+		}
+		c.now = c.now.Add(formerFor)
+		for i := range c.nodes {
+			c.learn(i)
+		}
+	}
+	c.onlyOnce()
+	again := uint64(0)
+	for _, n := range c.nodes {
+		again += n.drops.count(overlay.DropAgain)
+	}
+	if changes == 0 || again == 0 {
+		t.Errorf("%d links changed, %d datagrams came twice: nothing was tried", changes, again)
+	}
+	t.Logf("%d links changed; of %d broadcasts %d copies came twice and were dropped", changes, c.last, again)
+}
+
+// order returns all nodes in some order.
+func (c *chorus) order(seed int) (all []int) {
+	for i := range c.nodes {
+		all = append(all, (i*5+seed*3)%len(c.nodes))
+	}
+	return all
+}
+
+// shareWith hands one node what all tell.
+func (c *chorus) shareWith(i int) {
+	m := c.nodes[i]
+	for _, n := range c.nodes {
+		if r, ok := n.store.Record(n.self, discovery.KindLinks); ok && n != m {
+			m.store.Load(m.wall(), [][]byte{r.Bytes()})
+			m.noteLinks(n.self)
+		}
+	}
+}
+
+// cut has what two nodes send each other directly get lost.
+func (c *chorus) cut(a, b int) {
+	c.t.Helper()
+	sink, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { _ = sink.Close() })
+	for _, p := range []*peer{c.peer(a, b), c.peer(b, a)} {
+		out := *p.out.Load()
+		out.way = overlay.Direct(sink.LocalAddr().(*net.UDPAddr).AddrPort())
+		p.out.Store(&out)
+	}
+	rtt := c.rtt
+	c.rtt = func(x, y int) time.Duration {
+		if min(x, y) == min(a, b) && max(x, y) == max(a, b) {
+			return 0
+		}
+		return rtt(x, y)
+	}
+}
+
+// A link of a tree breaks: as soon as its ends notice, broadcasts go round it, and once they
+// told so the trees do without it.
+func TestBroadcastsGoRoundCuts(t *testing.T) {
+	c := newChorus(t, 18)
+	c.settle(8)
+	c.sing()
+	c.reachAll("before", c.all()...)
+	a := 2
+	b := c.index[c.nodes[a].spread.now.Load().own[0].id]
+	for _, n := range c.nodes {
+		n.reroute(c.now)
+	}
+	c.cut(a, b)
+	first := c.broadcast(a)
+	if m := c.missing(first, a, 200*time.Millisecond); !slices.Contains(m, b) {
+		t.Errorf("a broadcast over a link that is cut misses %v", m)
+	}
+	c.now = c.now.Add(time.Second)
+	for _, e := range [][2]int{{a, b}, {b, a}} {
+		n, p := c.nodes[e[0]], c.peer(e[0], e[1])
+		p.cut = true
+		n.markSilence(p)
+		n.routing.broke = true
+		n.reroute(c.now)
+	}
+	c.reachAll("noticed", c.all()...)
+	c.settle(2)
+	for _, i := range []int{a, b} {
+		for label, branch := range c.nodes[i].spread.now.Load().of {
+			if other := c.peer(i, a+b-i); slices.Contains(branch.children, other) || slices.Contains(branch.parents, other) {
+				t.Errorf("%d still uses the link in the tree of %x", i, label)
+			}
+		}
+	}
+	c.reachAll("told", c.all()...)
+	c.onlyOnce()
+}
+
+// Who isn't in the tree gets broadcasts from the origin itself, and sends its own to all.
+func TestBroadcastsOfNewcomers(t *testing.T) {
+	c := newChorus(t, 18)
+	newcomer := 7
+	rtt := c.rtt
+	c.rtt = func(a, b int) time.Duration { // it has no links
+		if a == newcomer || b == newcomer {
+			return 0
+		}
+		return rtt(a, b)
+	}
+	c.settle(8)
+	c.sing()
+	n := c.nodes[newcomer]
+	if s := n.spread.now.Load(); s.direct != len(c.nodes)-1 && s.chosen {
+		t.Fatalf("the newcomer sends to %d, %d of them directly", len(s.own), s.direct)
+	}
+	c.reachAll("a newcomer is there", c.all()...)
+	c.rtt = rtt
+	c.run(3)
+	for _, i := range c.order(1) {
+		c.learn(i)
+		c.reachAll(fmt.Sprintf("the newcomer has links, and %d knows", i), newcomer, i, (i+3)%len(c.nodes))
+	}
+	c.settle(0)
+	if s := n.spread.now.Load(); s.direct != 0 || len(s.own) == 0 || len(s.own) > 12 {
+		t.Errorf("the newcomer sends to %d, %d of them directly", len(s.own), s.direct)
+	}
+	c.reachAll("the newcomer has links", c.all()...)
+	c.onlyOnce()
+}
+
+// To flood, and to pass on what others flooded, allocates nothing.
+func TestFloodDoesNotAllocate(t *testing.T) {
+	c := newChorus(t, 17)
+	c.settle(8)
+	node, origin := -1, -1 // the node passes on what the origin sends it
+	for i, n := range c.nodes {
+		for _, b := range n.spread.now.Load().of {
+			if len(b.children) > 1 && b.parents[0] == b.origin {
+				node, origin = i, c.index[b.origin.id]
+			}
+		}
+	}
+	if node < 0 {
+		t.Fatal("nobody passes anything on")
+	}
+	frames := make([]overlay.Frame, 20)
+	for i := range frames {
+		frames[i].Head = ethernet(overlay.Broadcast, c.mac(origin), 300)
+	}
+	from, by := c.lanes[origin], c.lanes[node]
+	turn := func() {
+		from.out.carry(from.n.now(), from.n.view.Load(), 0, frames)
+		for want := by.n.spread.passed.Load() + 2; by.n.spread.passed.Load() < want; {
+			if err := by.poll.Wait(time.Second, false); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := by.turn(by.n.now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range 5 {
+		turn()
+	}
+	if n := testing.AllocsPerRun(50, turn); n != 0 {
+		t.Errorf("%v allocations for %d frames", n, len(frames))
+	}
+	for _, l := range c.lanes {
+		_ = l.poll.Close()
+	}
+}
+
+// BenchmarkFlood tells what a broadcast of a small frame among fifty agents costs its origin,
+// and how long it takes until the last one has it: a copy to each, and down the tree.
+func BenchmarkFlood(b *testing.B) {
+	const count = 50
+	c := newChorus(b, count)
+	c.settle(8)
+	c.sing()
+	n := c.nodes[0]
+	for _, m := range []struct {
+		name   string
+		chosen bool
+	}{{"each", false}, {"tree", true}} {
+		b.Run(m.name, func(b *testing.B) {
+			s := *n.spread.now.Load()
+			s.chosen = m.chosen
+			n.spread.now.Store(&s)
+			sum := func() (bytes int64) {
+				for _, p := range n.peers {
+					bytes += p.carried.bytes.Load()
+				}
+				return bytes
+			}
+			before, missed := sum(), 0
+			for b.Loop() {
+				missed += len(c.missing(c.broadcast(0), 0, time.Second))
+			}
+			b.ReportMetric(float64(sum()-before)/float64(b.N), "origin-B/op")
+			b.ReportMetric(float64(missed)/float64(b.N), "missed/op")
+		})
+	}
+}
