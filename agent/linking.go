@@ -57,6 +57,7 @@ type lateRequest struct {
 // A decision is what came of an epoch.
 type decision struct {
 	picture *decide.Picture
+	routes  []byte // hash of those that follow from what is told
 	named   []overlay.AgentID
 	err     error
 }
@@ -91,6 +92,7 @@ func (n *node) chooseLinks(now overlay.Instant, epoch int64) {
 		if d.picture, d.err = decide.NewPicture(network, epoch, n.self, told); d.err == nil {
 			l.links.Step(now, epoch, d.picture, measured, rates)
 			d.named = l.links.Nominees(func(id overlay.AgentID) int32 { return predicted[id] }, busy)
+			d.routes = decide.RoutesHash(network, told)
 		}
 		return d
 	}
@@ -129,6 +131,7 @@ func (n *node) decided(now overlay.Instant, records [32]byte, d decision) {
 	l.agreed = &agreementView{
 		Epoch: l.epoch, Agents: l.agents,
 		Records: hex.EncodeToString(records[:8]), Links: hex.EncodeToString(d.picture.Hash()),
+		Routes: hex.EncodeToString(d.routes),
 	}
 	for _, r := range l.late {
 		n.takeRequest(now, r.from, r.msg)
@@ -139,7 +142,7 @@ func (n *node) decided(now overlay.Instant, records [32]byte, d decision) {
 	if len(n.peers) > 0 && l.links.Alone(now, n.own.rows.At) {
 		n.own.rows.Again()
 	}
-	n.log.Debug("links decided", "epoch", l.epoch, "agents", l.agents, "kept", len(l.kept), "records", l.agreed.Records, "links", l.agreed.Links)
+	n.log.Debug("links decided", "epoch", l.epoch, "agents", l.agents, "kept", len(l.kept), "records", l.agreed.Records, "links", l.agreed.Links, "routes", l.agreed.Routes)
 }
 
 // agreeOnLinks sends what is to be said to peers of links, and takes over which are kept.

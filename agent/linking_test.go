@@ -28,6 +28,7 @@ type choir struct {
 	now   overlay.Instant
 	epoch int64
 	mail  []func()
+	known discovery.Archive            // what one has verified the others needn't
 	rtt   func(a, b int) time.Duration // 0: they don't reach each other
 }
 
@@ -47,6 +48,7 @@ func newChoir(t testing.TB, count int) *choir {
 		own := identity{key: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i + 1)}, ed25519.SeedSize))}
 		name := string(rune('A' + i))
 		n := newNode(&config{Name: name}, slog.New(slog.DiscardHandler), discovery.NewKeyring(discovery.NewNetwork(key, discovery.AdminPublic{})), own, discovery.Credential{})
+		n.store.Share(&c.known)
 		n.linking.send = func(to overlay.AgentID, msg []byte) {
 			peer := c.nodes[c.index[to]]
 			if from := peer.peers[n.self]; from != nil && c.rtt(i, c.index[to]) > 0 {

@@ -105,6 +105,7 @@ type node struct {
 	routing  routing
 	spread   spreads // partly shared with the frame path
 	linking  linking
+	stun     stun
 	pipes    pipes
 	punches  punches
 	lonely   bool // said that nobody answers
@@ -200,6 +201,7 @@ func (n *node) step(now overlay.Instant) {
 			n.watch(now, p)
 		}
 	}
+	n.mindStun(now)
 	n.reroute(now)
 	n.mindLinks(now)
 	n.mindSpread(now)

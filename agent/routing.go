@@ -57,7 +57,7 @@ func (n *node) noteLinks(id overlay.AgentID) {
 func (n *node) reroute(now overlay.Instant) {
 	r := &n.routing
 	past, agents := now.Sub(r.found), time.Duration(len(n.peers))
-	if past < max(routesGap, agents*gapShare) || past < max(routesEvery, agents*everyShare) && !r.broke {
+	if past < max(routesGap, agents*gapShare) || past < max(routesEvery, agents*everyShare) && !r.broke || n.stun.holds(now) {
 		return
 	}
 	r.found, r.broke = now, false

@@ -11,6 +11,9 @@ import (
 // tellLinks publishes this agent's rows of the map, if they are news.
 func (n *node) tellLinks(now overlay.Instant) {
 	own := &n.own
+	if n.stun.holds(now) {
+		return
+	}
 	links, facts, agents := n.rowsToTell(now), n.ownFacts(now), len(n.peers)+1
 	if !own.rows.Due(now, links, facts, agents) {
 		return

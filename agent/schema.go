@@ -52,6 +52,7 @@ type agreementView struct {
 	Agents  int    `json:"agents"`  // that were there, this one included
 	Records string `json:"records"` // hash of what all members tell
 	Links   string `json:"links"`   // hash of who is there, and of the links that are kept
+	Routes  string `json:"routes"`  // hash of the shortest paths that follow from records, of up to 16 agents to all
 }
 
 // credentialView is what makes an agent a member of a signed network.

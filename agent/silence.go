@@ -52,6 +52,10 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 	if s != measure.Cut || p.asks <= patience {
 		return
 	}
+	p.noteCut(now, out)
+	if pipe == nil && n.stun.holds(now) {
+		return
+	}
 	p.cut = true
 	n.markSilence(p)
 	n.routing.broke = true
@@ -64,6 +68,13 @@ func (n *node) mindSilence(now overlay.Instant, p *peer, out *outbound, s measur
 	} else if len(relays) > 0 {
 		n.sessions.Divert(p.id, overlay.Relayed(relays[0]))
 	}
+}
+
+// noteCut notes that what is lost now is so because the path is cut.
+func (p *peer) noteCut(now overlay.Instant, out *outbound) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.path.Cut(now, out.session.Sent())
 }
 
 // compare probes some other members when p has fallen silent: whether they answer tells

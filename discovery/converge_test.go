@@ -22,6 +22,7 @@ type cluster struct {
 	mute   map[int]bool // who neither hears nor is heard, unnoticed
 	sent   map[byte]int // sections of each type
 	number map[overlay.AgentID]int
+	known  Archive // what one of them has verified the others needn't
 }
 
 type flying struct {
@@ -34,9 +35,16 @@ func newCluster(n int, seed uint64, loss float64) *cluster {
 	c := &cluster{rand: rand.New(rand.NewPCG(seed, 1)), up: make(map[[2]int]bool), now: at(0), loss: loss, mute: make(map[int]bool), sent: make(map[byte]int), number: make(map[overlay.AgentID]int)}
 	for i := range n {
 		c.number[agentID(i)] = i
-		c.stores = append(c.stores, NewStore(agentID(i), testKey(7), seed*1000+uint64(i), Limits{}))
+		c.stores = append(c.stores, c.store(i, seed*1000+uint64(i)))
 	}
 	return c
+}
+
+// store returns a store that knows nothing.
+func (c *cluster) store(i int, seed uint64) *Store {
+	s := NewStore(agentID(i), testKey(7), seed, Limits{})
+	s.Share(&c.known)
+	return s
 }
 
 func (c *cluster) connect(i, j int) {
@@ -157,7 +165,7 @@ func converge(t *testing.T, seed uint64) [][]byte {
 			c.connect(i, c.rand.IntN(n))
 		case 15: // restarts with lost state
 			c.disconnect(i)
-			c.stores[i] = NewStore(agentID(i), testKey(7), uint64(step), Limits{})
+			c.stores[i] = c.store(i, uint64(step))
 			c.publish(i)
 		}
 		c.step(t)

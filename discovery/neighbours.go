@@ -107,7 +107,23 @@ func Near(self overlay.AgentID, links func(overlay.AgentID) ([]Link, bool)) []ov
 // nearest returns the nearEach agents to whom self has told the shortest round trips.
 func nearest(self overlay.AgentID, links func(overlay.AgentID) ([]Link, bool)) []overlay.AgentID {
 	told, _ := links(self)
-	known := slices.DeleteFunc(slices.Clone(told), func(l Link) bool { return l.RTT == 0 })
+	var at [33]int // how many are how far
+	for _, l := range told {
+		if l.RTT != 0 {
+			at[distance(l)]++
+		}
+	}
+	far, within := 0, at[0]
+	for within < nearEach && far < len(at)-1 {
+		far++
+		within += at[far]
+	}
+	known := make([]Link, 0, within)
+	for _, l := range told {
+		if l.RTT != 0 && distance(l) <= far {
+			known = append(known, l)
+		}
+	}
 	out := make([]overlay.AgentID, 0, nearEach)
 	for _, l := range byDistance(self, known)[:min(len(known), nearEach)] {
 		out = append(out, l.Peer)
@@ -147,13 +163,12 @@ func Tellable(self overlay.AgentID, links, told []Link, most int) []Link {
 // decides then, the same at both ends.
 func byDistance(self overlay.AgentID, links []Link) []Link {
 	type candidate struct {
-		Link
-		distance int
-		hash     uint64
+		index, distance int
+		hash            uint64
 	}
 	all := make([]candidate, len(links))
 	for i, l := range links {
-		all[i] = candidate{l, bits.Len32(uint32(l.RTT.Milliseconds())), pairHash(self, l.Peer)}
+		all[i] = candidate{i, distance(l), pairHash(self, l.Peer)}
 		if l.RTT == 0 {
 			all[i].distance = math.MaxInt
 		}
@@ -163,10 +178,14 @@ func byDistance(self overlay.AgentID, links []Link) []Link {
 	})
 	out := make([]Link, len(all))
 	for i, c := range all {
-		out[i] = c.Link
+		out[i] = links[c.index]
 	}
 	return out
 }
+
+// distance returns how far a peer is whose round trip is known: those within a factor of two
+// are equally far.
+func distance(l Link) int { return bits.Len32(uint32(l.RTT.Milliseconds())) }
 
 // pairHash returns a number that depends on the pair, whichever comes first.
 func pairHash(a, b overlay.AgentID) uint64 {

@@ -93,19 +93,21 @@ func linkTo(id overlay.AgentID, micros int) Link {
 // tellLinks makes up the links that agents on a plane tell, everybody to everybody.
 func tellLinks(members []overlay.AgentID, seed uint64) func(overlay.AgentID) ([]Link, bool) {
 	r := rand.New(rand.NewPCG(seed, 3))
-	at := make(map[overlay.AgentID][2]float64)
-	for _, a := range members {
-		at[a] = [2]float64{r.Float64(), r.Float64()}
+	at := make([][2]float64, len(members))
+	for i := range at {
+		at[i] = [2]float64{r.Float64(), r.Float64()}
 	}
-	return func(a overlay.AgentID) ([]Link, bool) {
-		var links []Link
-		for _, b := range members {
+	told := make(map[overlay.AgentID][]Link)
+	for i, a := range members {
+		links := make([]Link, 0, len(members))
+		for j, b := range members {
 			if a != b {
-				links = append(links, linkTo(b, 500+int(100_000*math.Hypot(at[a][0]-at[b][0], at[a][1]-at[b][1]))))
+				links = append(links, linkTo(b, 500+int(100_000*math.Hypot(at[i][0]-at[j][0], at[i][1]-at[j][1]))))
 			}
 		}
-		return links, true
+		told[a] = links
 	}
+	return func(a overlay.AgentID) ([]Link, bool) { return told[a], true }
 }
 
 // Only who is near from both sides is a near neighbour; what isn't measured isn't near;

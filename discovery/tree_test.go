@@ -283,7 +283,7 @@ func TestChurn(t *testing.T) {
 		switch i := c.rand.IntN(n); {
 		case gone[i]:
 			delete(gone, i)
-			c.stores[i] = NewStore(agentID(i), testKey(7), uint64(1000+round), Limits{})
+			c.stores[i] = c.store(i, uint64(1000+round))
 			c.wire(gone)
 			c.publish(i)
 		case len(gone) < n/10:
@@ -294,7 +294,7 @@ func TestChurn(t *testing.T) {
 		c.run(t, time.Second)
 	}
 	for i := range gone {
-		c.stores[i] = NewStore(agentID(i), testKey(7), uint64(2000+i), Limits{})
+		c.stores[i] = c.store(i, uint64(2000+i))
 	}
 	c.wire(nil)
 	t.Logf("agreement after %v", c.until(t, 20*time.Second, "all agree", c.agree))

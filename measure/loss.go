@@ -28,6 +28,7 @@ type losses struct {
 	bucket     int64              // the newest one, counted from the epoch
 	first      uint64             // counter of this session from which on they count
 	excuses    excuses
+	outage     outage
 }
 
 // excuses are datagrams of a session whose loss proves nothing of the path.
@@ -44,7 +45,7 @@ const excuseFor = 2 * time.Second
 // restart says that a new session began: its counters begin at 0. What was sent when
 // something is told of it for the first time doesn't count: some of it came before the
 // other end could open it.
-func (l *losses) restart() { l.due, l.came, l.excuses = 0, 0, excuses{} }
+func (l *losses) restart() { l.due, l.came, l.excuses, l.outage.to = 0, 0, excuses{}, 0 }
 
 // told takes what the receiver says: the highest counter of this session that came, how
 // many datagrams did, and how many were sent by now. It is false if that can't be, and
@@ -67,6 +68,9 @@ func (l *losses) told(now overlay.Instant, highest, count, sent uint64) bool {
 	}
 	n := min(l.excuses.pending, max(lost, 0))
 	l.excuses.pending, l.excuses.taken = l.excuses.pending-n, l.excuses.taken+n
+	if due-uint64(more) < l.outage.to && l.excusesOutage(now, lost-n) {
+		n = lost
+	}
 	l.note(now, more-n, lost-n)
 	if e := &l.excuses; due >= e.to && now.Sub(e.at) > excuseFor {
 		e.pending, e.taken = 0, 0 // they came, or were lost before losses counted

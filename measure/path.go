@@ -245,7 +245,8 @@ func (p *Path) Smoothed() (srtt, jitter time.Duration, ok bool) {
 func (p *Path) Queues() (forth, back time.Duration) { return p.forth.queue, p.back.queue }
 
 // Loss returns which part of the datagrams that were sent in the last minute was lost,
-// with its 95 % interval: all of them, frames and probes, count. Datagrams that overtake
+// with its 95 % interval: all of them, frames and probes, count, but for those that were sent
+// while the path was cut (see Cut). Datagrams that overtake
 // others are taken for losses until the others come. ok is false if nothing is known.
 func (p *Path) Loss(now overlay.Instant) (fraction, low, high float64, ok bool) {
 	return p.losses.rate(now)

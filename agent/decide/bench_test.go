@@ -27,6 +27,18 @@ func BenchmarkUpdate(b *testing.B) {
 	}
 }
 
+// What hashing routes takes once in an epoch.
+func BenchmarkRoutesHash(b *testing.B) {
+	for _, n := range []int{16, 200, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			told, _ := ringWorld(n, 32)
+			for b.Loop() {
+				RoutesHash(1, told)
+			}
+		})
+	}
+}
+
 // ringWorld is n agents, each with links to those that are nearest in a ring, of lengths that
 // differ; the first one's are own.
 func ringWorld(n, degree int) (told []Told, own []discovery.Link) {

@@ -108,6 +108,19 @@ func (p *Picture) Hash() []byte {
 	return h.Sum(nil)
 }
 
+// routesHashed is of how many agents the routes are hashed: of all up to so many, of more those
+// that a hash draws. That takes 11 ms among 200 agents and 21 ms among 1,000 (BenchmarkRoutesHash).
+const routesHashed = 16
+
+// RoutesHash returns 8 bytes that are equal at agents to whom all members tell the same: a
+// hash of the shortest paths from some of them to all, the same ones in a network as long as
+// the same are there. Each agent's own routes may differ from these for a while by what it
+// knows that isn't told yet, and by what it keeps because it is little worse.
+func RoutesHash(network uint64, told []Told) []byte {
+	var f route.Finder
+	return binary.BigEndian.AppendUint64(nil, f.Agreed(Graph(told, nil), network, routesHashed))
+}
+
 // A twosome is two agents that both say that they keep their link: indices of told, and of
 // their rows.
 type twosome struct{ a, b, rowA, rowB int }

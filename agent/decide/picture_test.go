@@ -150,3 +150,46 @@ func TestPictureHash(t *testing.T) {
 		}
 	}
 }
+
+// Agents compare hashes of the routes that follow from what is told: they are the same whatever
+// the order, and whatever changes no path; what makes another path the shortest changes them.
+func TestRoutesHash(t *testing.T) {
+	for _, n := range []int{routesHashed, 40} {
+		told, _ := ringWorld(n, 8)
+		same := string(RoutesHash(1, told))
+		if again := slices.Clone(told); string(RoutesHash(1, again)) != same {
+			t.Errorf("%d agents: the same facts, another hash", n)
+		}
+		back := slices.Clone(told)
+		slices.Reverse(back)
+		if string(RoutesHash(1, back)) != same {
+			t.Errorf("%d agents: it depends on the order", n)
+		}
+		twice := changed(told, func(r *discovery.Row) { r.RTT *= 2; r.Left = 1_000_000 })
+		if string(RoutesHash(1, twice)) == same {
+			t.Errorf("%d agents: every round trip twice as long, and no path is another one", n)
+		}
+		if wider := changed(told, func(r *discovery.Row) { r.Left = 1_000_000 }); string(RoutesHash(1, wider)) != same {
+			t.Errorf("%d agents: it depends on what changes no shortest path", n)
+		}
+		if string(RoutesHash(1, told[1:])) == same {
+			t.Errorf("%d agents: one less, and the same", n)
+		}
+	}
+	few, _ := ringWorld(3, 2)
+	if string(RoutesHash(1, few)) != string(RoutesHash(2, few)) || len(RoutesHash(1, nil)) != 8 {
+		t.Error("of few agents all count")
+	}
+}
+
+// changed returns told with all rows changed.
+func changed(told []Told, change func(*discovery.Row)) (all []Told) {
+	for _, x := range told {
+		x.Rows = slices.Clone(x.Rows)
+		for i := range x.Rows {
+			change(&x.Rows[i])
+		}
+		all = append(all, x)
+	}
+	return all
+}

@@ -4,11 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"os"
-	"regexp"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 )
@@ -136,73 +133,4 @@ func (h Host) download(ctx context.Context) (bytes float64) {
 		bytes += float64(f.Bytes)
 	}
 	return bytes
-}
-
-var sequence = regexp.MustCompile(`icmp_seq=(\d+) ttl`)
-
-// outage pings an address, does something meanwhile, and returns the longest time in which
-// no answer came back.
-func (h Host) outage(t *testing.T, to netip.Addr, every, during time.Duration, f func()) time.Duration {
-	t.Helper()
-	count := int(during / every)
-	done := make(chan []byte)
-	go func() {
-		out, _ := h.run(within(t, during+10*time.Second), "ping", "-n", "-W", "2", "-c", strconv.Itoa(count), "-i", strconv.FormatFloat(every.Seconds(), 'f', -1, 64), to.String())
-		done <- out
-	}()
-	time.Sleep(during / 4)
-	f()
-	longest, last := 0, 0
-	for _, m := range append(sequence.FindAllSubmatch(<-done, -1), [][]byte{nil, []byte(strconv.Itoa(count + 1))}) {
-		n, _ := strconv.Atoi(string(m[1]))
-		longest, last = max(longest, n-last-1), max(last, n)
-	}
-	return time.Duration(longest) * every
-}
-
-// A link that frames take is cut, straight or behind a member: they take another path within
-// a second, or seven round trips.
-func TestCutUnderTraffic(t *testing.T) {
-	t.Parallel()
-	o := testOptions(t)
-	o.Sites, o.VMs = 4, 1
-	o.Shape = Shape{Delay: 20 * time.Millisecond, Rate: 80_000, Queue: Queue{Time: DefaultQueue}}
-	l := up(t, o)
-	vm := l.mustHost(t, "site1-vm1")
-	rounds := 1
-	if os.Getenv("FARLAN_LONG") != "" {
-		rounds = 7
-	}
-	const every, limit = 20 * time.Millisecond, time.Second // 7 round trips are less
-	// cut cuts a link of the path from site1 to home, which has so many.
-	cut := func(what string, links, which int) {
-		var outages []time.Duration
-		for range rounds {
-			var path []string
-			eventually(t, 40*time.Second, func() error {
-				r, err := l.explain(t.Context(), "site1", "home", "delay")
-				if err == nil && (r.Chosen == nil || len(r.Chosen.Path) != links+1) {
-					return fmt.Errorf("%+v", r)
-				}
-				path = r.Chosen.Path
-				return err
-			})
-			time.Sleep(time.Second)
-			a, b := path[which], path[which+1]
-			outages = append(outages, vm.outage(t, hostAIP, every, 6*time.Second, func() { output(t, o, "wan", a, b, "--cut", "--both") }))
-			output(t, o, "wan", a, b, "--heal", "--both")
-		}
-		slices.Sort(outages)
-		median := outages[len(outages)/2]
-		t.Logf("%s: frames pass again after %v (median), %v at most", what, median, outages[len(outages)-1])
-		if rounds > 1 && median > limit || outages[len(outages)-1] > 6*time.Second {
-			t.Errorf("%s: %v, the goal is %v", what, outages, limit)
-		} else if rounds == 1 && median > 2*limit {
-			t.Errorf("%s: %v, the goal is %v as the median of several", what, outages, limit)
-		}
-	}
-	cut("the straight link", 1, 0)
-	shape(t, o, "home", "site1", "200ms", "80Mbit")
-	cut("the first of two links", 2, 0)
-	cut("the second of two links", 2, 1)
 }

@@ -70,17 +70,18 @@ func (f *Finder) Delay(g *Graph, from int32, t *Table) {
 	}
 }
 
-// Agreed returns a hash of the shortest paths of some sources that the epoch draws: all
-// agents draw the same ones, so what they get is the same if and only if (but for a
-// chance of 2^-64) they compute the same routes. All pairs would take too long.
-func (f *Finder) Agreed(g *Graph, epoch uint64, sources int) uint64 {
-	if g.Len() == 0 {
-		return 0
-	}
+// Agreed returns a hash of the shortest paths from some origins to all: of so many agents as
+// a seed draws, or of all if there are no more. Who draws by the same seed gets the same if and
+// only if (but for a chance of 2^-64) he computes the same paths. All pairs would take too
+// long.
+func (f *Finder) Agreed(g *Graph, seed uint64, origins int) (sum uint64) {
 	var t Table
-	sum := g.Hash()
-	for k := range sources {
-		f.Delay(g, int32(mix(epoch, uint64(k))%uint64(g.Len())), &t)
+	for k := range min(origins, g.Len()) {
+		from := int32(k)
+		if g.Len() > origins {
+			from = int32(mix(seed, uint64(k)) % uint64(g.Len()))
+		}
+		f.Delay(g, from, &t)
 		sum = mix(sum, t.Hash(g))
 	}
 	return sum
