@@ -21,7 +21,7 @@
 #   make bench-route    whether fifty pairs come to rest on paths that limit them, 200 times; how the widest
 #                  paths between 63 cloud regions compare to the best relays; what paths cost
 #   make sim       SIMSEEDS networks of simulated agents with faults by seed, cold starts, flows, and what
-#                  happens without each rule; then SIMSCALE agents at once. SEED=… AGENTS=… FAULTS=… runs
+#                  happens without each rule; then SIMSCALE agents at once, above 1000 in areas. SEED=… AGENTS=… FAULTS=… runs
 #                  one again
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
@@ -167,7 +167,8 @@ sim: deps-build
 	@mkdir -p bin; rm -f bin/sim-goals
 	FARLAN_SIM=1 FARLAN_SIM_SEEDS=$(if $(SEED),1,$(SIMSEEDS)) FARLAN_SIM_SEED=$(SEED) FARLAN_SIM_AGENTS=$(if $(SEED),$(AGENTS)) FARLAN_SIM_FAULTS=$(FAULTS) \
 	  go test -count=1 -run '$(if $(SEED),^TestSeeds$$,.)' -timeout 10h -v ./agent/sim || touch bin/sim-failed
-	$(if $(SEED),,FARLAN_SIM_SCALE=$(SIMSCALE) go test -count=1 -run '^TestScale$$' -timeout 10h -v ./agent/sim || touch bin/sim-failed)
+	$(if $(SEED),,FARLAN_SIM_SCALE=$(SIMSCALE) FARLAN_SIM_AREAS=$(SIMSCALE) FARLAN_SIM_STEPS=30 \
+	  go test -count=1 -run "^Test$$([ $(SIMSCALE) -gt 1000 ] && echo Areas || true)Scale$$" -timeout 10h -v ./agent/sim || touch bin/sim-failed)
 	@cat bin/sim-goals; ! rm bin/sim-failed 2>/dev/null
 
 soak: deps-test build

@@ -14,7 +14,7 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 		return
 	}
 	n.spread.stirred, n.spread.met = true, n.spread.met || c.Kind == discovery.KindMember
-	if n.stale == 0 && c.Kind != discovery.KindLinks && c.Kind != discovery.KindTraffic {
+	if n.stale == 0 && c.Kind != discovery.KindLinks && c.Kind != discovery.KindTraffic && c.Kind != discovery.KindBackbone {
 		n.stale = now
 	}
 	if c.Cause != nil {

@@ -96,7 +96,7 @@ func (s *Store) Admission() *Admission {
 // Rights returns what an agent may do, false if there is no member record of it
 // or its credential is over. In a simple network members have AllRights.
 func (s *Store) Rights(id overlay.AgentID) (Rights, bool) {
-	e := s.entry(key{id, KindMember})
+	e := s.introduction(id)
 	switch {
 	case e == nil:
 		return 0, false
@@ -109,7 +109,7 @@ func (s *Store) Rights(id overlay.AgentID) (Rights, bool) {
 // Credential returns the credential of which an agent is a member; false if there
 // is no member record of it, or in a simple network.
 func (s *Store) Credential(id overlay.AgentID) (Credential, bool) {
-	e := s.entry(key{id, KindMember})
+	e := s.introduction(id)
 	if e == nil || s.members == nil {
 		return Credential{}, false
 	}

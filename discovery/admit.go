@@ -44,12 +44,20 @@ func (s *Store) wants(k key) bool {
 		return m.isAdmin(k.origin) && k.kind.ofAdmin()
 	case m.statement.RevokedAgent(k.origin):
 		return false
-	case k.kind == KindMember:
+	case k.kind == KindMember || k.kind == KindArea:
 		return true
 	}
 	member := key{k.origin, KindMember}
+	if k.kind.wide() {
+		member.kind = KindArea
+	}
 	_, asked := s.asked.get(member)
-	return asked || s.entry(member) != nil
+	return asked || s.vouched(k)
+}
+
+// vouched says whether there is the record with the credential by which one of k is taken.
+func (s *Store) vouched(k key) bool {
+	return s.entry(key{k.origin, KindMember}) != nil || k.kind.wide() && s.entry(key{k.origin, KindArea}) != nil
 }
 
 // suspect returns the counter of the reason to refuse a record of k before
@@ -61,9 +69,9 @@ func (s *Store) suspect(now overlay.Instant, n *neighbour, k key) *uint64 {
 		return nil
 	case m.statement.RevokedAgent(k.origin):
 		return &s.counters.Revoked
-	case n != nil && s.origins[k.origin] == nil && !n.refused.allow(now, refusedEvery, refusedBurst):
+	case n != nil && !s.known(k.origin) && !n.refused.allow(now, refusedEvery, refusedBurst):
 		return &s.counters.Limited
-	case k.kind != KindMember && !k.kind.ofAdmin() && s.entry(key{k.origin, KindMember}) == nil:
+	case k.kind != KindMember && k.kind != KindArea && !k.kind.ofAdmin() && !s.vouched(k):
 		return &s.counters.Memberless
 	}
 	return nil
@@ -79,7 +87,7 @@ func (s *Store) admit(now overlay.Instant, from *neighbour, r Record) (ok bool, 
 		return true, nil
 	case m.isAdmin(r.Origin) != r.Kind.ofAdmin():
 		err = fmt.Errorf("%w: only the admin makes statements, and nothing else", ErrCredential)
-	case r.Kind != KindMember:
+	case r.Kind != KindMember && r.Kind != KindArea:
 		return true, nil
 	default:
 		err = s.admitMember(now, from, r)
@@ -121,7 +129,15 @@ func (s *Store) counterOf(err error) *uint64 {
 // admitMember checks the credential of a member record and takes the claim that
 // it makes.
 func (s *Store) admitMember(now overlay.Instant, from *neighbour, r Record) error {
-	body, err := ParseMember(r.Body)
+	var body Member
+	var err error
+	if r.Kind == KindMember {
+		body, err = ParseMember(r.Body)
+	} else {
+		var a Area
+		a, err = ParseArea(r.Body)
+		body = a.Member
+	}
 	if err != nil {
 		return err
 	}
@@ -130,7 +146,7 @@ func (s *Store) admitMember(now overlay.Instant, from *neighbour, r Record) erro
 		return err
 	}
 	// The signatures of a credential that is there already were checked.
-	if e := s.entry(key{r.Origin, KindMember}); e != nil && bytes.Equal(e.credential.raw, c.raw) {
+	if e := s.entry(key{r.Origin, r.Kind}); e != nil && bytes.Equal(e.credential.raw, c.raw) {
 		err = c.timely(now)
 	} else {
 		_, err = c.Verify(now, s.members.admin, r.Origin)
@@ -230,7 +246,7 @@ func (s *Store) enact(now overlay.Instant, e *entry) {
 	m := s.members
 	switch {
 	case m == nil:
-	case e.record.Kind == KindMember:
+	case e.record.Kind == KindMember || e.record.Kind == KindArea:
 		e.credential, _ = ParseCredential(e.member.Credential) // admitted
 		s.nextExpiry = min(s.nextExpiry, e.credential.end())
 	case e.record.Kind == KindAdmin:
@@ -246,15 +262,15 @@ func (c *Credential) end() overlay.Instant { return overlay.Instant(c.NotAfter *
 // lasts returns until when the record of k stays. If that is over before the
 // record's own end, cause says why its origin is no member any more.
 func (s *Store) lasts(now overlay.Instant, k key, e *entry) (until overlay.Instant, cause error) {
-	until = expiry(e.record)
+	until = min(expiry(e.record), s.leaves(k, e))
 	switch {
 	case k.kind == KindAdmin:
 		return math.MaxInt64, nil
 	case !s.expects(e.record.context): // its key is over
 		return math.MinInt64, nil
 	case s.members == nil, k.kind == KindRotation:
-	case k.kind != KindMember:
-		if s.entry(key{k.origin, KindMember}) == nil {
+	case k.kind != KindMember && k.kind != KindArea:
+		if !s.vouched(k) {
 			return math.MinInt64, nil
 		}
 	case e.credential.end() <= now && until > now:

@@ -16,6 +16,8 @@ const mostArchived = 1 << 16
 // nothing. Stores that share one must not be used concurrently.
 type Archive struct {
 	last map[key]*[2]*entry // the newer one first
+
+	shelves, oldShelves map[[32]byte]*shelf
 }
 
 // Share makes the store look for records in an archive before it verifies them, and put

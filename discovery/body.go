@@ -30,8 +30,8 @@ const (
 //	      addresses: 4 or 6, then 4 or 16 bytes, then the port, big endian
 //	      credential, in signed networks: length, 2 bytes big endian, and as many
 //	      bytes; if it isn't all there, there is none
-//	      anything further is ignored: later versions append fields here, after a
-//	      credential of length 0 in simple networks
+//	      area, 4 bytes, if it isn't 0, after a credential of length 0 in simple networks
+//	      anything further is ignored: later versions append fields here
 type Member struct {
 	Name       string           // 1 to MaxName bytes, printable, no white space
 	SessionKey [32]byte         // static X25519 public key of the agent's sessions
@@ -46,6 +46,8 @@ type Member struct {
 	// Credential is the agent's in a signed network, encoded, at most
 	// MaxCredential bytes; nil if there is none. What it says isn't checked here.
 	Credential []byte
+	// Area is the one in which the agent is, 0 if the network isn't divided.
+	Area uint32
 }
 
 const (
@@ -101,9 +103,12 @@ func (m Member) Append(b []byte) ([]byte, error) {
 	if len(m.Credential) > MaxCredential {
 		return nil, fmt.Errorf("member %q: credential of %d bytes", m.Name, len(m.Credential))
 	}
-	if len(m.Credential) > 0 {
+	if len(m.Credential) > 0 || m.Area != 0 {
 		b = binary.BigEndian.AppendUint16(b, uint16(len(m.Credential)))
 		b = append(b, m.Credential...)
+	}
+	if m.Area != 0 {
+		b = binary.BigEndian.AppendUint32(b, m.Area)
 	}
 	return b, nil
 }
@@ -144,21 +149,27 @@ func ParseMember(b []byte) (Member, error) {
 		m.Addrs = append(m.Addrs, a)
 		b = rest
 	}
-	m.Credential = cutCredential(b)
+	m.Credential, b = cutCredential(b)
+	if len(b) >= 4 {
+		m.Area = binary.BigEndian.Uint32(b)
+	}
 	return m, nil
 }
 
 // cutCredential returns the credential at the start of what follows the
-// addresses, nil if there is none.
-func cutCredential(b []byte) []byte {
+// addresses, nil if there is none, and what follows that.
+func cutCredential(b []byte) (c, rest []byte) {
 	if len(b) < 2 {
-		return nil
+		return nil, nil
 	}
-	n := int(binary.BigEndian.Uint16(b))
-	if n == 0 || n > MaxCredential || n > len(b)-2 {
-		return nil
+	switch n := int(binary.BigEndian.Uint16(b)); {
+	case n > MaxCredential || n > len(b)-2:
+		return nil, nil
+	case n == 0:
+		return nil, b[2:]
+	default:
+		return bytes.Clone(b[2 : 2+n]), b[2+n:]
 	}
-	return bytes.Clone(b[2 : 2+n])
 }
 
 // cutAddr reads the address at the start of b and returns what follows it.

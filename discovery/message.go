@@ -36,6 +36,18 @@ const MaxMessage = 64 << 10
 //	            have news instead
 //	9 graft     keys: what the sender wants to have, and what will be new, too
 //
+// In divided networks (areas.go) there are these besides, and prunes of one byte are for
+// what all of the network have:
+//
+//	10 areas    numbers, 4 bytes each: of the sender's area, and of those that it was in
+//	            a short while ago
+//	11 sums     scope, 1 byte; 8 bytes for each of 32 parts of the keys: they depend on
+//	            all records of the scope that the sender has in the part. Whoever has
+//	            others answers with digests of these parts
+//	12 part     scope, 1 byte; as digest, of a part of the scope's keys
+//	13 seek     brief names, 8 bytes each: of members whose records the sender wants to
+//	            have though they are in another area
+//
 // A key is an origin (32 bytes) and a kind (1 byte); a stamp is a key, the
 // record's version (8 bytes) and the first 8 bytes of the SHA-256 of its
 // encoding.
@@ -57,6 +69,10 @@ const (
 	sectionNews
 	sectionPrune
 	sectionGraft
+	sectionAreas
+	sectionSums
+	sectionPart
+	sectionSeek
 )
 
 var errMalformed = errors.New("malformed message")

@@ -27,7 +27,7 @@ func (s *Store) refusal(now overlay.Instant, r Record, fromNeighbour bool) *uint
 		return &s.counters.Expired
 	case ahead && (!fromNeighbour || r.Origin != s.self):
 		return &s.counters.Ahead
-	case fromNeighbour && !s.origins[r.Origin].allow(now):
+	case fromNeighbour && !s.allows(now, r.Origin):
 		return &s.counters.Limited
 	case !s.room(now, r):
 		return &s.counters.Full
@@ -43,7 +43,7 @@ func (s *Store) room(now overlay.Instant, r Record) bool {
 		if e := s.entry(key{r.Origin, r.Kind}); e != nil {
 			size -= len(e.record.encoded)
 		}
-		return size <= s.limits.Bytes && (s.origins[r.Origin] != nil || s.originRoom(r.Origin))
+		return size <= s.limits.Bytes && (s.known(r.Origin) || s.originRoom(r.Origin))
 	}
 	if r.Kind == KindAdmin || fits() {
 		return true
@@ -55,62 +55,80 @@ func (s *Store) room(now overlay.Instant, r Record) bool {
 // originRoom says whether one more origin may come; there is always room for
 // self and the admin.
 func (s *Store) originRoom(id overlay.AgentID) bool {
-	others := len(s.origins)
-	if s.origins[s.self] != nil {
+	others := s.shelf.origins
+	if s.known(s.self) {
 		others--
 	}
-	if s.members != nil && s.origins[overlay.AgentID(s.members.admin)] != nil {
+	if s.members != nil && s.known(overlay.AgentID(s.members.admin)) {
 		others--
 	}
 	return id == s.self || s.members.isAdmin(id) || others < s.limits.Origins
 }
 
-// An origin is somebody of whom there is a record.
-type origin struct {
-	entries [lastKind]*entry // by kind, from the first one
-	records int              // how many of them there are
-	updates pace
+// known says whether there is a record of an agent.
+func (s *Store) known(id overlay.AgentID) bool {
+	i, _ := s.shelf.find(key{id, 0})
+	return i < s.shelf.len() && s.shelf.key(i).origin == id
 }
 
-// entry returns the origin's record of a kind, nil if there is none.
-func (o *origin) entry(kind Kind) *entry {
-	if kind < 1 || kind > lastKind {
-		return nil
+// Paces of more than fewPaces origins are looked through each lookEvery, and those forgotten
+// that are over.
+const (
+	fewPaces  = 16
+	lookEvery = 15 * time.Second
+)
+
+// allows says whether an origin may renew a record now.
+func (s *Store) allows(now overlay.Instant, id overlay.AgentID) bool {
+	return s.paces[id].allow(now, updateEvery, updateBurst)
+}
+
+// pay accounts for a record of an origin.
+func (s *Store) pay(now overlay.Instant, id overlay.AgentID) {
+	p := s.paces[id]
+	p.pay(now, updateEvery, updateBurst)
+	s.paces[id] = p
+}
+
+// calm forgets paces that are over.
+func (s *Store) calm(now overlay.Instant) {
+	since := now.Sub(s.calmed)
+	if len(s.paces) <= fewPaces || since >= 0 && since < lookEvery {
+		return
 	}
-	return o.entries[kind-1]
-}
-
-// allow says whether the origin may renew a record now.
-func (o *origin) allow(now overlay.Instant) bool {
-	return o == nil || o.updates.allow(now, updateEvery, updateBurst)
+	s.calmed = now
+	left := make(map[overlay.AgentID]pace) // a map keeps its room
+	for id, p := range s.paces {
+		if p.upTo(now, updateEvery) != now {
+			left[id] = p
+		}
+	}
+	s.paces = left
 }
 
 // entry returns the record of k, nil if there is none.
 func (s *Store) entry(k key) *entry {
-	if o := s.origins[k.origin]; o != nil {
-		return o.entry(k.kind)
+	if i, ok := s.shelf.find(k); ok {
+		return s.shelf.entries[i]
 	}
 	return nil
 }
 
 // put makes e, whose encoding the store keeps, the newest of k.
 func (s *Store) put(now overlay.Instant, k key, e *entry) {
-	o := s.origins[k.origin]
-	if o == nil {
-		o = new(origin)
-		s.origins[k.origin] = o
-	}
-	if old := o.entry(k.kind); old == nil {
-		s.order.add(k)
-		o.records++
-	} else {
+	if old := s.entry(k); old != nil {
 		s.forget(old)
 	}
-	o.entries[k.kind-1] = e
 	s.bytes += len(e.record.encoded)
-	s.mix(e.sum)
-	o.updates.pay(now, updateEvery, updateBurst)
-	s.nextExpiry = min(s.nextExpiry, expiry(e.record))
+	s.mix(e)
+	if x := s.archive.shelf(s.hash); x != nil {
+		s.shelf = x
+	} else {
+		s.shelf = s.shelf.own()
+		s.shelf.put(e)
+	}
+	s.pay(now, k.origin)
+	s.nextExpiry = min(s.nextExpiry, expiry(e.record), s.leaves(k, e))
 	if k.origin == s.self {
 		s.own = max(s.own, e.record.Version)
 	}
@@ -121,13 +139,14 @@ func (s *Store) put(now overlay.Instant, k key, e *entry) {
 // forget takes e out of the sums.
 func (s *Store) forget(e *entry) {
 	s.bytes -= len(e.record.encoded)
-	s.mix(e.sum)
+	s.mix(e)
 }
 
-func (s *Store) mix(sum [32]byte) {
+func (s *Store) mix(e *entry) {
 	for i := range s.hash {
-		s.hash[i] ^= sum[i]
+		s.hash[i] ^= e.sum[i]
 	}
+	s.areas.mix(e)
 }
 
 func (s *Store) change(c Change) {
@@ -145,29 +164,25 @@ func (s *Store) change(c Change) {
 func (s *Store) expire(now overlay.Instant) {
 	s.nextExpiry = math.MaxInt64
 	var last Change // that tells of a record that goes
-	s.order = slices.DeleteFunc(s.order, func(k key) bool {
-		e := s.entry(k)
+	for _, e := range slices.Clone(s.shelf.entries) {
+		k := e.key()
 		until, cause := s.lasts(now, k, e)
 		if until > now {
 			s.nextExpiry = min(s.nextExpiry, until)
-			return false
+			continue
 		}
 		if k.origin == last.Origin && cause == nil { // the member record went first
 			cause = last.Cause
 		}
 		last = s.drop(k, cause)
-		return true
-	})
+	}
 }
 
-// drop takes the record of k out of all but the order, and returns what it told of that.
+// drop takes the record of k out, and returns what it told of that.
 func (s *Store) drop(k key, cause error) Change {
-	o := s.origins[k.origin]
-	s.forget(o.entry(k.kind))
-	o.entries[k.kind-1] = nil
-	if o.records--; o.records == 0 {
-		delete(s.origins, k.origin)
-	}
+	s.forget(s.entry(k))
+	s.shelf = s.shelf.own()
+	s.shelf.remove(k)
 	c := Change{Origin: k.origin, Kind: k.kind, Gone: true, Cause: cause}
 	s.change(c)
 	return c
@@ -182,17 +197,15 @@ func (s *Store) rewind(now overlay.Instant) {
 		return
 	}
 	s.own = 0
-	s.order = slices.DeleteFunc(s.order, func(k key) bool {
-		v := s.entry(k).record.Version
-		if v > uint64(max(0, now.Add(maxAhead))) && !k.kind.ofAdmin() {
+	for _, e := range slices.Clone(s.shelf.entries) {
+		k, v := e.key(), e.record.Version
+		switch {
+		case v > uint64(max(0, now.Add(maxAhead))) && !k.kind.ofAdmin():
 			s.drop(k, nil)
-			return true
-		}
-		if k.origin == s.self {
+		case k.origin == s.self:
 			s.own = max(s.own, v)
 		}
-		return false
-	})
+	}
 }
 
 // expiry returns when r is forgotten.

@@ -28,6 +28,8 @@ const (
 	MaxRotationBody = 1 << 10
 	// MaxTrafficBody is the longest body of a KindTraffic record, in bytes.
 	MaxTrafficBody = 8 << 10
+	// MaxAreaBody is the longest body of a KindArea or KindBackbone record, in bytes.
+	MaxAreaBody = 24 << 10
 	// MaxRecord is the longest encoded record, in bytes.
 	MaxRecord = recordHeaderLen + MaxLinksBody + ed25519.SignatureSize
 )
@@ -43,8 +45,8 @@ const (
 	KindAdmin         // what the admin of a signed network says: Statement
 	KindRotation      // that the network changes its key: Rotation
 	KindTraffic       // what its stations send: Traffic
-
-	lastKind = KindTraffic
+	KindArea          // what a gateway tells of its area: Area
+	KindBackbone      // its links with other gateways: Links
 )
 
 // maxBody returns the bound of the kind's body, 0 for an unknown kind.
@@ -60,9 +62,15 @@ func (k Kind) maxBody() int {
 		return MaxRotationBody
 	case KindTraffic:
 		return MaxTrafficBody
+	case KindArea, KindBackbone:
+		return MaxAreaBody
 	}
 	return 0
 }
+
+// wide says whether all of a divided network have such records, and not only those of
+// an area.
+func (k Kind) wide() bool { return k == KindArea || k == KindBackbone || k.ofAdmin() }
 
 // ofAdmin says whether in a signed network the admin alone makes such records.
 func (k Kind) ofAdmin() bool { return k == KindAdmin || k == KindRotation }
@@ -80,6 +88,10 @@ func (k Kind) String() string {
 		return "rotation"
 	case KindTraffic:
 		return "traffic"
+	case KindArea:
+		return "area"
+	case KindBackbone:
+		return "backbone"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -207,7 +219,7 @@ func (r *Record) verify(context [32]byte) error {
 	switch r.Kind {
 	case KindMember:
 		_, err = ParseMember(r.Body)
-	case KindLinks:
+	case KindLinks, KindBackbone:
 		err = r.verifyLinks()
 	case KindAdmin:
 		_, err = ParseStatement(r.Body)
@@ -218,6 +230,8 @@ func (r *Record) verify(context [32]byte) error {
 		if t, err = ParseTraffic(r.Body); err == nil && t.names(BriefOf(r.Origin)) {
 			err = errors.New("traffic to itself")
 		}
+	case KindArea:
+		err = r.verifyArea()
 	}
 	if err != nil {
 		return fmt.Errorf("%s of %s: %w", r.Kind, r.Origin.Short(), err)
@@ -233,6 +247,22 @@ func (r *Record) verifyLinks() error {
 		err = errors.New("a link to itself")
 	}
 	return err
+}
+
+// verifyArea checks that the gateway is in the area that it tells of, and not in its own
+// tree.
+func (r *Record) verifyArea() error {
+	a, err := ParseArea(r.Body)
+	own := BriefOf(r.Origin)
+	switch {
+	case err != nil:
+		return err
+	case a.Number != a.Member.Area:
+		return errors.New("the gateway is in another area")
+	case slices.ContainsFunc(a.Tree, func(l Leaf) bool { return l.Agent == own }), slices.Contains(a.Gateways, own):
+		return errors.New("the gateway tells of itself as of another")
+	}
+	return nil
 }
 
 // made returns when the record was made, by the clock of its origin.

@@ -66,10 +66,17 @@ func (s *Store) receive(now overlay.Instant, n *neighbour, msg []byte) error {
 		case sectionNews:
 			err = s.receiveNews(now, n, body)
 		case sectionPrune:
-			n.lazy = true
+			n.branches[min(len(body), int(wide))].lazy = true
 		case sectionGraft:
-			n.lazy = false
-			err = s.receiveRequest(n, body)
+			err = s.receiveGraft(n, body)
+		case sectionAreas:
+			err = s.receiveAreas(n, body)
+		case sectionSums:
+			err = s.receiveSums(now, n, body)
+		case sectionPart:
+			err = s.receivePart(now, n, body)
+		case sectionSeek:
+			err = s.receiveSeek(now, n, body)
 		default:
 			s.counters.Unknown++
 		}
@@ -95,11 +102,16 @@ func (s *Store) receiveHash(now overlay.Instant, n *neighbour, body []byte) erro
 
 // receiveDigest walks what the neighbour has and what we have side by side.
 func (s *Store) receiveDigest(now overlay.Instant, n *neighbour, body []byte) error {
+	return s.walk(now, n, body, func(k key) bool { return s.reaches(n, k) })
+}
+
+// walk walks a digest and those of our keys side by side that are in what it covers.
+func (s *Store) walk(now overlay.Instant, n *neighbour, body []byte, covers func(key) bool) error {
 	if len(body) < 2*keyLen || (len(body)-2*keyLen)%stampLen != 0 {
 		return errMalformed
 	}
 	above, upTo := parseKey(body), parseKey(body[keyLen:])
-	i, found := s.order.find(above)
+	i, found := s.shelf.find(above)
 	if found {
 		i++
 	}
@@ -109,10 +121,13 @@ func (s *Store) receiveDigest(now overlay.Instant, n *neighbour, body []byte) er
 			return errMalformed
 		}
 		above = t.key
-		for ; i < len(s.order) && s.order[i].compare(t.key) < 0; i++ {
-			n.offers.add(s.order[i])
+		for ; i < s.shelf.len() && s.shelf.key(i).compare(t.key) < 0; i++ {
+			n.offer(s.shelf.key(i), covers)
 		}
-		if i < len(s.order) && s.order[i] == t.key {
+		if !covers(t.key) {
+			continue
+		}
+		if i < s.shelf.len() && s.shelf.key(i) == t.key {
 			if mine := s.entry(t.key).stamp(t.key); mine != t && mine.version >= t.version {
 				n.offers.add(t.key)
 			}
@@ -120,10 +135,16 @@ func (s *Store) receiveDigest(now overlay.Instant, n *neighbour, body []byte) er
 		}
 		s.consider(now, n, t)
 	}
-	for ; i < len(s.order) && s.order[i].compare(upTo) <= 0; i++ {
-		n.offers.add(s.order[i])
+	for ; i < s.shelf.len() && s.shelf.key(i).compare(upTo) <= 0; i++ {
+		n.offer(s.shelf.key(i), covers)
 	}
 	return nil
+}
+
+func (n *neighbour) offer(k key, covers func(key) bool) {
+	if covers(k) {
+		n.offers.add(k)
+	}
 }
 
 func (s *Store) receiveOffer(now overlay.Instant, n *neighbour, body []byte) error {
@@ -131,7 +152,9 @@ func (s *Store) receiveOffer(now overlay.Instant, n *neighbour, body []byte) err
 		return errMalformed
 	}
 	for b := body; len(b) > 0; b = b[stampLen:] {
-		s.consider(now, n, parseStamp(b))
+		if t := parseStamp(b); s.reaches(n, t.key) {
+			s.consider(now, n, t)
+		}
 	}
 	return nil
 }
@@ -162,8 +185,7 @@ func (s *Store) lacks(now overlay.Instant, n *neighbour, t stamp) bool {
 		}
 	}
 	ahead := t.version > uint64(max(0, now.Add(maxAhead))) && t.origin != s.self
-	o := s.origins[t.origin]
-	return s.wants(t.key) && !ahead && o.allow(now) && (o != nil || s.originRoom(t.origin))
+	return s.wants(t.key) && !ahead && s.allows(now, t.origin) && (s.known(t.origin) || s.originRoom(t.origin))
 }
 
 // waiting says whether somebody was asked for the record of k a moment ago.
@@ -172,12 +194,19 @@ func (s *Store) waiting(now overlay.Instant, k key) bool {
 	return ok && at <= now && now.Sub(at) < askAgain
 }
 
+func (s *Store) receiveGraft(n *neighbour, body []byte) error {
+	if len(body) >= keyLen {
+		s.branch(n, parseKey(body)).lazy = false
+	}
+	return s.receiveRequest(n, body)
+}
+
 func (s *Store) receiveRequest(n *neighbour, body []byte) error {
 	if len(body)%keyLen != 0 {
 		return errMalformed
 	}
 	for b := body; len(b) > 0; b = b[keyLen:] {
-		if k := parseKey(b); s.entry(k) != nil {
+		if k := parseKey(b); s.entry(k) != nil && s.reaches(n, k) {
 			n.has(k)
 			n.records.add(k)
 		}
@@ -195,12 +224,16 @@ func (s *Store) receiveRecord(now overlay.Instant, n *neighbour, b []byte) error
 		return err
 	}
 	k := key{r.Origin, r.Kind}
+	if !s.reaches(n, k) && !s.parts(n, k) {
+		return s.receiveGuest(now, n, r)
+	}
 	_, asked := s.asked.get(k)
 	s.asked.remove(k)
 	if e := s.entry(k); e != nil && !newer(r, e.record) {
 		if bytes.Equal(e.record.encoded, b) {
 			n.has(k)
-			n.lazy, n.prune = n.lazy || !asked, n.prune || !asked
+			t := s.branch(n, k)
+			t.lazy, t.prune = t.lazy || !asked, t.prune || !asked
 			s.counters.Duplicate++
 		} else {
 			s.counters.Stale++
@@ -227,7 +260,8 @@ func (s *Store) receiveRecord(now overlay.Instant, n *neighbour, b []byte) error
 		return err
 	}
 	s.put(now, k, e)
-	n.lazy = n.lazy && asked // it was the first to push this
+	t := s.branch(n, k)
+	t.lazy = t.lazy && asked // it was the first to push this
 	// What we had to ask for isn't news: the others likely have it.
 	s.spread(k, n, asked)
 	return nil
@@ -242,11 +276,12 @@ func (s *Store) spread(k key, but *neighbour, offer bool) {
 		case n == but:
 			n.has(k)
 			n.requests.remove(k)
+		case !s.reaches(n, k) && k != key{s.self, KindMember}:
 		case s.missing.toldBy(n.id, is):
 		case offer:
 			n.later.add(k)
-		case n.lazy:
-			n.news.add(k)
+		case s.branch(n, k).lazy:
+			s.branch(n, k).news.add(k)
 		default:
 			n.records.add(k)
 		}
@@ -268,11 +303,17 @@ func (s *Store) Flush(send func(to overlay.AgentID, msg []byte)) {
 
 // quiet says whether the neighbour is to be sent nothing now.
 func (n *neighbour) quiet() bool {
-	return !n.hash && !n.digest && !n.prune && !n.told &&
-		len(n.offers)+len(n.requests)+len(n.records)+len(n.grafts)+len(n.evidence) == 0
+	for i := range n.branches {
+		if b := &n.branches[i]; b.prune || len(b.grafts) > 0 {
+			return false
+		}
+	}
+	return !n.hash && !n.digest && !n.told && !n.untold && n.parts == [scopes]uint32{} &&
+		len(n.offers)+len(n.requests)+len(n.records)+len(n.evidence)+len(n.seeks) == 0
 }
 
 func (s *Store) flush(n *neighbour, p *packer) {
+	s.packAreas(n, p)
 	if n.hash {
 		n.hash = false
 		p.begin(sectionHash, len(s.hash))
@@ -331,25 +372,29 @@ func (s *Store) packEvidence(n *neighbour, p *packer) {
 // packDigest writes all stamps, in as many sections as it takes, which together
 // cover all keys.
 func (s *Store) packDigest(p *packer) {
-	stamps := s.stamps(s.order)
-	above := key{}
+	s.packRange(p, sectionDigest, nil, key{}, lastKey, s.stamps(s.shelf.keys()))
+}
+
+// packRange writes digests of the stamps that there are above a key and up to another one,
+// each after a head.
+func (s *Store) packRange(p *packer, typ byte, head []byte, above, last key, stamps []stamp) {
 	for {
-		n := p.fits(stampLen, 2*keyLen)
+		n := p.fits(stampLen, len(head)+2*keyLen)
 		if n == 0 {
 			p.flush()
 			continue
 		}
-		upTo := lastKey
+		upTo := last
 		if n < len(stamps) {
 			upTo = stamps[n-1].key
 		}
 		n = min(n, len(stamps))
-		p.begin(sectionDigest, 2*keyLen+n*stampLen)
-		p.buf = upTo.append(above.append(p.buf))
+		p.begin(typ, len(head)+2*keyLen+n*stampLen)
+		p.buf = upTo.append(above.append(append(p.buf, head...)))
 		for _, t := range stamps[:n] {
 			p.buf = t.append(p.buf)
 		}
-		if upTo == lastKey {
+		if upTo == last {
 			return
 		}
 		above, stamps = upTo, stamps[n:]

@@ -105,9 +105,9 @@ func ParseRotation(b []byte) (Rotation, error) {
 // network there is the admin's at most.
 func (s *Store) Rotations() []Record {
 	var all []Record
-	for _, k := range s.order {
-		if k.kind == KindRotation {
-			all = append(all, s.entry(k).record)
+	for _, e := range s.shelf.entries {
+		if e.record.Kind == KindRotation {
+			all = append(all, e.record)
 		}
 	}
 	return all
@@ -132,7 +132,7 @@ func (s *Store) SetKeys(now overlay.Instant, keys ...NetworkKey) {
 // SignedFor says whether an agent's newest member record was signed for a key: it
 // goes by it.
 func (s *Store) SignedFor(id overlay.AgentID, network NetworkKey) bool {
-	e := s.entry(key{id, KindMember})
+	e := s.introduction(id)
 	return e != nil && e.record.context == network.recordContext()
 }
 

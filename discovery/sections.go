@@ -1,7 +1,9 @@
 package discovery
 
 // sectionNames are those of the message format.
-var sectionNames = [...]string{"", "hash", "digest", "offer", "request", "record", "claim", "news", "prune", "graft"}
+var sectionNames = [...]string{
+	"", "hash", "digest", "offer", "request", "record", "claim", "news", "prune", "graft", "areas", "sums", "part", "seek",
+}
 
 // Sections calls each with the parts of a message between two stores: what a part is called
 // (a record is called by its kind) and how many bytes it takes, its head included. So

@@ -408,10 +408,10 @@ func FuzzReceiveSigned(f *testing.F) {
 				t.Fatalf("sent a message of %d bytes", len(m))
 			}
 		})
-		if len(s.order) != stored(s) || len(s.Origins()) > 3 || len(s.members.claims.bySerial) > 3 {
+		if s.shelf.len() != len(s.shelf.names) || len(s.Origins()) > 3 || len(s.members.claims.bySerial) > 3 {
 			t.Fatal("grew")
 		}
-		for _, k := range s.order {
+		for _, k := range s.shelf.keys() {
 			if s.entry(key{k.origin, KindMember}) == nil && k.kind != KindAdmin {
 				t.Fatal(fmt.Sprint("a record of nobody: ", k.name()))
 			}

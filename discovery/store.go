@@ -58,6 +58,7 @@ type Counters struct {
 	Unknown   uint64 // messages, sections and records of a newer version
 	Malformed uint64 // messages and records that can't be read
 	Stranger  uint64 // messages of somebody who isn't connected
+	Elsewhere uint64 // records of members of other areas
 
 	// Of signed networks only:
 	Uncertified uint64 // records and claims without a credential that goes back to the admin
@@ -96,11 +97,13 @@ type Store struct {
 	limits   Limits
 	rand     *rand.Rand
 
-	origins map[overlay.AgentID]*origin
-	order   keySet   // the keys of all their records
-	bytes   int      // length of all records
-	hash    [32]byte // exclusive or of the sums of all records
-	own     uint64   // highest version that self ever used, as far as we know
+	shelf  *shelf
+	paces  map[overlay.AgentID]pace // of origins
+	calmed overlay.Instant          // when paces were looked through
+	bytes  int                      // length of all records
+	hash   [32]byte                 // exclusive or of the sums of all records
+	areas  areas
+	own    uint64 // highest version that self ever used, as far as we know
 
 	neighbours []*neighbour // ascending by id
 	asked      table[overlay.Instant]
@@ -121,16 +124,21 @@ type Store struct {
 type entry struct {
 	record Record
 	sum    [32]byte // SHA-256 of the encoding
-	member Member   // the body, if the kind is KindMember
-	links  *Links   // the body, if the kind is KindLinks and somebody asked for it
+	member Member   // the body, if the kind is KindMember, or the part of it, if KindArea
+	area   *Area    // the body, if the kind is KindArea
+	links  *Links   // the body, if the kind is KindLinks or KindBackbone and somebody asked for it
 	// credential is the member's, parsed, in a signed network.
 	credential Credential
 }
 
 func newEntry(r Record) *entry {
 	e := &entry{record: r, sum: sha256.Sum256(r.encoded)}
-	if r.Kind == KindMember {
-		e.member, _ = ParseMember(r.Body) // verified
+	switch r.Kind { // verified
+	case KindMember:
+		e.member, _ = ParseMember(r.Body)
+	case KindArea:
+		a, _ := ParseArea(r.Body)
+		e.area, e.member = &a, a.Member
 	}
 	return e
 }
@@ -146,9 +154,13 @@ type neighbour struct {
 	offers   keySet          // stamps of these
 	requests keySet          // requests for these
 	records  keySet          // these records
+	common                   // what of areas is kept of it
 	evidence []Serial        // who has these invites, at most maxEvidence
-	branch
-	refused pace // records refused for their credential
+	branches [scopes]branch
+	later    keySet          // it is to be offered these, with the news
+	speak    overlay.Instant // when, 0 not decided yet
+	told     bool            // now
+	refused  pace            // records refused for their credential
 }
 
 // NewStore returns an empty store of the agent self. seed makes its random
@@ -161,7 +173,8 @@ func NewStore(self overlay.AgentID, network NetworkKey, seed uint64, limits Limi
 		contexts:   [][32]byte{network.recordContext()},
 		limits:     limits,
 		rand:       rand.New(rand.NewPCG(seed, 0)),
-		origins:    make(map[overlay.AgentID]*origin),
+		shelf:      new(shelf),
+		paces:      make(map[overlay.AgentID]pace),
 		nextExpiry: math.MaxInt64,
 	}
 }
@@ -207,12 +220,9 @@ func (s *Store) Connected(now overlay.Instant, peer overlay.AgentID) {
 	if ok {
 		return
 	}
-	n := &neighbour{id: peer}
+	n := &neighbour{id: peer, common: common{areas: undivided, untold: !s.plain()}}
 	if s.self.Compare(peer) < 0 {
-		// A digest of one message at once spares a round trip; more is worth it
-		// only if the stores differ.
-		n.digest = len(s.order) <= MaxMessage/stampLen
-		n.hash = !n.digest
+		s.compareWith(n)
 	}
 	s.neighbours = slices.Insert(s.neighbours, i, n)
 }
@@ -234,10 +244,13 @@ func (s *Store) neighbourAt(id overlay.AgentID) (int, bool) {
 // again, 0 for not before the next event.
 func (s *Store) Tick(now overlay.Instant) (next overlay.Instant) {
 	s.rewind(now)
+	s.settle(now)
+	s.share()
+	s.calm(now)
 	if now >= s.nextExpiry {
 		s.expire(now)
 	}
-	next = s.nextExpiry
+	next = min(s.nextExpiry, s.areas.settled())
 	if len(s.neighbours) > 0 {
 		next = min(next, s.gossip(now))
 	}
@@ -270,22 +283,59 @@ func (s *Store) Record(origin overlay.AgentID, kind Kind) (Record, bool) {
 	return e.record, true
 }
 
-// Member returns what an agent tells about itself. Addrs must not be changed.
+// Member returns what an agent tells about itself, also if it is a gateway of another area,
+// or one that was sought there. Addrs must not be changed.
 func (s *Store) Member(id overlay.AgentID) (Member, bool) {
-	e := s.entry(key{id, KindMember})
+	e := s.introduction(id)
 	if e == nil {
 		return Member{}, false
 	}
 	return e.member, true
 }
 
+// introduction returns the newest record in which an agent says who it is, nil if there is
+// none.
+func (s *Store) introduction(id overlay.AgentID) *entry {
+	e := s.entry(key{id, KindMember})
+	if e == nil {
+		e = s.entry(key{id, KindArea})
+	}
+	if e == nil {
+		e = s.areas.guests[BriefOf(id)]
+	}
+	if e == nil || e.record.Origin != id {
+		return nil
+	}
+	return e
+}
+
+// Gateways returns the agents that tell of areas, ascending.
+func (s *Store) Gateways() (all []overlay.AgentID) {
+	for _, e := range s.shelf.entries {
+		if e.area != nil && e.area.Number != 0 {
+			all = append(all, e.record.Origin)
+		}
+	}
+	return all
+}
+
+// Gateway returns what a gateway tells of its area, and when by its clock it did. It must
+// not be changed. An agent of area 0 is none any more.
+func (s *Store) Gateway(id overlay.AgentID) (a *Area, at overlay.Instant, ok bool) {
+	e := s.entry(key{id, KindArea})
+	if e == nil {
+		return nil, 0, false
+	}
+	return e.area, e.record.made(), true
+}
+
 // Origins returns the agents of whom there is any record, self included if so,
 // in ascending order. The admin of a signed network is none.
 func (s *Store) Origins() []overlay.AgentID {
-	out := make([]overlay.AgentID, 0, len(s.origins))
-	for _, k := range s.order {
-		if !s.members.isAdmin(k.origin) && (len(out) == 0 || out[len(out)-1] != k.origin) {
-			out = append(out, k.origin)
+	out := make([]overlay.AgentID, 0, s.shelf.origins)
+	for _, e := range s.shelf.entries {
+		if id := e.record.Origin; !s.members.isAdmin(id) && (len(out) == 0 || out[len(out)-1] != id) {
+			out = append(out, id)
 		}
 	}
 	return out
@@ -295,16 +345,27 @@ func (s *Store) Origins() []overlay.AgentID {
 // hashes.
 func (s *Store) Hash() [32]byte { return s.hash }
 
+// LocalHash returns the same for those records alone that go by areas.
+func (s *Store) LocalHash() (h [32]byte) {
+	for i := range h {
+		h[i] = s.hash[i] ^ s.areas.hash[i]
+	}
+	return h
+}
+
+// WideHash returns the same for those records alone that all of a divided network have.
+func (s *Store) WideHash() [32]byte { return s.areas.hash }
+
 // Counters returns what was refused so far.
 func (s *Store) Counters() Counters { return s.counters }
 
 // Dump returns the records of some kinds, of all if none is named, for remembering, in ascending order of origin and
 // kind. The slices belong to the store and must not be changed.
 func (s *Store) Dump(kinds ...Kind) [][]byte {
-	out := make([][]byte, 0, len(s.order))
-	for _, k := range s.order {
-		if len(kinds) == 0 || slices.Contains(kinds, k.kind) {
-			out = append(out, s.entry(k).record.encoded)
+	out := make([][]byte, 0, s.shelf.len())
+	for _, e := range s.shelf.entries {
+		if len(kinds) == 0 || slices.Contains(kinds, e.record.Kind) {
+			out = append(out, e.record.encoded)
 		}
 	}
 	return out
@@ -315,7 +376,7 @@ func (s *Store) Dump(kinds ...Kind) [][]byte {
 // received; what is newer in the store stays. The slices are copied.
 func (s *Store) Load(now overlay.Instant, raw [][]byte) (bad int) {
 	for _, b := range raw {
-		r, err := decodeRecord(bytes.Clone(b))
+		r, err := decodeRecord(b)
 		if err != nil || !s.knows(r.Kind) {
 			bad++
 			continue
@@ -332,17 +393,21 @@ func (s *Store) Load(now overlay.Instant, raw [][]byte) (bad int) {
 			*count++
 			continue
 		}
-		if s.verify(&r) != nil {
-			bad++
-			continue
+		e := s.archive.find(r, s.contexts)
+		if e == nil {
+			if r.setEncoded(bytes.Clone(b)); s.verify(&r) != nil {
+				bad++
+				continue
+			}
+			e = s.archive.add(newEntry(r))
 		}
-		if ok, err := s.admit(now, nil, r); !ok {
+		if ok, err := s.admit(now, nil, e.record); !ok {
 			if err != nil {
 				bad++
 			}
 			continue
 		}
-		s.put(now, k, newEntry(r))
+		s.put(now, k, e)
 		s.spread(k, nil, true)
 	}
 	return bad

@@ -1,5 +1,7 @@
 package discovery
 
+import "maps"
+
 // roomy is how much room a table or a keySet keeps when it is empty: all but what comes
 // and goes at a start.
 const roomy = 64
@@ -33,9 +35,7 @@ func (t *table[V]) remove(k key) {
 		return
 	}
 	few := make(map[key]V, len(t.at))
-	for k, v := range t.at {
-		few[k] = v
-	}
+	maps.Copy(few, t.at)
 	t.at, t.most = few, len(few)
 }
 

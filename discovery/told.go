@@ -1,7 +1,6 @@
 package discovery
 
 import (
-	"cmp"
 	"slices"
 
 	"farlan/overlay"
@@ -27,7 +26,16 @@ func (s *Store) Links(id overlay.AgentID) ([]Link, bool) {
 // Told returns what an agent tells of the map, and when by its clock it did. The rows
 // are read once a record, and must not be changed.
 func (s *Store) Told(id overlay.AgentID) (l Links, at overlay.Instant, ok bool) {
-	e := s.entry(key{id, KindLinks})
+	return s.rows(key{id, KindLinks})
+}
+
+// Backbone returns what a gateway tells of its links with others, as Told.
+func (s *Store) Backbone(id overlay.AgentID) (l Links, at overlay.Instant, ok bool) {
+	return s.rows(key{id, KindBackbone})
+}
+
+func (s *Store) rows(k key) (l Links, at overlay.Instant, ok bool) {
+	e := s.entry(k)
 	if e == nil {
 		return Links{}, 0, false
 	}
@@ -45,13 +53,13 @@ func (s *Store) Told(id overlay.AgentID) (l Links, at overlay.Instant, ok bool) 
 // Find returns the agent with a brief name of whom there is a record. When there are
 // several, which nobody can bring about, there is none.
 func (s *Store) Find(b Brief) (id overlay.AgentID, ok bool) {
-	i, _ := slices.BinarySearchFunc(s.order, b, func(k key, b Brief) int { return cmp.Compare(BriefOf(k.origin), b) })
-	if i == len(s.order) || BriefOf(s.order[i].origin) != b {
+	i, _ := slices.BinarySearch(s.shelf.names, b)
+	if i == s.shelf.len() || s.shelf.names[i] != b {
 		return id, false
 	}
-	id = s.order[i].origin
-	for ; i < len(s.order) && BriefOf(s.order[i].origin) == b; i++ {
-		if s.order[i].origin != id {
+	id = s.shelf.key(i).origin
+	for ; i < s.shelf.len() && s.shelf.names[i] == b; i++ {
+		if s.shelf.key(i).origin != id {
 			return overlay.AgentID{}, false
 		}
 	}

@@ -32,15 +32,12 @@ const (
 	maxMissing = 4096
 )
 
-// A branch is what a store keeps of a neighbour for the tree.
+// A branch is what a store keeps of a neighbour for the tree of a scope.
 type branch struct {
-	lazy   bool            // it is told news instead of being sent records
-	prune  bool            // it is to be told to do the same
-	news   keySet          // it is to be told of these
-	later  keySet          // it is to be offered these, with the news
-	speak  overlay.Instant // when, 0 not decided yet
-	told   bool            // now
-	grafts keySet          // it is to be asked for these
+	lazy   bool   // it is told news instead of being sent records
+	prune  bool   // it is to be told to do the same
+	news   keySet // it is to be told of these
+	grafts keySet // it is to be asked for these
 }
 
 // has notes that n has the newest record of k, or will be sent it: it needn't be told.
@@ -48,7 +45,9 @@ func (n *neighbour) has(k key) {
 	n.records.remove(k)
 	n.offers.remove(k)
 	n.later.remove(k)
-	n.news.remove(k)
+	for i := range n.branches {
+		n.branches[i].news.remove(k)
+	}
 }
 
 // missing are the records that news told of and that haven't come.
@@ -141,7 +140,7 @@ func (s *Store) gather(now overlay.Instant) (next overlay.Instant) {
 	next = math.MaxInt64
 	for _, n := range s.neighbours {
 		switch {
-		case len(n.news)+len(n.later) == 0:
+		case len(n.branches[local].news)+len(n.branches[wide].news)+len(n.later) == 0:
 			n.speak = 0
 			continue
 		case n.speak == 0 || n.speak.Sub(now) > newsAfter: // the clock jumped back
@@ -159,9 +158,9 @@ func (s *Store) askTellers(now overlay.Instant, k key, w *news) {
 		i, ok := s.neighbourAt(w.tellers[0])
 		w.tellers = w.tellers[1:]
 		if ok {
-			n := s.neighbours[i]
-			n.lazy = false
-			n.grafts.add(k)
+			b := s.branch(s.neighbours[i], k)
+			b.lazy = false
+			b.grafts.add(k)
 			s.asked.set(k, now)
 			return
 		}
@@ -170,17 +169,27 @@ func (s *Store) askTellers(now overlay.Instant, k key, w *news) {
 
 // packTree writes what n is to be told for the tree.
 func (s *Store) packTree(n *neighbour, p *packer) {
-	if n.prune {
-		n.prune = false
-		p.begin(sectionPrune, 0)
+	for i := range n.branches {
+		if b := &n.branches[i]; b.prune {
+			b.prune = false
+			p.begin(sectionPrune, i)
+			p.buf = append(p.buf, pruned[:i]...)
+		}
+	}
+	for i := range n.branches {
+		if b := &n.branches[i]; n.told {
+			list(p, sectionNews, stampLen, s.stamps(b.news), func(b []byte, t stamp) []byte { return t.append(b) })
+			b.news.clear()
+		}
 	}
 	if n.told {
-		list(p, sectionNews, stampLen, s.stamps(n.news), func(b []byte, t stamp) []byte { return t.append(b) })
 		list(p, sectionOffer, stampLen, s.stamps(n.later), func(b []byte, t stamp) []byte { return t.append(b) })
-		n.news.clear()
 		n.later.clear()
 		n.speak, n.told = 0, false
 	}
-	list(p, sectionGraft, keyLen, n.grafts, func(b []byte, k key) []byte { return k.append(b) })
-	n.grafts.clear()
+	for i := range n.branches {
+		b := &n.branches[i]
+		list(p, sectionGraft, keyLen, b.grafts, func(b []byte, k key) []byte { return k.append(b) })
+		b.grafts.clear()
+	}
 }

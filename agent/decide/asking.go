@@ -32,6 +32,7 @@ func (l *Links) ask(now overlay.Instant, x *link) {
 }
 
 func (l *Links) send(to overlay.AgentID, r request) {
+	r.layer = l.layer
 	l.out = append(l.out, outgoing{to, r.encode()})
 }
 

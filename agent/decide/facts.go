@@ -15,6 +15,12 @@
 //	links.Flush(send)
 //	for _, k := range links.Kept() {…}                              // to keep warm, and to tell
 //	ids := links.Nominees(predict, busy)                            // to measure for the next epoch
+//
+// Networks of more than about a thousand agents are divided into areas of about a hundred. In
+// which one an agent is an Abode says once in an epoch (area.go). Each area has four gateways
+// (gates.go), which decide on links with each other as all do on others, by a picture of the
+// Backbone. An agent has Routes to those of its area and to all gateways, by what is Joined, and
+// by a Lookout paths to everybody else, by the trees that gateways tell (beyond.go).
 package decide
 
 import (

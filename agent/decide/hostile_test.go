@@ -19,7 +19,7 @@ func TestFloodOfAsks(t *testing.T) {
 	answers := 0
 	flush := func() { l.Flush(func(overlay.AgentID, []byte) { answers++ }) }
 	for n := range 10_000 {
-		l.Receive(v.now, agentID(1), request{asks, uint16(n), mesh.Ring}.encode())
+		l.Receive(v.now, agentID(1), request{what: asks, number: uint16(n), why: mesh.Ring}.encode())
 		flush()
 		v.now = v.now.Add(time.Millisecond)
 	}
@@ -27,7 +27,7 @@ func TestFloodOfAsks(t *testing.T) {
 		t.Errorf("%d answers to one peer in ten seconds, want %d at most", answers, most)
 	}
 	for n := range 50_000 {
-		l.Receive(v.now, agentID(n), request{asks, uint16(n), mesh.Ring}.encode())
+		l.Receive(v.now, agentID(n), request{what: asks, number: uint16(n), why: mesh.Ring}.encode())
 		flush()
 	}
 	if len(l.askers) > maxAskers || len(l.links) > maxLinks || len(l.Kept()) > 20 {
@@ -42,7 +42,7 @@ func TestFloodOfAsks(t *testing.T) {
 func TestLies(t *testing.T) {
 	v := newVillage(t, 3)
 	l := v.links[0]
-	for _, r := range []request{{accepts, 1, mesh.Full}, {refuses, 1, mesh.CapReached}, {drops, 0, mesh.Gain}} {
+	for _, r := range []request{{accepts, 1, mesh.Full, 0}, {refuses, 1, mesh.CapReached, 0}, {drops, 0, mesh.Gain, 0}} {
 		if err := l.Receive(v.now, agentID(1), r.encode()); err != nil {
 			t.Error(err)
 		}
@@ -51,9 +51,9 @@ func TestLies(t *testing.T) {
 		t.Errorf("%+v", l.Kept())
 	}
 	// Before the first epoch nobody is refused for good.
-	l.Receive(v.now, agentID(1), request{asks, 9, mesh.Full}.encode())
+	l.Receive(v.now, agentID(1), request{what: asks, number: 9, why: mesh.Full}.encode())
 	l.Flush(func(_ overlay.AgentID, msg []byte) {
-		if r, _, _ := parseRequest(msg); r != (request{refuses, 9, 0}) {
+		if r, _, _ := parseRequest(msg); r != (request{what: refuses, number: 9, why: 0}) {
 			t.Errorf("answered %+v", r)
 		}
 	})
@@ -107,7 +107,7 @@ func FuzzLinks(f *testing.F) {
 			case 2:
 				l.Receive(now, agentID(int(b[1])), b[2:])
 			default:
-				r := request{b[0] % 5, uint16(b[2]), mesh.Reason(b[2] % 8)}
+				r := request{what: b[0] % 5, number: uint16(b[2]), why: mesh.Reason(b[2] % 8)}
 				l.Receive(now, agentID(int(b[1])), r.encode())
 			}
 			sent := 0

@@ -42,6 +42,7 @@ type Links struct {
 	number   uint16
 	counters LinkCounters
 	hasty    bool
+	layer    byte
 }
 
 // A link is one that an agent keeps, or asks for.
@@ -75,6 +76,14 @@ type outgoing struct {
 // are taken up by the first Step.
 func NewLinks(self overlay.AgentID) *Links {
 	return &Links{self: self, chooser: mesh.New(self)}
+}
+
+// NewBackbone is NewLinks for the links of a gateway with others, about which it is asked and
+// asks apart from other links: see OfBackbone.
+func NewBackbone(self overlay.AgentID) *Links {
+	l := NewLinks(self)
+	l.layer = backbone
+	return l
 }
 
 // A Measured is an agent with whom a link could be made: see CandidateCost.

@@ -29,11 +29,10 @@ func All(s *discovery.Store) []Told {
 	ids := s.Origins()
 	all := make([]Told, 0, len(ids))
 	for _, id := range ids {
-		m, ok := s.Member(id)
-		if !ok || m.Left {
+		r, ok := s.Record(id, discovery.KindMember)
+		if m, _ := s.Member(id); !ok || m.Left {
 			continue
 		}
-		r, _ := s.Record(id, discovery.KindMember)
 		t := Told{ID: id, At: overlay.Instant(r.Version)}
 		if l, at, ok := s.Told(id); ok {
 			t.Links, t.At = l, max(t.At, at)
@@ -49,6 +48,9 @@ func All(s *discovery.Store) []Told {
 type Picture struct {
 	Facts mesh.Facts
 	View  *mesh.View
+
+	divided     []uint32          // see divide
+	were, gates []overlay.AgentID // see Gateways
 }
 
 // NewPicture draws the picture of an epoch from what members tell, ascending by id. A

@@ -9,13 +9,13 @@ import (
 
 func TestRequest(t *testing.T) {
 	for _, r := range []request{
-		{asks, 7, mesh.Full}, {asks, 65535, mesh.Gain}, {accepts, 7, mesh.Ring}, {refuses, 1, 0}, {refuses, 1, mesh.CapReached}, {drops, 0, mesh.Quiet},
+		{asks, 7, mesh.Full, 0}, {asks, 65535, mesh.Gain, backbone}, {accepts, 7, mesh.Ring, 0}, {refuses, 1, 0, backbone}, {refuses, 1, mesh.CapReached, 0}, {drops, 0, mesh.Quiet, 0},
 	} {
 		b := r.encode()
-		if got, known, err := parseRequest(append(b, 1, 2, 3)); got != r || !known || err != nil {
+		if got, known, err := parseRequest(append(b, 0, 2, 3)); got != r || !known || err != nil {
 			t.Errorf("%+v became %+v, %v, %v", r, got, known, err)
 		}
-		for n := range b {
+		for n := range b[:requestLen] {
 			if _, _, err := parseRequest(b[:n]); err == nil {
 				t.Errorf("%d bytes of %+v are taken", n, r)
 			}
@@ -27,7 +27,7 @@ func TestRequest(t *testing.T) {
 		}
 	}
 	for _, why := range []mesh.Reason{0, mesh.Forbidden, 200} {
-		if _, _, err := parseRequest(request{asks, 1, why}.encode()); err == nil {
+		if _, _, err := parseRequest(request{what: asks, number: 1, why: why}.encode()); err == nil {
 			t.Errorf("an ask for %v is taken", why)
 		}
 	}
@@ -45,7 +45,8 @@ func TestReasonsAreNumbered(t *testing.T) {
 }
 
 func FuzzRequest(f *testing.F) {
-	f.Add(request{asks, 7, mesh.Gain}.encode())
+	f.Add(request{asks, 7, mesh.Gain, 0}.encode())
+	f.Add(request{asks, 7, mesh.Gain, backbone}.encode())
 	f.Add([]byte{1, 3, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, known, err := parseRequest(b)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"farlan/agent/decide"
 	"farlan/discovery"
 	"farlan/overlay"
 )
@@ -34,6 +35,8 @@ type agent struct {
 	control control
 	own     own
 	meshing meshing
+	place   place
+	sent    uint64 // bytes, with headers
 }
 
 // A saying is a record that was published.
@@ -45,6 +48,7 @@ type saying struct {
 // own is what an agent has told of itself.
 type own struct {
 	member        uint16 // with which port, 0 not yet
+	area          uint32 // and area
 	memberVersion uint64
 	rows          discovery.Telling
 	rowsVersion   uint64
@@ -75,7 +79,8 @@ func (a *agent) start() {
 	a.store = discovery.NewStore(a.id, a.network, a.draw(1<<62), discovery.Limits{})
 	a.store.Share(&a.archive)
 	a.control, a.own, a.due, a.awake = control{}, own{}, 0, 0
-	a.meshing = newMeshing(a.id, a.set.mutant)
+	a.meshing = newMeshing(decide.NewLinks(a.id), a.set.mutant)
+	a.settle()
 	a.port++
 	a.push(event{at: a.now.Add(time.Duration(a.draw(uint64(controlEvery)))), what: steers, to: a.n, id: a.life})
 	a.push(event{at: a.now.Add(time.Millisecond), what: decides, to: a.n, id: a.life})
@@ -121,6 +126,12 @@ func (a *agent) turn() {
 	}
 	wait := a.meshing.links.Tick(a.steady()).Sub(a.steady())
 	a.meshing.links.Flush(a.request)
+	if g := a.place.gate; g != nil {
+		if w := g.links.Tick(a.steady()).Sub(a.steady()); wait < 0 || w >= 0 && w < wait {
+			wait = w
+		}
+		g.links.Flush(a.request)
+	}
 	if next != 0 && (wait < 0 || next.Sub(now) < wait) {
 		wait = next.Sub(now)
 	}
@@ -138,7 +149,7 @@ func (a *agent) turn() {
 func (a *agent) changed(c discovery.Change) {
 	if c.Kind == discovery.KindMember {
 		if n, ok := a.index[c.Origin]; ok {
-			a.control.know(n, c.Gone)
+			a.control.know(n, c.Gone || !a.near(c.Origin))
 		}
 	}
 	if c.Origin != a.id {
@@ -152,21 +163,23 @@ func (a *agent) changed(c discovery.Change) {
 		a.own.rows.Again()
 	case c.Kind == discovery.KindTraffic && a.talk != nil && a.talk.version[a.n] != r.Version:
 		a.talk.told[a.n].Again()
+	case c.Kind == discovery.KindArea:
+		a.toldAgain(r)
+	case c.Kind == discovery.KindBackbone && a.place.gate != nil && a.place.gate.version != r.Version:
+		a.place.gate.rows.Again()
 	}
 }
 
 // tell publishes what the agent says of itself, if that is news.
 func (a *agent) tell() {
-	if a.own.member != a.port {
-		m := discovery.Member{
-			Name: fmt.Sprint("agent", a.n), SessionKey: [32]byte(a.id),
-			Addrs: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(a.n >> 16), byte(a.n >> 8), byte(a.n)}), a.port)},
-		}
+	area, _ := a.store.Area()
+	if a.own.member != a.port || a.own.area != area {
+		m := a.member(area)
 		body, err := m.Append(nil)
 		if err != nil {
 			panic(err)
 		}
-		a.own.member, a.own.memberVersion = a.port, a.publish(discovery.KindMember, body)
+		a.own.member, a.own.area, a.own.memberVersion = a.port, area, a.publish(discovery.KindMember, body)
 	}
 	a.hear()
 	now, rows, facts, agents := a.steady(), a.rows(), a.facts(), len(a.control.members)
@@ -183,6 +196,12 @@ func (a *agent) tell() {
 	a.own.rowsVersion = a.publish(discovery.KindLinks, body)
 	a.own.rows.Told(now, rows, facts, agents)
 	a.told++
+}
+
+func (a *agent) name() string { return fmt.Sprint("agent", a.n) }
+
+func (a *agent) addrs() []netip.AddrPort {
+	return []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(a.n >> 16), byte(a.n >> 8), byte(a.n)}), a.port)}
 }
 
 // publish signs a record and hands it to the store.

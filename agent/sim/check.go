@@ -128,11 +128,13 @@ func (s *Sim) linked() (all [][2]int32) {
 		if !a.runs() {
 			continue
 		}
-		for _, k := range a.meshing.links.Kept() {
-			n := s.index[k.Peer]
-			b := s.agents[n]
-			if n > a.n && b.runs() && a.reaches(n) && slices.ContainsFunc(b.meshing.links.Kept(), func(k decide.Kept) bool { return k.Peer == a.id }) {
-				all = append(all, [2]int32{a.n, n})
+		for _, m := range a.meshes() {
+			for _, k := range m.links.Kept() {
+				n := s.index[k.Peer]
+				b := s.agents[n]
+				if n > a.n && b.runs() && a.reaches(n) && slices.ContainsFunc(b.meshes(), func(m *meshing) bool { return m.has(a.id) }) {
+					all = append(all, [2]int32{a.n, n})
+				}
 			}
 		}
 	}

@@ -99,6 +99,7 @@ func (a *agent) steer() {
 	a.hangUp()
 	a.look()
 	a.tell()
+	a.tellArea()
 	settled := a.now.Sub(c.started) > settleTime
 	switch {
 	case len(c.conns) == 0:
@@ -108,7 +109,7 @@ func (a *agent) steer() {
 		for _, n := range c.want {
 			a.dial(n)
 		}
-		if a.one(uint64(seekEvery / controlEvery)) {
+		if a.seeks() && a.one(uint64(seekEvery/controlEvery)) {
 			a.seek(1, false)
 		}
 		for _, x := range slices.Backward(slices.Clone(c.conns)) {
@@ -123,7 +124,7 @@ func (a *agent) steer() {
 // seek dials some that a token, a beacon or the DHT names: strangers, or anybody.
 func (a *agent) seek(times int, anybody bool) {
 	for range times {
-		n := int32(a.draw(uint64(len(a.agents))))
+		n := a.someone(anybody)
 		if _, known := a.control.member(n); a.agents[n].runs() && (anybody || !known) {
 			a.dial(n)
 		}
@@ -176,7 +177,7 @@ func (a *agent) choose() {
 	}
 	live := make([]overlay.AgentID, 0, len(c.members))
 	for _, m := range c.members {
-		if !m.gone && m.n != a.n {
+		if !m.gone && m.n != a.n && a.neighbourly(a.agents[m.n].id) {
 			live = append(live, a.agents[m.n].id)
 		}
 	}
@@ -184,6 +185,7 @@ func (a *agent) choose() {
 	for _, id := range discovery.Neighbours(a.id, live, discovery.Near(a.id, a.store.Links), controlDegree) {
 		c.want = append(c.want, a.index[id])
 	}
+	a.chooseBackbone()
 	c.looked, c.changed = a.now, false
 }
 

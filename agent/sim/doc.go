@@ -23,6 +23,10 @@
 // Check looks at what must be so after trouble (check.go, agree.go), Course at how a
 // network comes to rest (quality.go).
 //
+// Large networks are divided into areas (areas.go). So that one of ten thousand agents can be
+// looked at, agents may start as if they had run for long (warm.go), and ways are compared with
+// the best from some of them only (sample.go).
+//
 // Who talks with whom is made up, too, and shifts: links follow it (talk.go). What all of
 // it costs is counted by what it is for (spend.go).
 //

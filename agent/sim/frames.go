@@ -2,6 +2,7 @@ package sim
 
 import (
 	"farlan/agent/decide"
+	"farlan/discovery"
 	"farlan/overlay/route"
 )
 
@@ -10,8 +11,24 @@ import (
 type frame struct {
 	path route.Path // by numbers of agents, nil: to all
 	from int32
+	gate int32         // the gateway by which it left the sender's area, none: it didn't
 	seen map[int32]int // who took it, and how often
 }
+
+// A broadcast of a divided network goes by three trees: the sender's in its area, that of the
+// gateway by which it leaves that area, on the backbone, and those of the gateways by which it
+// comes into others.
+const (
+	inside   = iota // the sender's area
+	between         // on the backbone
+	arriving        // in another area
+)
+
+// none is no agent.
+const none = -1
+
+// What is said with a frame of a broadcast: on which tree, and how many links it came on it.
+func leg(f int, tree, hops uint64) uint64 { return uint64(f)<<8 | tree<<6 | hops }
 
 // Traffic counts frames.
 type Traffic struct {
@@ -29,7 +46,7 @@ type Traffic struct {
 
 // atlas holds the graphs that agents with the same records share.
 type atlas struct {
-	graphs map[[32]byte]*chart
+	graphs map[scene]*chart
 	finder route.Finder
 }
 
@@ -42,30 +59,72 @@ type chart struct {
 	nodes  map[int32]int32
 	tables map[int32]*route.Table
 	trees  map[int32]*route.Tree
+	// of a divided network
+	beyond   *decide.Beyond
+	lookouts map[int32]*decide.Lookout
 }
 
 const maxCharts = 256
 
-// chart returns the graph of what an agent knows.
+// chart returns the graph of what an agent knows: all that it has routes by.
 func (a *agent) chart() *chart {
-	hash := a.store.Hash()
-	if c := a.atlas.graphs[hash]; c != nil {
+	area, moving := a.store.Area()
+	if area == 0 && !moving {
+		return a.charted(scene{a.store.Hash(), 0}, func() []decide.Told { return decide.All(a.store) })
+	}
+	b := a.beyond()
+	c := a.charted(scene{a.store.Hash(), area}, func() []decide.Told { return decide.Joined(decide.All(a.store), b.Gates()) })
+	c.beyond = b
+	return c
+}
+
+// local returns the graph of the agent's area.
+func (a *agent) local() *chart {
+	area, _ := a.store.Area()
+	return a.charted(scene{a.store.LocalHash(), area}, func() []decide.Told {
+		return decide.Of(a.store, decide.All(a.store), area)
+	})
+}
+
+// around returns the graph on which broadcasts of the agent's area spread: while it is moving
+// that of the area before, too.
+func (a *agent) around() *chart {
+	if _, moving := a.store.Area(); moving {
+		return a.charted(scene{a.store.LocalHash(), all}, func() []decide.Told { return decide.All(a.store) })
+	}
+	return a.local()
+}
+
+// outside says whether a broadcast's sender is in another area.
+func (a *agent) outside(x *frame) bool {
+	_, known := a.around().nodes[x.from]
+	return !known
+}
+
+// backbone returns the graph of the gateways.
+func (a *agent) backbone() *chart {
+	return a.charted(scene{a.store.WideHash(), backbone}, func() []decide.Told { return decide.Backbone(a.beyond().Gates()) })
+}
+
+// charted returns the graph of a scene.
+func (a *agent) charted(of scene, tells func() []decide.Told) *chart {
+	if c := a.atlas.graphs[of]; c != nil {
 		return c
 	}
 	if len(a.atlas.graphs) >= maxCharts || a.atlas.graphs == nil {
-		a.atlas.graphs = make(map[[32]byte]*chart)
+		a.atlas.graphs = make(map[scene]*chart)
 	}
-	told := decide.All(a.store)
+	told := tells()
 	c := &chart{
 		told: told, graph: decide.Graph(told, nil), links: decide.Trees(told), nodes: make(map[int32]int32),
-		tables: make(map[int32]*route.Table), trees: make(map[int32]*route.Tree),
+		tables: make(map[int32]*route.Table), trees: make(map[int32]*route.Tree), lookouts: make(map[int32]*decide.Lookout),
 	}
 	for i := range int32(c.graph.Len()) {
 		n := a.index[c.graph.ID(i)]
 		c.agents = append(c.agents, n)
 		c.nodes[n] = i
 	}
-	a.atlas.graphs[hash] = c
+	a.atlas.graphs[of] = c
 	return c
 }
 
@@ -79,12 +138,42 @@ func (s *Sim) path(c *chart, from, to int32) route.Path {
 		c.tables[from] = t
 	}
 	goal, known := c.nodes[to]
-	if !ok || !known {
+	switch {
+	case !ok:
 		return nil
+	case !known:
+		return s.far(c, from, to)
 	}
 	var all route.Path
 	for _, i := range t.Path(goal) {
 		all = append(all, c.agents[i])
+	}
+	return all
+}
+
+// far returns an agent's shortest path to one of another area.
+func (s *Sim) far(c *chart, from, to int32) (all route.Path) {
+	if c.beyond == nil {
+		return nil
+	}
+	l := c.lookouts[from]
+	if l == nil {
+		l = decide.NewLookout(c.beyond, c.graph, c.nodes[from], &s.atlas.finder)
+		c.lookouts[from] = l
+	}
+	p, ok := l.Path(discovery.BriefOf(s.agents[to].id))
+	if !ok {
+		return nil
+	}
+	for _, i := range p.Near {
+		all = append(all, c.agents[i])
+	}
+	for _, x := range p.Tree {
+		n, ok := s.regions.briefs[x.Agent]
+		if !ok {
+			return nil
+		}
+		all = append(all, n)
 	}
 	return all
 }
@@ -123,8 +212,8 @@ func (s *Sim) emit(from, to int32) {
 			s.counted.Wanted++
 		}
 	}
-	s.frames = append(s.frames, frame{from: from, seen: map[int32]int{from: 1}})
-	s.spread(a, len(s.frames)-1, 0)
+	s.frames = append(s.frames, frame{from: from, gate: none, seen: map[int32]int{from: 1}})
+	s.spread(a, len(s.frames)-1, inside, 0)
 }
 
 // hop sends a frame on from the agent at a place of its path.
@@ -142,9 +231,33 @@ func (s *Sim) hop(f int, place uint64) {
 	s.push(event{at: s.now.Add(s.world.delay(from, to)), what: frames, to: to, from: from, id: uint64(f)<<8 | (place + 1)})
 }
 
-// spread sends a broadcast to an agent's children.
-func (s *Sim) spread(a *agent, f int, hops uint64) {
-	c := a.chart()
+// root returns the chart of a broadcast's tree, as an agent sees it, and whose tree it is.
+func (a *agent) root(x *frame, tree uint64) (c *chart, origin int32) {
+	area, moving := a.store.Area()
+	switch {
+	case area == 0 && !moving:
+		return a.chart(), x.from
+	case tree == inside:
+		return a.around(), x.from
+	case tree == between:
+		return a.backbone(), x.gate
+	}
+	return a.local(), a.entry(area)
+}
+
+// entry returns the gateway by which broadcasts come into an area and leave it, as an agent
+// sees it; none if there is none.
+func (a *agent) entry(area uint32) int32 {
+	if id, ok := a.beyond().Entry(a.backbone().graph, area); ok {
+		return a.index[id]
+	}
+	return none
+}
+
+// spread sends a broadcast to an agent's children, and on another tree from where it begins.
+func (s *Sim) spread(a *agent, f int, tree, hops uint64) {
+	x := &s.frames[f]
+	c, origin := a.root(x, tree)
 	at, ok := c.nodes[a.n]
 	if !ok {
 		return
@@ -153,38 +266,55 @@ func (s *Sim) spread(a *agent, f int, hops uint64) {
 		s.counted.Deep++
 		return
 	}
-	for _, child := range s.tree(c, s.frames[f].from).Children(at) {
+	for _, child := range s.tree(c, origin).Children(at) {
 		if n := c.agents[child]; a.reaches(n) {
-			s.push(event{at: s.now.Add(s.world.delay(a.n, n)), what: frames, to: n, from: a.n, id: uint64(f)<<8 | (hops + 1)})
+			s.push(event{at: s.now.Add(s.world.delay(a.n, n)), what: frames, to: n, from: a.n, id: leg(f, tree, hops+1)})
 		}
 	}
+	area, _ := a.store.Area()
+	if area == 0 || a.entry(area) != a.n {
+		return
+	}
+	switch {
+	case tree == inside && x.gate == none:
+		x.gate = a.n
+		s.spread(a, f, between, 0)
+	case tree == between && a.outside(x):
+		s.get(x, a.n)
+		s.spread(a, f, arriving, 0)
+	}
+}
+
+// get counts an agent that takes a broadcast; false if it has done so much too often.
+func (s *Sim) get(x *frame, n int32) bool {
+	if x.seen[n]++; x.seen[n] == 1 {
+		s.counted.Got++
+		return true
+	}
+	s.counted.Again++
+	return x.seen[n] <= 8 // enough for a mutant
 }
 
 // take takes a frame.
 func (a *agent) take(e event) {
-	s, f, hops := a.Sim, int(e.id>>8), e.id&0xff
+	s, f := a.Sim, int(e.id>>8)
 	x := &s.frames[f]
 	if x.path != nil {
 		if x.seen[a.n]++; x.seen[a.n] > 1 {
 			s.counted.Looped++
 			return
 		}
-		s.hop(f, hops)
+		s.hop(f, e.id&0xff)
 		return
 	}
-	c := a.chart()
+	tree, hops := e.id>>6&3, e.id&63
+	c, origin := a.root(x, tree)
 	at, known := c.nodes[a.n]
 	from, also := c.nodes[e.from]
-	if !known || !also || !s.tree(c, x.from).Accept(at, from, int(hops)) && s.set.mutant != noCheck {
+	if !known || !also || tree == arriving && !a.outside(x) || !s.tree(c, origin).Accept(at, from, int(hops)) && s.set.mutant != noCheck {
 		return
 	}
-	if x.seen[a.n]++; x.seen[a.n] > 1 {
-		s.counted.Again++
-		if x.seen[a.n] > 8 {
-			return // enough for a mutant
-		}
-	} else {
-		s.counted.Got++
+	if tree == between || s.get(x, a.n) {
+		s.spread(a, f, tree, hops)
 	}
-	s.spread(a, f, hops)
 }

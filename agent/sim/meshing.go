@@ -8,6 +8,7 @@ import (
 	"farlan/discovery"
 	"farlan/measure"
 	"farlan/overlay"
+	"farlan/overlay/mesh"
 )
 
 const (
@@ -34,8 +35,7 @@ type path struct {
 	answers, kept bool
 }
 
-func newMeshing(id overlay.AgentID, m mutant) meshing {
-	links := decide.NewLinks(id)
+func newMeshing(links *decide.Links, m mutant) meshing {
 	links.Careless(m == noTurns, m == noHysteresis)
 	return meshing{links: links, warm: make(map[int32]*path)}
 }
@@ -43,22 +43,45 @@ func newMeshing(id overlay.AgentID, m mutant) meshing {
 // An album holds the pictures of an epoch that agents with the same records share.
 type album struct {
 	epoch    int64
-	pictures map[[32]byte]*decide.Picture
+	pictures map[scene]*decide.Picture
 }
+
+// A scene is what a picture is drawn of: the records of an area, or what has a number that no
+// area has.
+type scene struct {
+	records [32]byte
+	area    uint32
+}
+
+const (
+	backbone = 1<<32 - 1
+	all      = 1<<32 - 2 // records of several areas
+)
 
 // picture returns what an agent sees.
 func (a *agent) picture(epoch int64) (*decide.Picture, error) {
+	area, _ := a.store.Area()
+	return a.draws(epoch, scene{a.store.LocalHash(), area}, func() []decide.Told {
+		return decide.Of(a.store, decide.All(a.store), area)
+	})
+}
+
+// draws returns the picture of a scene in an epoch.
+func (a *agent) draws(epoch int64, of scene, told func() []decide.Told) (*decide.Picture, error) {
 	if a.album.epoch != epoch || a.album.pictures == nil {
-		a.album = album{epoch, make(map[[32]byte]*decide.Picture)}
+		a.album = album{epoch, make(map[scene]*decide.Picture)}
 	}
-	hash := a.store.Hash()
-	if p := a.album.pictures[hash]; p != nil && p.View.Index(a.id) >= 0 {
+	if p := a.album.pictures[of]; p != nil && p.View.Index(a.id) >= 0 {
 		return p, nil
 	}
-	p, err := decide.NewPicture(1, epoch, a.id, decide.All(a.store))
+	network := uint64(1)
+	if of.area == backbone {
+		network = 2
+	}
+	p, err := decide.NewPicture(network, epoch, a.id, told())
 	if err == nil {
 		a.drawn++
-		a.album.pictures[hash] = p
+		a.album.pictures[of] = p
 	}
 	return p, err
 }
@@ -77,13 +100,22 @@ func (a *agent) decide() {
 		panic(err)
 	}
 	rates, busy := a.traded()
-	a.meshing.links.Step(a.steady(), epoch, p, a.measured(), rates)
-	a.meshing.tried, a.meshing.named = a.meshing.named, a.meshing.links.Nominees(a.predict, busy)
+	a.meshing.step(a, epoch, p, rates, busy)
+	if a.set.Sizes.Whole > 0 {
+		a.dwell(epoch, p)
+	}
+}
+
+// step decides on links, and whom to measure for the next step: rates are those of traffic,
+// busy with whom there is most.
+func (m *meshing) step(a *agent, epoch int64, p *decide.Picture, rates []mesh.Rate, busy []overlay.AgentID) {
+	m.links.Step(a.steady(), epoch, p, a.measured(m), rates)
+	m.tried, m.named = m.named, m.links.Nominees(a.predict, busy)
 }
 
 // measured returns what the agent measured of those whom it chose to.
-func (a *agent) measured() (all []decide.Measured) {
-	for _, id := range a.meshing.named {
+func (a *agent) measured(m *meshing) (all []decide.Measured) {
+	for _, id := range m.named {
 		if n := a.index[id]; a.reaches(n) {
 			all = append(all, decide.Measured{Peer: id, Cost: decide.CandidateCost(a.measure(n))})
 		}
@@ -123,8 +155,7 @@ func (a *agent) reaches(n int32) bool {
 }
 
 // probe looks at the paths to those with whom the agent keeps links.
-func (a *agent) probe() {
-	m := &a.meshing
+func (a *agent) probe(m *meshing) {
 	for _, w := range m.warm {
 		w.kept = false
 	}
@@ -161,11 +192,16 @@ func (a *agent) rows() []discovery.Link {
 	if a.fluid != nil {
 		return a.fixed()
 	}
-	a.probe()
+	return a.with(a.rowsOf(&a.meshing))
+}
+
+// rowsOf returns the links of a mesh that work, ascending.
+func (a *agent) rowsOf(m *meshing) []discovery.Link {
+	a.probe(m)
 	rows := []discovery.Link{}
-	for _, k := range a.meshing.links.Kept() {
+	for _, k := range m.links.Kept() {
 		n := a.index[k.Peer]
-		if !a.meshing.warm[n].up {
+		if !m.warm[n].up {
 			continue
 		}
 		rows = append(rows, a.timed(discovery.Link{Peer: k.Peer, Intent: k.Intent}, n))
@@ -188,7 +224,14 @@ func (a *agent) request(to overlay.AgentID, msg []byte) {
 
 // asked takes one.
 func (a *agent) asked(e event) {
-	if err := a.meshing.links.Receive(a.steady(), a.agents[e.from].id, e.msg); err != nil {
+	links := a.meshing.links
+	if decide.OfBackbone(e.msg) {
+		if a.place.gate == nil {
+			return
+		}
+		links = a.place.gate.links
+	}
+	if err := links.Receive(a.steady(), a.agents[e.from].id, e.msg); err != nil {
 		a.refused++
 	}
 }

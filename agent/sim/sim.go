@@ -34,6 +34,10 @@ type Setting struct {
 	Plant *Plant
 	// Talk lets agents' stations send to each other, by which links are chosen, too.
 	Talk bool
+	// Sizes say when the network is divided into areas; zero: never. Settled agents start in
+	// areas as if they remembered them.
+	Sizes   decide.Sizes
+	Settled bool
 
 	mutant mutant
 }
@@ -65,6 +69,7 @@ type Sim struct {
 	faults  Faults // of now
 	album   album
 	atlas   atlas
+	regions regions
 	optimum float64 // see best, 0: not yet
 	frames  []frame
 	counted Traffic // frames
@@ -78,20 +83,24 @@ type Sim struct {
 
 // counters count what happened.
 type counters struct {
-	events   uint64
-	messages uint64
-	bytes    uint64 // of messages, with their headers
-	told     uint64 // records of links
-	drawn    uint64 // pictures
-	refused  uint64 // messages that stores found bad
-	trace    uint64
+	events       uint64
+	messages     uint64
+	bytes        uint64 // of messages, with their headers
+	told         uint64 // records of links
+	drawn        uint64 // pictures
+	moves        uint64 // to other areas
+	backboneTold uint64 // records of gateways' links
+	areasTold    uint64 // records of areas
+	refused      uint64 // messages that stores found bad
+	trace        uint64
 }
 
 // New returns the simulation of a setting, at its beginning.
 func New(set Setting) *Sim {
 	s := &Sim{
 		set: set, now: beginning, rand: rand.New(rand.NewPCG(set.Seed, 1)), network: discovery.NetworkKey{1},
-		index: make(map[overlay.AgentID]int32, set.Agents),
+		index:   make(map[overlay.AgentID]int32, set.Agents),
+		regions: regions{briefs: make(map[discovery.Brief]int32, set.Agents)},
 	}
 	s.world = newWorld(set.Agents, s.draw)
 	s.world.rtt = set.RTT
@@ -101,7 +110,7 @@ func New(set Setting) *Sim {
 			a.clock.drift = int64(s.draw(401)) - 200
 		}
 		s.agents = append(s.agents, a)
-		s.index[a.id] = n
+		s.index[a.id], s.regions.briefs[discovery.BriefOf(a.id)] = n, n
 		s.push(event{at: s.now.Add(time.Duration(s.draw(uint64(5 * time.Second)))), what: starts, to: n})
 	}
 	if set.Plant != nil {
@@ -111,6 +120,10 @@ func New(set Setting) *Sim {
 	if set.Talk {
 		s.talk = newTalk(set.Seed, set.Agents)
 		s.push(event{at: s.now.Add(decide.Epoch / 2), what: talks})
+	}
+	if set.Settled {
+		s.populate()
+		s.warm()
 	}
 	s.conspire()
 	return s
@@ -225,4 +238,5 @@ func (s *Sim) count(from int32, msg []byte, request bool) {
 	s.ledger.note(from, msg, request)
 	s.messages++
 	s.bytes += uint64(len(msg) + headers)
+	s.agents[from].sent += uint64(len(msg) + headers)
 }

@@ -128,6 +128,8 @@ func (c *Chooser) Step(epoch int64, v *View, l Local) []Wish {
 		c.settle()
 	case v.Agents() > fullMesh && v.turn(c.self, epoch, c.habits.turns):
 		c.move(l.Candidates)
+	case v.Agents() > fewAgents && v.crowded(c.self):
+		c.relieve()
 	}
 	c.view = nil
 	return c.wishes

@@ -6,15 +6,17 @@ import (
 )
 
 // move is the agent's turn: it fills a place for a link of its own, or gives up one
-// of too many, or begins the exchange of one link for another that lowers Φ most.
+// of too many, its own or a peer's, or begins the exchange of one link for another that
+// lowers Φ most.
 func (c *Chooser) move(candidates []Candidate) {
 	taken, up := c.chosen()
 	candidates = c.reached(candidates)
 	switch {
 	case up > ownLinks:
 		if c.view.Agents() > fewAgents {
-			c.shed()
+			c.relieve()
 		}
+	case c.view.Agents() > fewAgents && c.shed(c.view.crowded):
 	case taken < ownLinks:
 		c.fill(candidates)
 	case up == ownLinks:
@@ -40,25 +42,40 @@ func (c *Chooser) given(h *Held) bool {
 	return h.Up && h.ordinary() && h.Why != Ring && !h.traffic && c.epoch-h.Since >= dwell
 }
 
-// shed gives the link up that is of least use, but none that holds the agents together.
-func (c *Chooser) shed() {
+// crowded says whether an agent has more links than it may: it had to take those that held
+// the agents together when they were in pieces, or all were linked in a small piece.
+func (v *View) crowded(agent int) bool { return v.Degree(agent) > v.Cap() }
+
+// relieve gives up one of this agent's links if it has more than its own.
+func (c *Chooser) relieve() {
+	if _, up := c.chosen(); up > ownLinks {
+		c.shed(func(int) bool { return true })
+	}
+}
+
+// shed gives the link with one of some peers up that is of least use, but none that holds
+// the agents together.
+func (c *Chooser) shed(with func(peer int) bool) bool {
 	var victim *Held
 	least := int64(0)
 	for i := range c.held {
 		h := &c.held[i]
-		if !c.given(h) {
+		peer := c.view.Index(h.Peer)
+		if !c.given(h) || !with(peer) {
 			continue
 		}
-		rise := c.view.cut(c.self, c.view.Index(h.Peer))
+		rise := c.view.cut(c.self, peer)
 		c.view.undo()
 		if victim == nil || rise < least {
 			victim, least = h, rise
 		}
 	}
-	if victim != nil && least < far {
-		gain := c.view.price() - least
-		c.drop(victim.Peer, Wish{Why: Surplus, Gain: gain, Share: c.part(gain)})
+	if victim == nil || least >= far {
+		return false
 	}
+	gain := c.view.price() - least
+	c.drop(victim.Peer, Wish{Why: Surplus, Gain: gain, Share: c.part(gain)})
+	return true
 }
 
 // fill adds the link that lowers Φ most, if it is worth its price.

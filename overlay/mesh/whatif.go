@@ -128,8 +128,8 @@ func (v *View) undo() {
 // gain returns by how much the distances' part of Φ would fall with one more link.
 func (v *View) gain(a, b int, cost int32) (fall int64) {
 	w := &v.what
-	if fall, ok := v.joins(a, b, cost); ok {
-		return fall
+	if sum, ok := v.joins(a, b, cost); ok {
+		return sum
 	}
 	w.near, w.over = v.better(a, b, cost, w.near[:0]), v.better(b, a, cost, w.over[:0])
 	rowA, rowB := v.row(a), v.row(b)

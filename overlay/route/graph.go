@@ -218,6 +218,9 @@ func (g *Graph) Len() int { return len(g.nodes) }
 // ID returns the id of a node.
 func (g *Graph) ID(i int32) overlay.AgentID { return g.nodes[i].ID }
 
+// Degree returns how many links a node has.
+func (g *Graph) Degree(i int32) int { return int(g.first[i+1] - g.first[i]) }
+
 // Index returns an agent's index; ok is false if it is no node.
 func (g *Graph) Index(id overlay.AgentID) (i int32, ok bool) {
 	at, ok := slices.BinarySearchFunc(g.nodes, id, func(n Node, id overlay.AgentID) int { return n.ID.Compare(id) })

@@ -59,12 +59,15 @@ func (t *Table) Hash(g *Graph) uint64 {
 // Delay finds the shortest paths from a node to all others: for frames of
 // overlay.ClassDelay. What a link costs is said at linkMicros; relays cost what they
 // tell. The work is linear in links × hops.
-func (f *Finder) Delay(g *Graph, from int32, t *Table) {
+func (f *Finder) Delay(g *Graph, from int32, t *Table) { f.Within(g, from, MaxHops, t) }
+
+// Within is Delay by paths of so many links at most, for those that go on from their ends.
+func (f *Finder) Within(g *Graph, from int32, hops int, t *Table) {
 	t.reset(g.Len(), from)
 	if !g.has(from) {
 		return
 	}
-	f.search(g, g.sum, from, none, MaxHops)
+	f.search(g, g.sum, from, none, min(hops, MaxHops))
 	for to := range g.nodes {
 		t.put(f, int32(to))
 	}

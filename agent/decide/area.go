@@ -1,0 +1,219 @@
+package decide
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"slices"
+
+	"farlan/discovery"
+	"farlan/overlay"
+	"farlan/overlay/mesh"
+)
+
+// Sizes say when a network is divided into areas, and areas are divided or join.
+type Sizes struct {
+	// Whole is how many agents a network has at most that isn't divided.
+	Whole int
+	// Most is how many an area has at most: with more it is divided, each part again. Least
+	// is how many it has at least: with fewer it joins another one.
+	Most, Least int
+	// Join is how many a divided network has at least: with fewer it is one again.
+	Join int
+}
+
+// Usual are everybody's sizes but in tests.
+var Usual = Sizes{Whole: 1000, Most: 150, Least: 40, Join: 700}
+
+// steadily is for how many epochs in a row an agent must see the same reason to move.
+const steadily = 3
+
+// An Abode decides in which area an agent is. The zero Abode is ready, and pure; not safe
+// for concurrent use.
+type Abode struct {
+	pending uint32
+	seen    int
+}
+
+// A Situation is what an agent knows when it decides in which area it is.
+type Situation struct {
+	Self   overlay.AgentID
+	Area   uint32
+	Moving bool // it has just come
+	// Gone says whether there is the record of a member that went from here to another area.
+	Gone    func(area uint32) bool
+	Picture *Picture // of the area
+	Beyond  *Beyond
+	// Predict returns what coordinates say that a link with a gateway costs, 0 where they
+	// don't.
+	Predict func(overlay.AgentID) int32
+}
+
+// Step returns the area in which the agent shall be, once in each epoch. It moves alone, when
+// it has seen the reason in some epochs; all that have the same records do in the same one.
+// Who sees others go to where it was about to go itself goes, too: with them the reason goes.
+func (a *Abode) Step(z Sizes, in Situation) uint32 {
+	if in.Moving {
+		a.pending, a.seen = 0, 0
+		return in.Area
+	}
+	if a.seen > 0 && a.pending != in.Area && in.Gone(a.pending) {
+		return a.pending
+	}
+	next, wait := z.next(in)
+	switch {
+	case next == in.Area:
+		a.pending, a.seen = 0, 0
+	case next != a.pending:
+		a.pending, a.seen = next, 1
+	default:
+		a.seen++
+	}
+	if a.seen >= wait && next != in.Area {
+		return next
+	}
+	return in.Area
+}
+
+// next returns where the agent had better be by what is known now, and for how many epochs
+// that must be so.
+func (z Sizes) next(in Situation) (area uint32, wait int) {
+	here := in.Picture.View.Agents()
+	total, own := in.Beyond.total, in.Beyond.sizes[in.Area] > 0
+	switch {
+	case in.Area == 0 && here < z.Least && total >= z.Join:
+		return z.nearest(in), 1
+	case in.Area != 0 && own && total < z.Join:
+		return 0, steadily
+	case in.Area == 0 && here > z.Whole, in.Area == 0 && total >= z.Join, in.Area != 0 && here > z.Most:
+		area = in.Picture.divide(in.Area, z.Most)[max(0, in.Picture.View.Index(in.Self))]
+		if area == 0 { // what is left of a network that was divided
+			area = child(0, rest)
+		}
+		return area, steadily
+	case in.Area != 0 && own && here < z.Least:
+		return z.join(in, here), steadily
+	}
+	return in.Area, steadily
+}
+
+// sizesOf returns how many members areas have, as most of their gateways say. None can have
+// more than gateways tell of by name.
+func sizesOf(gates []Gate) (sizes map[uint32]int, total int) {
+	all := make(map[uint32][]int)
+	for _, g := range gates {
+		all[g.Number] = append(all[g.Number], min(g.Size, len(g.Tree)+1))
+	}
+	sizes = make(map[uint32]int, len(all))
+	for area, told := range all {
+		slices.Sort(told)
+		sizes[area] = told[len(told)/2]
+		total += told[len(told)/2]
+	}
+	return sizes, total
+}
+
+// nearest returns the area of the nearest gateway that has room.
+func (z Sizes) nearest(in Situation) uint32 {
+	var best Gate
+	least := int32(0)
+	for _, g := range in.Beyond.gates {
+		d := in.Predict(g.ID)
+		if d > 0 && in.Beyond.sizes[g.Number] < z.Most && (least == 0 || d < least) {
+			best, least = g, d
+		}
+	}
+	if least == 0 {
+		return in.Area
+	}
+	return best.Number
+}
+
+// join returns the area that a small one had better be one with: the nearest of those that
+// its gateways have links with which has room, and is larger.
+func (z Sizes) join(in Situation, here int) uint32 {
+	gates, sizes := in.Beyond.gates, in.Beyond.sizes
+	least, area := int32(0), in.Area
+	for i := range gates {
+		for _, r := range gates[i].Rows {
+			j := findGate(gates, r.Peer)
+			if gates[i].Number != in.Area || j < 0 || gates[j].Number == in.Area || r.RTT == 0 {
+				continue
+			}
+			other := gates[j].Number
+			n := sizes[other]
+			larger := cmp.Or(cmp.Compare(n, sizes[in.Area]), cmp.Compare(other, in.Area)) > 0
+			if d := int32(min(micros(r.RTT), mesh.MaxCost)); larger && n+here <= z.Most && (least == 0 || d < least || d == least && other < area) {
+				least, area = d, other
+			}
+		}
+	}
+	return area
+}
+
+// divide returns for each agent of the picture the area in which it is when the area is
+// divided until no part has more than so many.
+func (p *Picture) divide(area uint32, most int) []uint32 {
+	if p.divided == nil {
+		p.divided = make([]uint32, len(p.Facts.Agents))
+		all := make([]int, len(p.divided))
+		for i := range all {
+			all[i] = i
+		}
+		p.part(area, all, most)
+	}
+	return p.divided
+}
+
+// part divides some agents in two by which of two poles is nearer: two that are far from each
+// other. Each half gets a third at least, and between them is the largest gap there.
+func (p *Picture) part(area uint32, who []int, most int) {
+	for _, i := range who {
+		p.divided[i] = area
+	}
+	if len(who) <= max(most, 2) {
+		return
+	}
+	farthest := func(from int) int {
+		return slices.MaxFunc(who, func(i, j int) int {
+			return cmp.Or(cmp.Compare(p.distance(from, i), p.distance(from, j)), cmp.Compare(j, i))
+		})
+	}
+	a := farthest(who[0])
+	b := farthest(a)
+	lean := func(i int) int64 { return p.distance(a, i) - p.distance(b, i) }
+	slices.SortFunc(who, func(i, j int) int { return cmp.Or(cmp.Compare(lean(i), lean(j)), cmp.Compare(i, j)) })
+	middle := len(who) / 2
+	cut, widest := middle, lean(who[middle])-lean(who[middle-1])
+	for off := 1; off <= middle-max(len(who)/3, 1); off++ { // of gaps that are as wide the one nearest to the middle
+		for _, k := range [2]int{middle - off, middle + off} {
+			if gap := lean(who[k]) - lean(who[k-1]); gap > widest {
+				cut, widest = k, gap
+			}
+		}
+	}
+	p.part(child(area, 0), who[:cut:cut], most)
+	p.part(child(area, 1), who[cut:], most)
+}
+
+func (p *Picture) distance(i, j int) int64 {
+	d, _ := p.View.Distance(i, j)
+	return int64(d)
+}
+
+// rest is the side of those who are left when others went.
+const rest = 2
+
+// child returns the number of a half of an area.
+func child(area uint32, side byte) uint32 {
+	h := sha256.Sum256(append(binary.BigEndian.AppendUint32([]byte("farlan area 1"), area), side))
+	return max(binary.BigEndian.Uint32(h[:]), 1)
+}
+
+// Of returns those of told that are in an area.
+func Of(s *discovery.Store, told []Told, area uint32) []Told {
+	return slices.DeleteFunc(slices.Clone(told), func(t Told) bool {
+		m, ok := s.Member(t.ID)
+		return !ok || m.Area != area
+	})
+}

@@ -1,0 +1,189 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"farlan/agent/decide"
+	"farlan/discovery"
+	"farlan/measure"
+	"farlan/overlay"
+)
+
+// warmEpochs is for how many epochs agents have decided on their links before the beginning, so
+// that they have come to rest.
+const warmEpochs = 24
+
+// spent is how much of what may be told in a burst has been.
+const spent = 6
+
+// A state is what an agent remembers that ran before: its links, what it told, and what the
+// others of its area did.
+type state struct {
+	mesh meshing
+	gate *gate
+	area [][]byte // records, shared by those of an area
+	own  own
+	told uint64 // version of the area's record
+}
+
+// warm gives settled agents states as if they had run for long: they decided on their links as
+// always, in each area and among gateways, but heard of each other at once.
+func (s *Sim) warm() {
+	s.regions.states = make([]state, len(s.agents))
+	var gates []int32
+	pictures := make(map[uint32]*decide.Picture)
+	areas := uint32(len(s.regions.people))
+	for area := uint32(1); area <= areas; area++ {
+		who := s.regions.people[area]
+		for _, n := range who {
+			s.regions.states[n].mesh = newMeshing(decide.NewLinks(s.agents[n].id), sane)
+		}
+		p := s.converge(1, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
+		pictures[area] = p
+		for _, id := range p.Gateways(nil) {
+			n := s.index[id]
+			gates = append(gates, n)
+			s.regions.states[n].gate = &gate{meshing: newMeshing(decide.NewBackbone(id), sane), size: len(who), stands: true}
+		}
+	}
+	s.converge(2, gates, func(n int32) *meshing { return &s.regions.states[n].gate.meshing })
+	for area := uint32(1); area <= areas; area++ {
+		s.write(area, pictures[area], len(gates))
+	}
+}
+
+// converge lets agents decide on their links for some epochs up to the beginning.
+func (s *Sim) converge(network uint64, who []int32, mesh func(int32) *meshing) (p *decide.Picture) {
+	s.now = beginning.Add(-warmEpochs * decide.Epoch)
+	for range warmEpochs {
+		epoch := decide.EpochOf(s.now)
+		var err error
+		if p, err = decide.NewPicture(network, epoch, s.agents[who[0]].id, s.toldBy(who, mesh)); err != nil {
+			panic(err)
+		}
+		for _, n := range who {
+			a, m := s.agents[n], mesh(n)
+			var all []decide.Measured
+			for _, id := range m.named {
+				all = append(all, decide.Measured{Peer: id, Cost: decide.CandidateCost(a.measure(s.index[id]))})
+			}
+			m.links.Step(s.now, epoch, p, all, nil)
+			m.named = m.links.Nominees(a.predict, nil)
+		}
+		for sent := true; sent; {
+			sent = false
+			for _, n := range who {
+				mesh(n).links.Flush(func(to overlay.AgentID, msg []byte) {
+					sent = true
+					if err := mesh(s.index[to]).links.Receive(s.now, s.agents[n].id, msg); err != nil {
+						panic(err)
+					}
+				})
+			}
+		}
+		s.now = s.now.Add(decide.Epoch)
+	}
+	s.now = beginning
+	p, _ = decide.NewPicture(network, decide.EpochOf(s.now), s.agents[who[0]].id, s.toldBy(who, mesh))
+	return p
+}
+
+// toldBy returns what agents tell of their links, ascending by id.
+func (s *Sim) toldBy(who []int32, mesh func(int32) *meshing) []decide.Told {
+	all := make([]decide.Told, 0, len(who))
+	for _, n := range who {
+		t := decide.Told{ID: s.agents[n].id, At: s.now}
+		for _, l := range s.agents[n].keeps(mesh(n)) {
+			t.Rows = append(t.Rows, discovery.Row{Peer: discovery.BriefOf(l.Peer), Pair: l.Pair, Intent: l.Intent})
+		}
+		all = append(all, t)
+	}
+	return sorted(all)
+}
+
+// keeps returns the rows of all links of a mesh.
+func (a *agent) keeps(m *meshing) []discovery.Link {
+	rows := []discovery.Link{}
+	for _, k := range m.links.Kept() {
+		l := discovery.Link{Peer: k.Peer, Intent: k.Intent}
+		l.RTT, l.RTTSource, l.RTTAt = a.measure(a.index[k.Peer]), measure.Measured, a.now
+		rows = append(rows, l)
+	}
+	return rows
+}
+
+// write makes the records of an area.
+func (s *Sim) write(area uint32, p *decide.Picture, gates int) {
+	who := s.regions.people[area]
+	graph := decide.Graph(s.toldBy(who, func(n int32) *meshing { return &s.regions.states[n].mesh }), nil)
+	set := p.Gateways(nil)
+	var records [][]byte
+	for _, n := range who {
+		a, x := s.agents[n], &s.regions.states[n]
+		a.port = 1 // as it will have
+		version := uint64(s.now.Add(-time.Second))
+		put := func(kind discovery.Kind, body []byte, err error) {
+			if err != nil {
+				panic(err)
+			}
+			raw := a.sign(discovery.Record{Kind: kind, Version: version, Body: body}).Bytes()
+			if kind == discovery.KindArea || kind == discovery.KindBackbone {
+				s.regions.wide = append(s.regions.wide, raw)
+			} else {
+				records = append(records, raw)
+			}
+		}
+		body, err := a.member(area).Append(nil)
+		put(discovery.KindMember, body, err)
+		rows := a.keeps(&x.mesh)
+		body, err = discovery.AppendLinks(nil, s.now, a.facts(), rows)
+		put(discovery.KindLinks, body, err)
+		x.own = own{member: 1, area: area, memberVersion: version, rowsVersion: version}
+		for range spent {
+			x.own.rows.Told(s.now, rows, a.facts(), len(who))
+		}
+		if g := x.gate; g != nil {
+			for _, id := range set {
+				if id != a.id {
+					g.others = append(g.others, discovery.BriefOf(id))
+				}
+			}
+			g.tree = decide.TreeOf(graph, a.id, &s.atlas.finder)
+			is := discovery.Area{Number: area, Size: g.size, Gateways: g.others, Member: a.member(area), Tree: g.tree}
+			body, err = is.Append(nil)
+			put(discovery.KindArea, body, err)
+			rows = a.keeps(&g.meshing)
+			body, err = discovery.AppendLinks(nil, s.now, a.facts(), rows)
+			put(discovery.KindBackbone, body, err)
+			for range spent {
+				g.telling.Told(s.now, is, gates)
+				g.rows.Told(s.now, rows, a.facts(), gates)
+			}
+			g.version, x.told = version, version
+		}
+		a.port = 0
+	}
+	for _, n := range who {
+		s.regions.states[n].area = records
+	}
+}
+
+// recall takes up an agent's state.
+func (a *agent) recall(x *state) {
+	a.store.Load(a.wall(), x.area)
+	a.store.Load(a.wall(), a.regions.wide)
+	a.meshing, a.own, a.place.gate, a.place.told = x.mesh, x.own, x.gate, x.told
+	for _, m := range a.meshes() {
+		for _, k := range m.links.Kept() {
+			m.warm[a.index[k.Peer]] = &path{up: true, answers: true, since: a.now.Add(-time.Minute), kept: true}
+		}
+	}
+	*x = state{}
+}
+
+// sorted returns told ascending by id.
+func sorted(all []decide.Told) []decide.Told {
+	slices.SortFunc(all, func(a, b decide.Told) int { return a.ID.Compare(b.ID) })
+	return all
+}

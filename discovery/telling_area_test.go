@@ -1,0 +1,66 @@
+package discovery
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// When a gateway tells of its area: what is lost at once, what is little when there is room.
+func TestAreaTelling(t *testing.T) {
+	lose := func(at int) func(*Area) {
+		return func(a *Area) { a.Tree = slices.Delete(slices.Clone(a.Tree), at, at+1) }
+	}
+	for _, c := range []struct {
+		name   string
+		stands bool
+		edit   func(*Area)
+		fresh  bool // it hasn't told often of late
+		tired  bool // and if it has
+	}{
+		{"nothing", true, func(*Area) {}, false, false},
+		{"another gateway", true, func(a *Area) { a.Gateways = []Brief{3} }, true, true},
+		{"an agent that others are reached by went", true, lose(0), true, true},
+		{"another went", true, lose(2), true, false},
+		{"one came", true, func(a *Area) { a.Tree = append(slices.Clone(a.Tree), Leaf{9, 90, -1, time.Millisecond}) }, true, false},
+		{"a way is far longer", true, func(a *Area) { a.Tree = slices.Clone(a.Tree); a.Tree[2].Cost *= 2 }, true, false},
+		{"a way is a little longer", true, func(a *Area) { a.Tree = slices.Clone(a.Tree); a.Tree[2].Cost += 4 * time.Millisecond }, false, false},
+		{"a link of a way is gone", false, func(*Area) {}, true, true},
+	} {
+		for _, tired := range []bool{false, true} {
+			var k AreaTelling
+			if !k.Due(at(0), area(), 400, true) {
+				t.Fatal("what was never told isn't due")
+			}
+			times := 1
+			if tired {
+				times = areaBurst - urgentArea
+			}
+			for range times {
+				k.Told(at(0), area(), 400)
+			}
+			is := area()
+			c.edit(&is)
+			want := c.fresh
+			if tired {
+				want = c.tired
+			}
+			if got := k.Due(at(10), is, 400, c.stands); got != want {
+				t.Errorf("%s: due %v, tired %v", c.name, got, tired)
+			}
+		}
+	}
+	// However restless an area is, it has its share.
+	var k AreaTelling
+	told := 0
+	for now := range 4 * 3600 {
+		is := area()
+		if is.Gateways = []Brief{Brief(now)}; k.Due(at(now), is, 400, false) {
+			k.Told(at(now), is, 400)
+			told++
+		}
+	}
+	if most := areaBurst + 4*3600/800 + 1; told > most {
+		t.Errorf("told %d times in four hours, %d at most", told, most)
+	}
+}

@@ -1,0 +1,53 @@
+package mesh
+
+import "testing"
+
+// Where pieces were joined an agent may have more links than it may: those who hold them give
+// some up in their turns, but none that holds the agents together.
+func TestCrowdedAgentIsRelieved(t *testing.T) {
+	t.Parallel()
+	const n = 30
+	f := Facts{Agents: agents(n)}
+	for i := range n { // a ring of its own makes up for what is given up
+		f.Links = append(f.Links, Link{A: i, B: (i + 1) % n, Cost: 1000, By: [2]Hold{Holds, Accepts}})
+	}
+	for i := 2; i < 2+cap4k+2; i++ {
+		f.Links = append(f.Links, Link{A: i, B: 0, Cost: 1000, By: [2]Hold{Holds, Accepts}})
+	}
+	minds := make([]*Chooser, n)
+	for i := range minds {
+		minds[i] = New(id(i))
+	}
+	has := func(l Link, a, b int) bool { return l.A == a && l.B == b || l.A == b && l.B == a }
+	for epoch := range int64(40) {
+		v := mustView(t, f)
+		next := f
+		next.Links = nil
+		gone := func(l Link) (gone bool) {
+			for i, c := range minds {
+				for _, w := range c.wishes {
+					gone = gone || w.Do == Drop && has(l, i, v.Index(w.Peer)) && l.By[0] == Holds && l.A == i
+				}
+			}
+			return gone
+		}
+		for _, c := range minds {
+			c.Step(epoch, v, Local{})
+		}
+		for _, l := range f.Links {
+			if !gone(l) {
+				next.Links = append(next.Links, l)
+			}
+		}
+		f = next
+	}
+	v := mustView(t, f)
+	if d := v.Degree(0); d > v.Cap() || d < cap4k/2 {
+		t.Errorf("the agent has %d links, %d are the most", d, v.Cap())
+	}
+	for i := range n {
+		if v.d(0, i) == far {
+			t.Errorf("agent %d is cut off", i)
+		}
+	}
+}
