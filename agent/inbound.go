@@ -117,7 +117,11 @@ func (in *inbound) handshake(d []byte) {
 		in.n.drops.add(dropStranger)
 		return
 	}
-	n, from, msg := in.n, in.way(), append([]byte(nil), d...)
+	from := overlay.Direct(in.from)
+	if in.hop != nil {
+		from = overlay.Relayed(in.hop.peer.id)
+	}
+	n, msg := in.n, append([]byte(nil), d...)
 	ok := n.mail.offerLow(func(now overlay.Instant) {
 		if err := n.sessions.Receive(now, from, msg); err != nil {
 			n.drops.add(dropHandshake)
