@@ -107,14 +107,14 @@ lint: $(GOLANGCI)
 	$(GOLANGCI) run ./...
 
 # All tests, under the race detector: those that don't mind others beside them on all
-# cores, then one package at a time, as some start dozens of agents. Those of the agent that
-# may run beside each other wait most of the time, so it's four at once there. As root none
-# may be skipped.
+# cores, and one more, as those of the DHT wait most of the time; then one package at a time,
+# as some start dozens of agents. Those of the agent that may run beside each other wait most
+# of the time, so it's five at once there. As root none may be skipped.
 BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/sim farlan/discovery farlan/discovery/p2p farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/mesh farlan/overlay/route farlan/reserve
 
 race:
-	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -timeout 14m $(BESIDE)
-	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -parallel 4 -timeout 14m farlan/agent
+	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -p 3 -timeout 14m $(BESIDE)
+	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -parallel 5 -timeout 14m farlan/agent
 	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -p 1 -timeout 14m $$(go list ./... | grep -vxF "$$(printf '%s\n' $(BESIDE) farlan/agent)")
 	$(if $(ROOT),,@echo "NOT ROOT: the tests that need network namespaces were SKIPPED" >&2)
 

@@ -1,12 +1,15 @@
 package agent
 
 import (
+	"crypto/rand"
 	"fmt"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"farlan/overlay"
 )
 
 // between is what passes from one site to the other.
@@ -100,5 +103,25 @@ func TestRelay(t *testing.T) {
 	t.Logf("meanwhile nothing passed for about %v", out)
 	if out > 2*time.Second { // a second, and what a busy machine adds
 		t.Errorf("nothing passed for about %v", out)
+	}
+}
+
+// A handshake may come by several members before there is any session: nothing says by which
+// of them it goes back but the last.
+func TestHandshakeBySeveralRelays(t *testing.T) {
+	m := newMirror(t)
+	static, err := overlay.NewStaticKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, d, err := m.n.hs.Initiate(m.n.now(), overlay.AgentID{3}, static.Public, 7, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := m.lane.in
+	in.hop, in.path, in.at = m.n.view.Load().sessions[2], []overlay.Label{1, 2, 3, 4}, nil
+	in.handshake(d)
+	if got := m.n.drops[dropStranger].Load(); got != 0 {
+		t.Errorf("%d datagrams of strangers", got)
 	}
 }
