@@ -110,7 +110,7 @@ lint: $(GOLANGCI)
 # cores, and one more, as those of the DHT wait most of the time; then one package at a time,
 # as some start dozens of agents. Those of the agent that may run beside each other wait most
 # of the time, so it's five at once there. As root none may be skipped.
-BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/sim farlan/discovery farlan/discovery/p2p farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/mesh farlan/overlay/route farlan/reserve
+BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/sim farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/mesh farlan/overlay/poll farlan/overlay/route farlan/reserve
 
 race:
 	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -p 3 -timeout 14m $(BESIDE)

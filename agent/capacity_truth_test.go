@@ -377,13 +377,24 @@ func TestTruthCaps(t *testing.T) {
 		{nil, 50 * shapedPercent / 100.0, "uplink"},
 		{[]string{"--max-mbit", "20"}, 20, "cap"},
 	} {
-		var v benchView
-		if err := s.agents[0].ask(&v, append([]string{"bench", "b"}, c.args...)...); err != nil {
-			t.Fatal(err)
+		// It's a lower bound, and lower where something else kept the processors busy while
+		// cars left: the highest of three counts, and none may be higher than is allowed.
+		var best benchView
+		for try := 0; try < 3 && best.Mbit < 0.95*c.mbit; try++ {
+			var v benchView
+			if err := s.agents[0].ask(&v, append([]string{"bench", "b"}, c.args...)...); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%v: %.2f Mbit/s, %s, limited by %s", c.args, v.Mbit, v.Meaning, v.LimitedBy)
+			if v.Mbit > 1.05*c.mbit {
+				t.Errorf("%v: %.2f Mbit/s, more than %.2f", c.args, v.Mbit, c.mbit)
+			}
+			if v.Mbit > best.Mbit {
+				best = v
+			}
 		}
-		t.Logf("%v: %.2f Mbit/s, %s, limited by %s", c.args, v.Mbit, v.Meaning, v.LimitedBy)
-		if math.Abs(v.Mbit/c.mbit-1) > 0.05 || v.LimitedBy != c.by || v.Meaning != "lower bound" || v.HighMbit != nil {
-			t.Errorf("%v: %+v, want %v, limited by %s", c.args, v, c.mbit, c.by)
+		if best.Mbit < 0.95*c.mbit || best.LimitedBy != c.by || best.Meaning != "lower bound" || best.HighMbit != nil {
+			t.Errorf("%v: %+v, want %v, limited by %s", c.args, best, c.mbit, c.by)
 		}
 	}
 	if p := s.toB(); p.CapacitySource != "train" || !p.CapacityBound || p.CapacityMbit == nil || math.Abs(*p.CapacityMbit/20-1) > 0.05 {
