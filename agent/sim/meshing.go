@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -71,14 +72,18 @@ func (a *agent) draws(epoch int64, of scene, told func() []decide.Told) (*decide
 	if a.album.epoch != epoch || a.album.pictures == nil {
 		a.album = album{epoch, make(map[scene]*decide.Picture)}
 	}
-	if p := a.album.pictures[of]; p != nil && p.View.Index(a.id) >= 0 {
+	if p := a.album.pictures[of]; p != nil && p.Shows(a.id) {
 		return p, nil
 	}
-	network := uint64(1)
+	draw, network := decide.NewPicture, uint64(1)
 	if of.area == backbone {
-		network = 2
+		draw, network = decide.NewBackbonePicture, 2
 	}
-	p, err := decide.NewPicture(network, epoch, a.id, told())
+	all := told()
+	p, err := draw(network, epoch, a.id, all)
+	if errors.Is(err, mesh.ErrTooMany) {
+		p, err = decide.NewPictureOfSome(network, epoch, a.id, all)
+	}
 	if err == nil {
 		a.drawn++
 		a.album.pictures[of] = p
