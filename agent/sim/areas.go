@@ -242,7 +242,7 @@ func (a *agent) serve(epoch int64, area uint32, p *decide.Picture, b *decide.Bey
 			g.others = append(g.others, discovery.BriefOf(id))
 		}
 	}
-	graph := a.local().graph
+	graph := a.local().graph()
 	g.size, g.tree = p.View.Agents(), decide.TreeOf(graph, a.id, &a.atlas.finder)
 	g.stands = decide.Stands(graph, a.id, g.telling.Area.Tree, &a.atlas.finder)
 	picture, err := a.draws(epoch, scene{a.store.WideHash(), backbone}, func() []decide.Told { return decide.Backbone(b.Gates()) })

@@ -42,8 +42,26 @@ func newMeshing(links *decide.Links, m mutant) meshing {
 
 // An album holds the pictures of an epoch that agents with the same records share.
 type album struct {
-	epoch    int64
-	pictures map[scene]*decide.Picture
+	epoch    int64 // by true time
+	pictures map[sight]*decide.Picture
+}
+
+// A sight is a scene in an epoch by an agent's clock.
+type sight struct {
+	scene
+	epoch int64
+}
+
+// turn goes on to the next epoch. Agents keep pictures, but don't measure on them any more.
+func (x *album) turn(now overlay.Instant) {
+	epoch := decide.EpochOf(now)
+	if x.epoch == epoch && x.pictures != nil {
+		return
+	}
+	for _, p := range x.pictures {
+		p.View.Forget()
+	}
+	*x = album{epoch, make(map[sight]*decide.Picture)}
 }
 
 // A scene is what a picture is drawn of: the records of an area, or what has a number that no
@@ -68,10 +86,9 @@ func (a *agent) picture(epoch int64) (*decide.Picture, error) {
 
 // draws returns the picture of a scene in an epoch.
 func (a *agent) draws(epoch int64, of scene, told func() []decide.Told) (*decide.Picture, error) {
-	if a.album.epoch != epoch || a.album.pictures == nil {
-		a.album = album{epoch, make(map[scene]*decide.Picture)}
-	}
-	if p := a.album.pictures[of]; p != nil && p.View.Index(a.id) >= 0 {
+	a.album.turn(a.now)
+	at := sight{of, epoch}
+	if p := a.album.pictures[at]; p != nil && p.View.Index(a.id) >= 0 {
 		return p, nil
 	}
 	network := uint64(1)
@@ -81,7 +98,7 @@ func (a *agent) draws(epoch int64, of scene, told func() []decide.Told) (*decide
 	p, err := decide.NewPicture(network, epoch, a.id, told())
 	if err == nil {
 		a.drawn++
-		a.album.pictures[of] = p
+		a.album.pictures[at] = p
 	}
 	return p, err
 }

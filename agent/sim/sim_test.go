@@ -74,7 +74,7 @@ func runs(t *testing.T) (all []run) {
 // linked, and deliver what is sent. A seed that fails is run again by the command that is
 // printed.
 func TestSeeds(t *testing.T) {
-	t.Logf("seed agents  agreed  kB/s an agent  in trouble: frames delivered, broadcasts got, twice; afterwards both  most links  faults")
+	t.Logf("seed agents  agreed  kB/s an agent  in trouble: frames delivered, broadcasts got, twice; afterwards both  most links  trace  faults")
 	var agreed []time.Duration
 	var trouble, steady Traffic
 	failed := 0
@@ -83,8 +83,8 @@ func TestSeeds(t *testing.T) {
 		agreed = append(agreed, v.Agreed)
 		trouble.add(v.Traffic)
 		steady.add(v.Steady)
-		t.Logf("%4d %6d %7v %14.2f  %3d of %3d %5d of %5d %2d  %d of %d %4d of %4d  %2d  %v", r.seed, r.agents, v.Agreed, v.Bytes/1000,
-			v.Traffic.Delivered, v.Traffic.Sent, v.Traffic.Got, v.Traffic.Wanted, v.Traffic.Again, v.Steady.Delivered, v.Steady.Sent, v.Steady.Got, v.Steady.Wanted, v.Degree, r.faults)
+		t.Logf("%4d %6d %7v %14.2f  %3d of %3d %5d of %5d %2d  %d of %d %4d of %4d  %2d  %016x  %v", r.seed, r.agents, v.Agreed, v.Bytes/1000,
+			v.Traffic.Delivered, v.Traffic.Sent, v.Traffic.Got, v.Traffic.Wanted, v.Traffic.Again, v.Steady.Delivered, v.Steady.Sent, v.Steady.Got, v.Steady.Wanted, v.Degree, v.Trace, r.faults)
 		if len(v.Wrong) > 0 {
 			failed++
 			t.Errorf("%s\n\tmake sim SEED=%d AGENTS=%d FAULTS=%s", strings.Join(v.Wrong, "\n\t"), r.seed, r.agents, r.faults)
