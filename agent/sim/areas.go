@@ -47,7 +47,8 @@ type regions struct {
 	beyonds map[[32]byte]*decide.Beyond
 	briefs  map[discovery.Brief]int32 // agents by name
 	states  []state
-	wide    [][]byte
+	wide    [][]byte // records of gateways, and of members by area, until all have them
+	local   map[uint32][][]byte
 }
 
 // populate gives agents the areas that they would have come to: neighbouring ones by where
@@ -64,6 +65,7 @@ func (s *Sim) populate() {
 // halve divides agents until no part has more than so many.
 func (s *Sim) halve(who []int32, most int) {
 	if len(who) <= most {
+		slices.Sort(who)
 		area := uint32(len(s.regions.people) + 1)
 		s.regions.people[area] = who
 		for _, n := range who {

@@ -111,7 +111,9 @@ func New(set Setting) *Sim {
 		}
 		s.agents = append(s.agents, a)
 		s.index[a.id], s.regions.briefs[discovery.BriefOf(a.id)] = n, n
-		s.push(event{at: s.now.Add(time.Duration(s.draw(uint64(5 * time.Second)))), what: starts, to: n})
+		if !set.Settled {
+			s.push(event{at: s.now.Add(time.Duration(s.draw(uint64(5 * time.Second)))), what: starts, to: n})
+		}
 	}
 	if set.Plant != nil {
 		s.fluid = newFluid(set.Plant, set.Agents)

@@ -17,23 +17,70 @@ const warmEpochs = 24
 // spent is how much of what may be told in a burst has been.
 const spent = 6
 
-// A state is what an agent remembers that ran before: its links, what it told, and what the
-// others of its area did.
+// lead is for how long agents run before the beginning.
+const lead = 5 * time.Second
+
+// A state is what an agent has that ran before: its links, what it told, and the records of
+// its area.
 type state struct {
-	mesh meshing
-	gate *gate
-	area [][]byte // records, shared by those of an area
-	own  own
-	told uint64 // version of the area's record
+	mesh  meshing
+	gate  *gate
+	store *discovery.Store // shared by those of an area
+	own   own
+	told  uint64 // version of the area's record
 }
 
-// warm gives settled agents states as if they had run for long: they decided on their links as
-// always, in each area and among gateways, but heard of each other at once.
+// warm lets agents have run for long at the beginning. Before it, they decided on their links
+// as always, in each area and among gateways, but heard of each other at once. They have all
+// records, and the control connections that follow from these. For the last seconds they ran
+// as they do later, and an agent of each area and a gateway told their records anew, by which
+// the trees formed that records spread by. All that isn't counted.
 func (s *Sim) warm() {
+	s.prepare()
+	for _, a := range s.agents {
+		a.start()
+		a.control.started = s.now
+	}
+	for _, a := range s.agents {
+		a.meet()
+	}
+	s.Run(-lead / 2)
+	for area := uint32(1); area <= uint32(len(s.regions.people)); area++ {
+		s.agents[s.regions.people[area][0]].own.rows.Again()
+	}
+	for _, a := range s.agents {
+		if g := a.place.gate; g != nil {
+			g.telling.Again()
+			break
+		}
+	}
+	s.Run(0)
+	for _, a := range s.agents {
+		a.control.started = s.now.Add(-time.Minute)
+		a.sent = 0
+	}
+	s.counters = counters{trace: s.trace}
+}
+
+// meet connects an agent with those with whom it wants to be connected.
+func (a *agent) meet() {
+	a.choose()
+	for _, n := range a.control.want {
+		if a.control.conn(n) == nil {
+			a.connections++
+			a.connect(n, a.connections)
+			a.agents[n].connect(a.n, a.connections)
+		}
+	}
+}
+
+// prepare makes the states.
+func (s *Sim) prepare() {
 	s.regions.states = make([]state, len(s.agents))
 	var gates []int32
 	pictures := make(map[uint32]*decide.Picture)
 	areas := uint32(len(s.regions.people))
+	s.regions.local = make(map[uint32][][]byte, areas)
 	for area := uint32(1); area <= areas; area++ {
 		who := s.regions.people[area]
 		for _, n := range who {
@@ -48,9 +95,14 @@ func (s *Sim) warm() {
 		}
 	}
 	s.converge(2, gates, func(n int32) *meshing { return &s.regions.states[n].gate.meshing })
+	s.now = beginning.Add(-lead)
 	for area := uint32(1); area <= areas; area++ {
 		s.write(area, pictures[area], len(gates))
 	}
+	for area := uint32(1); area <= areas; area++ {
+		s.stock(area)
+	}
+	s.regions.wide, s.regions.local = nil, nil
 }
 
 // converge lets agents decide on their links for some epochs up to the beginning.
@@ -118,7 +170,6 @@ func (s *Sim) write(area uint32, p *decide.Picture, gates int) {
 	who := s.regions.people[area]
 	graph := decide.Graph(s.toldBy(who, func(n int32) *meshing { return &s.regions.states[n].mesh }), nil)
 	set := p.Gateways(nil)
-	var records [][]byte
 	for _, n := range who {
 		a, x := s.agents[n], &s.regions.states[n]
 		a.port = 1 // as it will have
@@ -131,7 +182,7 @@ func (s *Sim) write(area uint32, p *decide.Picture, gates int) {
 			if kind == discovery.KindArea || kind == discovery.KindBackbone {
 				s.regions.wide = append(s.regions.wide, raw)
 			} else {
-				records = append(records, raw)
+				s.regions.local[area] = append(s.regions.local[area], raw)
 			}
 		}
 		body, err := a.member(area).Append(nil)
@@ -164,15 +215,29 @@ func (s *Sim) write(area uint32, p *decide.Picture, gates int) {
 		}
 		a.port = 0
 	}
+}
+
+// stock fills a store with the records of an area, for all agents there.
+func (s *Sim) stock(area uint32) {
+	who := s.regions.people[area]
+	store := discovery.NewStore(overlay.AgentID{}, s.network, 0, discovery.Limits{})
+	store.Share(&s.archive)
+	store.Enter(s.now, area)
+	if bad := store.Load(s.now, s.regions.local[area]) + store.Load(s.now, s.regions.wide); bad > 0 {
+		panic("a record that isn't one")
+	}
 	for _, n := range who {
-		s.regions.states[n].area = records
+		s.regions.states[n].store = store
 	}
 }
 
 // recall takes up an agent's state.
 func (a *agent) recall(x *state) {
-	a.store.Load(a.wall(), x.area)
-	a.store.Load(a.wall(), a.regions.wide)
+	a.store.Mirror(x.store)
+	for _, n := range a.regions.people[a.place.home] {
+		a.control.members = append(a.control.members, member{n: n})
+	}
+	a.control.changed = true
 	a.meshing, a.own, a.place.gate, a.place.told = x.mesh, x.own, x.gate, x.told
 	for _, m := range a.meshes() {
 		for _, k := range m.links.Kept() {
