@@ -27,9 +27,17 @@ func number(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// setting is the one of a seed: some time to get to know each other, and then trouble.
+// mostCold is of how many agents a network starts cold.
+const mostCold = 200
+
+// setting is the one of a seed: some time to get to know each other, and then trouble. Many
+// agents know each other for long.
 func setting(seed uint64, agents int, faults Faults) Setting {
-	return Setting{Seed: seed, Agents: agents, Faults: faults, Calm: 40 * time.Second, Trouble: 100 * time.Second, Noise: 30}
+	set := Setting{Seed: seed, Agents: agents, Faults: faults, Calm: 40 * time.Second, Trouble: 100 * time.Second, Noise: 30}
+	if agents > mostCold {
+		set.Calm, set.Settled = 10*time.Second, true
+	}
+	return set
 }
 
 // A run is one of a seed.
