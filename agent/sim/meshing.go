@@ -44,7 +44,13 @@ func newMeshing(links *decide.Links, m mutant) meshing {
 type album struct {
 	epoch    int64 // by true time
 	pictures map[sight]*decide.Picture
+	last     map[uint32]*decide.Picture // by area: with distances, by which others' are found
+	measured []*decide.Picture          // those with distances, as they came to have them
 }
+
+// mostMeasured is of how many pairs of agents distances are kept, 4 bytes each: they are much of
+// the memory.
+const mostMeasured = 64 << 20
 
 // A sight is a scene in an epoch by an agent's clock.
 type sight struct {
@@ -61,7 +67,40 @@ func (x *album) turn(now overlay.Instant) {
 	for _, p := range x.pictures {
 		p.View.Forget()
 	}
-	*x = album{epoch, make(map[sight]*decide.Picture)}
+	*x = album{epoch: epoch, pictures: make(map[sight]*decide.Picture), last: make(map[uint32]*decide.Picture)}
+}
+
+// used notes that an agent decided by a picture.
+func (x *album) used(p *decide.Picture, area uint32) {
+	if !p.View.Known() || x.last[area] == p {
+		return
+	}
+	x.last[area] = p
+	if slices.Contains(x.measured, p) {
+		return
+	}
+	x.measured = append(x.measured, p)
+	if n := p.View.Agents(); len(x.measured)*n*n > mostMeasured {
+		x.measured[0].View.Forget()
+		x.measured = slices.Delete(x.measured, 0, 1)
+	}
+}
+
+// find returns the picture of a sight, nil if there is none that an agent is in.
+func (x *album) find(at sight, id overlay.AgentID) *decide.Picture {
+	p := x.pictures[at]
+	if p == nil || p.View.Index(id) < 0 {
+		return nil
+	}
+	x.like(p, at.area)
+	return p
+}
+
+// like lets a picture's distances be found from those of the last one.
+func (x *album) like(p *decide.Picture, area uint32) {
+	if last := x.last[area]; last != nil {
+		p.View.Like(last.View)
+	}
 }
 
 // A scene is what a picture is drawn of: the records of an area, or what has a number that no
@@ -88,7 +127,7 @@ func (a *agent) picture(epoch int64) (*decide.Picture, error) {
 func (a *agent) draws(epoch int64, of scene, told func() []decide.Told) (*decide.Picture, error) {
 	a.album.turn(a.now)
 	at := sight{of, epoch}
-	if p := a.album.pictures[at]; p != nil && p.View.Index(a.id) >= 0 {
+	if p := a.album.find(at, a.id); p != nil {
 		return p, nil
 	}
 	network := uint64(1)
@@ -99,6 +138,7 @@ func (a *agent) draws(epoch int64, of scene, told func() []decide.Told) (*decide
 	if err == nil {
 		a.drawn++
 		a.album.pictures[at] = p
+		a.album.like(p, of.area)
 	}
 	return p, err
 }
@@ -118,6 +158,8 @@ func (a *agent) decide() {
 	}
 	rates, busy := a.traded()
 	a.meshing.step(a, epoch, p, rates, busy)
+	area, _ := a.store.Area()
+	a.album.used(p, area)
 	if a.set.Sizes.Whole > 0 {
 		a.dwell(epoch, p)
 	}

@@ -17,11 +17,14 @@ func (v *View) row(agent int) []int32 {
 
 // settled finds the distances and Φ if they aren't known.
 func (v *View) settled() {
-	if n := len(v.agents); v.dist == nil {
+	if v.dist != nil {
+		return
+	}
+	if n := len(v.agents); !v.derive() {
 		v.dist = make([]int32, n*n)
 		v.settleAll()
-		v.phi = v.sum()
 	}
+	v.phi = v.sum()
 }
 
 // relays says whether agent carries what comes from source.

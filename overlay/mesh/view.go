@@ -27,6 +27,7 @@ type View struct {
 	wanted []demand
 	phi    int64
 	pieces pieces
+	like   *View // see Like
 
 	what whatIf
 	heap heap
@@ -80,7 +81,10 @@ func NewView(f Facts) (*View, error) {
 
 // Forget lets the memory go that distances take, 4 bytes for each pair: they are found anew
 // when they are needed once more.
-func (v *View) Forget() { v.dist = nil }
+func (v *View) Forget() { v.dist, v.like = nil, nil }
+
+// Known says whether distances are known, so that finding others may begin with them: see Like.
+func (v *View) Known() bool { return v.dist != nil }
 
 // connect takes the links over.
 func (v *View) connect(links []Link) {
@@ -108,9 +112,7 @@ func (v *View) sift(links []Link) []Link {
 			all = append(all, l)
 		}
 	}
-	slices.SortStableFunc(all, func(x, y Link) int {
-		return cmp.Or(cmp.Compare(max(x.A, x.B), max(y.A, y.B)), cmp.Compare(min(x.A, x.B), min(y.A, y.B)))
-	})
+	slices.SortStableFunc(all, byEnds)
 	all = slices.CompactFunc(all, func(x, y Link) bool { return pairOf(x.A, x.B) == pairOf(y.A, y.B) })
 	count := make([]int, len(v.agents))
 	return slices.DeleteFunc(all, func(l Link) bool {
@@ -121,6 +123,11 @@ func (v *View) sift(links []Link) []Link {
 		count[l.B]++
 		return false
 	})
+}
+
+// byEnds is the order of a view's links.
+func byEnds(x, y Link) int {
+	return cmp.Or(cmp.Compare(max(x.A, x.B), max(y.A, y.B)), cmp.Compare(min(x.A, x.B), min(y.A, y.B)))
 }
 
 // Index returns an agent's place in the facts, -1 if it isn't a member.

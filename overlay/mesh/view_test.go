@@ -127,6 +127,56 @@ func TestViewIsLazy(t *testing.T) {
 	}
 }
 
+// Distances that are found from those of a view that is alike are those that are found anew.
+func TestViewLike(t *testing.T) {
+	t.Parallel()
+	derived := 0
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 4))
+		n := 8 + r.IntN(60)
+		f := randomFacts(r, n, r.IntN(5*n))
+		for i := range f.Agents {
+			f.Agents[i].NoTransit = f.Agents[i].NoTransit && seed%5 == 0
+		}
+		u := mustView(t, f)
+		before, g := slices.Clone(u.dist), f
+		g.Links = slices.Clone(f.Links)
+		for range r.IntN(1 + n/2) {
+			switch k := r.IntN(max(1, len(g.Links))); {
+			case len(g.Links) == 0 || r.IntN(3) == 0:
+				g.Links = append(g.Links, Link{A: r.IntN(n), B: r.IntN(n), Cost: int32(1 + r.IntN(30))})
+			case r.IntN(3) == 0:
+				g.Links = slices.Delete(g.Links, k, k+1)
+			default:
+				g.Links[k].Cost = int32(1 + r.IntN(30))
+			}
+		}
+		if seed%7 == 0 {
+			g.Agents = slices.Clone(f.Agents)
+			g.Agents[r.IntN(n)].Cost += 3
+		}
+		v, err := NewView(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Like(u)
+		if v.derive() {
+			derived++
+		} else {
+			v.settled()
+		}
+		if !slices.Equal(v.dist, slow(v)) {
+			t.Fatalf("seed %d: distances are wrong", seed)
+		}
+		if v.Forget(); !slices.Equal(u.dist, before) || v.Phi() != mustView(t, g).Phi() {
+			t.Fatalf("seed %d: the other view was changed, or Φ is wrong", seed)
+		}
+	}
+	if derived < 200 {
+		t.Errorf("only %d of 400 were derived", derived)
+	}
+}
+
 // What one link less or more would change is what a new view says that has it so.
 func TestWhatIf(t *testing.T) {
 	t.Parallel()
