@@ -22,13 +22,21 @@ func (x *shelf) key(i int) key { return x.entries[i].key() }
 
 // find returns where the record of k is, or would be.
 func (x *shelf) find(k key) (int, bool) {
-	i, _ := slices.BinarySearch(x.names, BriefOf(k.origin))
-	for ; i < len(x.entries); i++ {
-		if c := x.key(i).compare(k); c >= 0 {
-			return i, c == 0
+	name := BriefOf(k.origin)
+	low, high := 0, len(x.names)
+	for low < high {
+		if m := (low + high) / 2; x.names[m] < name {
+			low = m + 1
+		} else {
+			high = m
 		}
 	}
-	return i, false
+	for ; low < len(x.names) && x.names[low] == name; low++ {
+		if r := &x.entries[low].record; r.Kind >= k.kind && r.Origin == k.origin || r.Origin.Compare(k.origin) > 0 {
+			return low, r.Kind == k.kind && r.Origin == k.origin
+		}
+	}
+	return low, false
 }
 
 // has says whether there is a record of an origin around i, where one of it would be.

@@ -66,7 +66,7 @@ func NewPicture(network uint64, epoch int64, self overlay.AgentID, told []Told) 
 // others, self possibly among them, wait until some of these have gone to areas: until
 // then they choose no links.
 func NewPictureOfSome(network uint64, epoch int64, self overlay.AgentID, told []Told) (*Picture, error) {
-	here := present(told, pairsOf(told), self, overlay.Instant(epoch)*overlay.Instant(Epoch))
+	here := present(told, pairsOf(told, namesOf(told)), self, overlay.Instant(epoch)*overlay.Instant(Epoch))
 	i := -1
 	some := slices.DeleteFunc(slices.Clone(told), func(Told) bool { i++; return !here[i] })
 	crowd := len(some)
@@ -91,7 +91,8 @@ func NewBackbonePicture(network uint64, epoch int64, self overlay.AgentID, told 
 }
 
 func newPicture(f mesh.Facts, epoch int64, self overlay.AgentID, told []Told) (*Picture, error) {
-	links := pairsOf(told)
+	names := namesOf(told)
+	links := pairsOf(told, names)
 	here := present(told, links, self, overlay.Instant(epoch)*overlay.Instant(Epoch))
 	where := make([]int, len(told))
 	for i := range told {
@@ -109,7 +110,10 @@ func newPicture(f mesh.Facts, epoch int64, self overlay.AgentID, told []Told) (*
 		}
 		a := &f.Agents[where[i]]
 		for _, r := range told[i].Rows {
-			if peer := find(told, r.Peer); (r.Prefer || r.Forbid || r.Cost > 0) && peer >= 0 && where[peer] >= 0 && len(a.Rules) < mesh.MaxRules {
+			if !r.Prefer && !r.Forbid && r.Cost == 0 || len(a.Rules) >= mesh.MaxRules {
+				continue
+			}
+			if peer := names.find(r.Peer); peer >= 0 && where[peer] >= 0 {
 				a.Rules = append(a.Rules, mesh.Rule{Peer: where[peer], Cost: int32(min(micros(r.Cost), mesh.MaxCost)), Prefer: r.Prefer, Forbid: r.Forbid})
 			}
 		}
@@ -165,15 +169,22 @@ type twosome struct{ a, b, rowA, rowB int }
 
 // pairsOf returns the links that both ends keep, each once, in order. So nobody can say
 // of others that they are linked with him.
-func pairsOf(told []Told) (all []twosome) {
+func pairsOf(told []Told, names names) (all []twosome) {
 	for a := range told {
-		for i, r := range told[a].Rows {
-			b := find(told, r.Peer)
-			if b <= a || !r.Kept() || r.Relayed || r.Forbid {
+		for i := range told[a].Rows {
+			r := &told[a].Rows[i]
+			if r.Peer < names[a] || !r.Kept() || r.Relayed || r.Forbid {
 				continue
 			}
-			j, ok := slices.BinarySearchFunc(told[b].Rows, discovery.BriefOf(told[a].ID), byPeer)
-			if ok && told[b].Rows[j].Kept() && !told[b].Rows[j].Relayed && (holds(r) || holds(told[b].Rows[j])) {
+			b := names.find(r.Peer)
+			if b <= a {
+				continue
+			}
+			j, ok := slices.BinarySearchFunc(told[b].Rows, names[a], byPeer)
+			if !ok {
+				continue
+			}
+			if back := &told[b].Rows[j]; back.Kept() && !back.Relayed && (holds(r) || holds(back)) {
 				all = append(all, twosome{a, b, i, j})
 			}
 		}
@@ -181,7 +192,27 @@ func pairsOf(told []Told) (all []twosome) {
 	return all
 }
 
-func holds(r discovery.Row) bool { return r.Holds || r.Leaving }
+func holds(r *discovery.Row) bool { return r.Holds || r.Leaving }
+
+// names are the brief names of members, in their order, to find them fast.
+type names []discovery.Brief
+
+func namesOf(told []Told) names {
+	all := make(names, len(told))
+	for i := range told {
+		all[i] = discovery.BriefOf(told[i].ID)
+	}
+	return all
+}
+
+// find returns the index of the member with a brief name, -1 if there is none.
+func (n names) find(b discovery.Brief) int {
+	i, ok := slices.BinarySearch(n, b)
+	if !ok {
+		return -1
+	}
+	return i
+}
 
 func byPeer(r discovery.Row, b discovery.Brief) int {
 	switch {
@@ -191,17 +222,6 @@ func byPeer(r discovery.Row, b discovery.Brief) int {
 		return 1
 	}
 	return 0
-}
-
-// find returns the index of the member with a brief name, -1 if there is none.
-func find(told []Told, b discovery.Brief) int {
-	i, ok := slices.BinarySearchFunc(told, b, func(t Told, b discovery.Brief) int {
-		return byPeer(discovery.Row{Peer: discovery.BriefOf(t.ID)}, b)
-	})
-	if !ok {
-		return -1
-	}
-	return i
 }
 
 // link returns a pair's link as the mesh reckons with it.

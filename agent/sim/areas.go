@@ -44,6 +44,7 @@ type gate struct {
 // regions is what agents share of areas.
 type regions struct {
 	people  map[uint32][]int32 // by the area that they remember
+	numbers []uint32           // of these areas, ascending
 	beyonds map[[32]byte]*decide.Beyond
 	briefs  map[discovery.Brief]int32 // agents by name
 	states  []state
@@ -52,12 +53,17 @@ type regions struct {
 }
 
 // populate gives agents the areas that they would have come to: neighbouring ones by where
-// they are, of five sevenths of what an area has at most.
+// they are, of five sevenths of what an area has at most. All are in area 0 of a network that
+// is never divided.
 func (s *Sim) populate() {
 	s.regions.people = make(map[uint32][]int32)
 	all := make([]int32, len(s.agents))
 	for i := range all {
 		all[i] = int32(i)
+	}
+	if s.set.Sizes.Most == 0 {
+		s.regions.people[0], s.regions.numbers = all, []uint32{0}
+		return
 	}
 	s.halve(all, s.set.Sizes.Most*5/7)
 }
@@ -68,6 +74,7 @@ func (s *Sim) halve(who []int32, most int) {
 		slices.Sort(who)
 		area := uint32(len(s.regions.people) + 1)
 		s.regions.people[area] = who
+		s.regions.numbers = append(s.regions.numbers, area)
 		for _, n := range who {
 			s.agents[n].place.home = area
 		}
@@ -244,7 +251,7 @@ func (a *agent) serve(epoch int64, area uint32, p *decide.Picture, b *decide.Bey
 			g.others = append(g.others, discovery.BriefOf(id))
 		}
 	}
-	graph := a.local().graph
+	graph := a.local().graph()
 	g.size, g.tree = p.View.Agents(), decide.TreeOf(graph, a.id, &a.atlas.finder)
 	g.stands = decide.Stands(graph, a.id, g.telling.Area.Tree, &a.atlas.finder)
 	picture, err := a.draws(epoch, scene{a.store.WideHash(), backbone}, func() []decide.Told { return decide.Backbone(b.Gates()) })

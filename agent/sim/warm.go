@@ -45,7 +45,7 @@ func (s *Sim) warm() {
 		a.meet()
 	}
 	s.Run(-lead / 2)
-	for area := uint32(1); area <= uint32(len(s.regions.people)); area++ {
+	for _, area := range s.regions.numbers {
 		s.agents[s.regions.people[area][0]].own.rows.Again()
 	}
 	for _, a := range s.agents {
@@ -79,30 +79,39 @@ func (s *Sim) prepare() {
 	s.regions.states = make([]state, len(s.agents))
 	var gates []int32
 	pictures := make(map[uint32]*decide.Picture)
-	areas := uint32(len(s.regions.people))
-	s.regions.local = make(map[uint32][][]byte, areas)
-	for area := uint32(1); area <= areas; area++ {
+	s.regions.local = make(map[uint32][][]byte)
+	for _, area := range s.regions.numbers {
 		who := s.regions.people[area]
 		for _, n := range who {
 			s.regions.states[n].mesh = newMeshing(decide.NewLinks(s.agents[n].id), sane)
 		}
 		p := s.converge(1, warmEpochs, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
 		pictures[area] = p
-		for _, id := range p.Gateways(nil) {
+		for _, id := range gatewaysOf(area, p) {
 			n := s.index[id]
 			gates = append(gates, n)
 			s.regions.states[n].gate = &gate{meshing: newMeshing(decide.NewBackbone(id), sane), size: len(who), stands: true}
 		}
 	}
-	s.converge(2, warmGates, decide.NewBackbonePicture, gates, func(n int32) *meshing { return &s.regions.states[n].gate.meshing })
+	if len(gates) > 0 {
+		s.converge(2, warmGates, decide.NewBackbonePicture, gates, func(n int32) *meshing { return &s.regions.states[n].gate.meshing })
+	}
 	s.now = beginning.Add(-lead)
-	for area := uint32(1); area <= areas; area++ {
+	for _, area := range s.regions.numbers {
 		s.write(area, pictures[area], len(gates))
 	}
-	for area := uint32(1); area <= areas; area++ {
+	for _, area := range s.regions.numbers {
 		s.stock(area)
 	}
 	s.regions.wide, s.regions.local = nil, nil
+}
+
+// gatewaysOf returns the gateways of an area, none of a network that isn't divided.
+func gatewaysOf(area uint32, p *decide.Picture) []overlay.AgentID {
+	if area == 0 {
+		return nil
+	}
+	return p.Gateways(nil)
 }
 
 // A drawing draws pictures: see decide.NewPicture.
@@ -172,7 +181,7 @@ func (a *agent) keeps(m *meshing) []discovery.Link {
 func (s *Sim) write(area uint32, p *decide.Picture, gates int) {
 	who := s.regions.people[area]
 	graph := decide.Graph(s.toldBy(who, func(n int32) *meshing { return &s.regions.states[n].mesh }), nil)
-	set := p.Gateways(nil)
+	set := gatewaysOf(area, p)
 	for _, n := range who {
 		a, x := s.agents[n], &s.regions.states[n]
 		a.port = 1 // as it will have

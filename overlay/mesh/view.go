@@ -8,8 +8,9 @@ import (
 )
 
 // A View is the facts of one epoch and what follows from them: the distances of all
-// agents from each other over the links that stay, and Φ. Choosers with equal facts may
-// share one. It is not safe for concurrent use, as what-if questions change it meanwhile.
+// agents from each other over the links that stay, and Φ. These are found when somebody asks
+// for them: an agent that has no turn needs none. Choosers with equal facts may share one. It
+// is not safe for concurrent use, as what-if questions change it meanwhile.
 type View struct {
 	agents []Agent
 	each   int // links that an agent chooses
@@ -23,9 +24,11 @@ type View struct {
 	mutes  bool    // some carry nothing for others
 	owned  []int   // of each, how many of them it holds
 	next   [][]hop // of each, its neighbours over the links that stay
-	dist   []int32 // from each to each over these, in µs; far where there is no way
+	dist   []int32 // from each to each over these, in µs; far where there is no way; nil: see settled
 	wanted []demand
 	phi    int64
+	pieces pieces
+	like   *View // see Like
 
 	what whatIf
 	heap heap
@@ -54,7 +57,7 @@ func NewView(f Facts) (*View, error) {
 	v := &View{
 		agents: f.Agents, each: min(max(f.Own, ownLinks), mostOwn), rules: ruleAll(f.Agents),
 		keys: make([]uint64, n), ring: make([]int, n), place: make([]int, n),
-		at: make([][]int, n), owned: make([]int, n), next: make([][]hop, n), dist: make([]int32, n*n),
+		at: make([][]int, n), owned: make([]int, n), next: make([][]hop, n),
 	}
 	for i := range f.Agents {
 		v.keys[i], v.ring[i] = keyOf(f.Network, f.Agents[i].ID), i
@@ -74,10 +77,15 @@ func NewView(f Facts) (*View, error) {
 	}
 	v.connect(f.Links)
 	v.what.init(n)
-	v.settleAll()
-	v.phi = v.sum()
 	return v, nil
 }
+
+// Forget lets the memory go that distances take, 4 bytes for each pair: they are found anew
+// when they are needed once more.
+func (v *View) Forget() { v.dist, v.like = nil, nil }
+
+// Known says whether distances are known, so that finding others may begin with them: see Like.
+func (v *View) Known() bool { return v.dist != nil }
 
 // connect takes the links over.
 func (v *View) connect(links []Link) {
@@ -105,9 +113,7 @@ func (v *View) sift(links []Link) []Link {
 			all = append(all, l)
 		}
 	}
-	slices.SortStableFunc(all, func(x, y Link) int {
-		return cmp.Or(cmp.Compare(max(x.A, x.B), max(y.A, y.B)), cmp.Compare(min(x.A, x.B), min(y.A, y.B)))
-	})
+	slices.SortStableFunc(all, byEnds)
 	all = slices.CompactFunc(all, func(x, y Link) bool { return pairOf(x.A, x.B) == pairOf(y.A, y.B) })
 	count := make([]int, len(v.agents))
 	return slices.DeleteFunc(all, func(l Link) bool {
@@ -118,6 +124,11 @@ func (v *View) sift(links []Link) []Link {
 		count[l.B]++
 		return false
 	})
+}
+
+// byEnds is the order of a view's links.
+func byEnds(x, y Link) int {
+	return cmp.Or(cmp.Compare(max(x.A, x.B), max(y.A, y.B)), cmp.Compare(min(x.A, x.B), min(y.A, y.B)))
 }
 
 // Index returns an agent's place in the facts, -1 if it isn't a member.
@@ -144,7 +155,10 @@ func (v *View) Full() bool { return len(v.agents) <= fullMesh }
 
 // Phi returns the potential that accepted moves lower: the distances of all pairs,
 // weighted by 1 and their demand, plus the price of the links, in µs.
-func (v *View) Phi() int64 { return v.phi }
+func (v *View) Phi() int64 {
+	v.settled()
+	return v.phi
+}
 
 // Degree returns how many links of an agent are up.
 func (v *View) Degree(agent int) int { return len(v.at[agent]) }
@@ -211,30 +225,4 @@ func (v *View) turn(agent int, epoch int64, turns int) bool {
 		}
 	}
 	return before < turns
-}
-
-// bridge returns with whom an agent must link because the links don't hold all agents
-// together: each piece has one pair in each epoch, by hash, so that all agree and pairs
-// that can't link don't matter for long. -1 says with nobody.
-func (v *View) bridge(agent int, epoch int64) int {
-	n := len(v.agents)
-	row := v.row(agent)
-	if !slices.Contains(row, far) {
-		return -1
-	}
-	least, from, to := ^uint64(0), -1, -1
-	for i := range n {
-		if row[i] == far {
-			continue
-		}
-		for j := range n {
-			if h := mix(uint64(epoch) ^ (v.keys[i] + v.keys[j])); h < least && row[j] == far && v.allowed(i, j) {
-				least, from, to = h, i, j
-			}
-		}
-	}
-	if from == agent {
-		return to
-	}
-	return -1
 }
