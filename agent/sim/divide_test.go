@@ -2,10 +2,12 @@ package sim
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 	"time"
 
 	"farlan/agent/decide"
+	"farlan/discovery"
 )
 
 // small are sizes by which few agents make many areas.
@@ -183,6 +185,43 @@ func TestDividedWithFaults(t *testing.T) {
 	}
 	if again, _ := begin(1); again.Trace() != trace {
 		t.Error("the same seed ran differently")
+	}
+}
+
+// An agent came to another area, whose gateway hasn't heard of that, as little as those in the area
+// before. So a broadcast of its comes to its new area as one of there and as one of outside: nobody
+// takes it twice, but where agents don't look at that.
+func TestBroadcastOfMover(t *testing.T) {
+	count := func(m mutant) Traffic {
+		s := New(Setting{Seed: 1, Agents: 60, Noise: 30, Sizes: small, Settled: true, mutant: m})
+		s.Run(15 * time.Second)
+		members, gateways := s.perArea()
+		i := slices.IndexFunc(members[1], func(n int32) bool { return !slices.Contains(gateways[1], n) })
+		mover := s.agents[members[1][i]]
+		before := make(map[*agent]*discovery.Store)
+		for _, n := range append(members[1], mover.entry(2)) {
+			if a := s.agents[n]; a != mover {
+				before[a] = discovery.NewStore(a.id, s.network, 1, discovery.Limits{})
+				before[a].Share(&s.archive)
+				area, _ := a.store.Area()
+				before[a].Enter(a.wall(), area)
+				before[a].Mirror(a.store)
+			}
+		}
+		mover.move(2)
+		s.Run(34 * time.Second) // it has links in both areas
+		for a, store := range before {
+			a.store, a.control.conns = store, nil
+		}
+		s.emit(mover.n, members[3][0])
+		s.Run(36 * time.Second)
+		return s.counted
+	}
+	if c := count(sane); c.Again+c.Deep+c.Looped > 0 || c.Got < c.Wanted {
+		t.Errorf("%+v", c)
+	}
+	if c := count(noSides); c.Again == 0 {
+		t.Errorf("nobody notices the mutant: %+v", c)
 	}
 }
 

@@ -343,7 +343,7 @@ func (a *agent) take(e event) {
 	c, origin := a.root(x, tree)
 	at, known := c.nodes[a.n]
 	from, also := c.nodes[e.from]
-	if !known || !also || tree == arriving && !a.outside(x) || !s.tree(c, origin).Accept(at, from, int(hops)) && s.set.mutant != noCheck {
+	if !known || !also || tree == arriving && s.set.mutant != noSides && !a.outside(x) || !s.tree(c, origin).Accept(at, from, int(hops)) && s.set.mutant != noCheck {
 		return
 	}
 	if tree == between || s.get(x, a.n) {

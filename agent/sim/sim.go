@@ -51,6 +51,7 @@ const (
 	noTurns             // agents move to better links, and flows to better ways, as soon as they see them
 	noHysteresis        // agents move to better links however little better
 	asRoutes            // flows choose as without turns, but with them
+	noSides             // broadcasts that come into an area are taken from its members, too
 )
 
 // A Sim is a simulation. It is not safe for concurrent use.

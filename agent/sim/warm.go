@@ -10,9 +10,20 @@ import (
 	"farlan/overlay"
 )
 
-// For so many epochs agents have decided on their links before the beginning, so that they have
-// come to rest, and then gateways on theirs, which are more.
-const warmEpochs, warmGates = 16, 32
+// A history is for how many epochs agents decide on their links before the beginning: at first
+// without waiting for their turns, so that they have as many as they shall sooner; then with
+// turns; then their links grow older, and need more of a reason to be exchanged. In the last few
+// what was begun is ended.
+type history struct{ hasty, turns, older int }
+
+var (
+	ofMembers  = history{0, 20, 20}
+	ofGateways = history{8, 10, 20}
+)
+
+// lastEpochs is for how many what was begun is ended, looking is how many candidates an agent
+// looks at in an epoch before the beginning: drawn by hash, others in each.
+const lastEpochs, looking = 4, 100
 
 // spent is how much of what may be told in a burst has been.
 const spent = 6
@@ -85,7 +96,7 @@ func (s *Sim) prepare() {
 		for _, n := range who {
 			s.regions.states[n].mesh = newMeshing(decide.NewLinks(s.agents[n].id), sane)
 		}
-		p := s.converge(1, warmEpochs, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
+		p := s.converge(1, ofMembers, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
 		pictures[area] = p
 		for _, id := range gatewaysOf(area, p) {
 			n := s.index[id]
@@ -94,7 +105,7 @@ func (s *Sim) prepare() {
 		}
 	}
 	if len(gates) > 0 {
-		s.converge(2, warmGates, decide.NewBackbonePicture, gates, func(n int32) *meshing { return &s.regions.states[n].gate.meshing })
+		s.converge(2, ofGateways, decide.NewBackbonePicture, gates, func(n int32) *meshing { return &s.regions.states[n].gate.meshing })
 	}
 	s.now = beginning.Add(-lead)
 	for _, area := range s.regions.numbers {
@@ -118,39 +129,70 @@ func gatewaysOf(area uint32, p *decide.Picture) []overlay.AgentID {
 type drawing func(network uint64, epoch int64, self overlay.AgentID, told []decide.Told) (*decide.Picture, error)
 
 // converge lets agents decide on their links for some epochs up to the beginning.
-func (s *Sim) converge(network uint64, epochs int, draw drawing, who []int32, mesh func(int32) *meshing) (p *decide.Picture) {
-	s.now = beginning.Add(-time.Duration(epochs) * decide.Epoch)
-	for range epochs {
-		epoch := decide.EpochOf(s.now)
-		var err error
-		if p, err = draw(network, epoch, s.agents[who[0]].id, s.toldBy(who, mesh)); err != nil {
+func (s *Sim) converge(network uint64, h history, draw drawing, who []int32, mesh func(int32) *meshing) *decide.Picture {
+	s.now = beginning.Add(-time.Duration(h.hasty+h.turns+h.older+lastEpochs) * decide.Epoch)
+	var last *decide.Picture
+	picture := func() *decide.Picture {
+		p, err := draw(network, decide.EpochOf(s.now), s.agents[who[0]].id, s.toldBy(who, mesh))
+		if err != nil {
 			panic(err)
 		}
+		if last != nil {
+			p.View.Like(last.View)
+		}
+		last = p
+		return p
+	}
+	for i := range h.hasty + h.turns + lastEpochs {
+		if i == h.hasty+h.turns {
+			s.now = s.now.Add(time.Duration(h.older) * decide.Epoch)
+		}
+		p := picture()
 		for _, n := range who {
-			a, m := s.agents[n], mesh(n)
-			var all []decide.Measured
-			for _, id := range m.named {
-				all = append(all, decide.Measured{Peer: id, Cost: decide.CandidateCost(a.measure(s.index[id]))})
-			}
-			m.links.Step(s.now, epoch, p, all, nil)
-			m.named = m.links.Nominees(a.predict, nil)
+			m := mesh(n)
+			m.links.Careless(i < h.hasty, false)
+			s.rehearse(s.agents[n], m, p, i < h.hasty+h.turns-1)
 		}
-		for sent := true; sent; {
-			sent = false
-			for _, n := range who {
-				mesh(n).links.Flush(func(to overlay.AgentID, msg []byte) {
-					sent = true
-					if err := mesh(s.index[to]).links.Receive(s.now, s.agents[n].id, msg); err != nil {
-						panic(err)
-					}
-				})
-			}
-		}
+		s.agree(who, mesh)
 		s.now = s.now.Add(decide.Epoch)
 	}
 	s.now = beginning
-	p, _ = draw(network, decide.EpochOf(s.now), s.agents[who[0]].id, s.toldBy(who, mesh))
-	return p
+	return picture()
+}
+
+// rehearse is an epoch of an agent; looks says whether it looks for others for the next one.
+func (s *Sim) rehearse(a *agent, m *meshing, p *decide.Picture, looks bool) {
+	var all []decide.Measured
+	for _, id := range m.named {
+		all = append(all, decide.Measured{Peer: id, Cost: decide.CandidateCost(a.measure(s.index[id]))})
+	}
+	epoch := decide.EpochOf(s.now)
+	m.links.Step(s.now, epoch, p, all, nil)
+	if m.named = nil; !looks {
+		return
+	}
+	few := uint64(p.View.Agents()/looking + 1)
+	m.named = m.links.Nominees(func(id overlay.AgentID) int32 {
+		if mix(mix(uint64(a.n), uint64(s.index[id])), uint64(epoch))%few != 0 {
+			return 0
+		}
+		return a.predict(id)
+	}, nil)
+}
+
+// agree lets agents send each other what they ask for, and answer, until all is said.
+func (s *Sim) agree(who []int32, mesh func(int32) *meshing) {
+	for sent := true; sent; {
+		sent = false
+		for _, n := range who {
+			mesh(n).links.Flush(func(to overlay.AgentID, msg []byte) {
+				sent = true
+				if err := mesh(s.index[to]).links.Receive(s.now, s.agents[n].id, msg); err != nil {
+					panic(err)
+				}
+			})
+		}
+	}
 }
 
 // toldBy returns what agents tell of their links, ascending by id.

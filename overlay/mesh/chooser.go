@@ -94,8 +94,10 @@ const MaxCandidates = MaxAgents
 func New(id overlay.AgentID) *Chooser { return &Chooser{id: id, habits: sane} }
 
 // Careless makes of a chooser one without the rule that agents take turns, or without the
-// one that a move must be worth it: simulators show by such ones what the rules are for.
+// one that a move must be worth it: simulators show by such ones what the rules are for. It is
+// as others again when it is told neither.
 func (c *Chooser) Careless(turns, worth bool) {
+	c.habits = sane
 	if turns {
 		c.habits.turns = turnsOf
 	}
