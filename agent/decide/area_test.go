@@ -363,16 +363,38 @@ func TestCrowd(t *testing.T) {
 	}
 }
 
-// A gateway that tells of the members of other areas isn't believed as long as theirs do, too.
+// Who tells of the members of other areas as the only gateway of one isn't believed as long as
+// theirs do.
 func TestLieOfMembers(t *testing.T) {
 	short := street(0, 10*ms, 20*ms, 30*ms)
 	liar := gate(1, 66, nil, 21)
-	honest := []Gate{gate(2, 9, []int{3, 4}, 20, 21), gate(3, 9, []int{2, 4}, 20, 21), gate(4, 9, []int{2, 3}, 20, 21)}
+	honest := []Gate{gate(2, 9, []int{3}, 20, 21), gate(3, 9, []int{2}, 20, 21)}
 	if got, _ := far(short, 21, append([]Gate{liar}, honest...)...); !slices.Equal(got, []int{0, 1, 2, 20, 21}) {
 		t.Errorf("%v", got)
 	}
 	if got, _ := far(short, 21, liar, honest[0]); !slices.Equal(got, []int{0, 1, 21}) {
-		t.Errorf("of two the nearer: %v", got)
+		t.Errorf("of two that are alone the nearer: %v", got)
+	}
+}
+
+// Of an agent of which no gateway of an area tells one of them has to tell at once.
+func TestUntold(t *testing.T) {
+	gates := []Gate{gate(1, 9, []int{2, 3}, 20), gate(2, 9, []int{1, 3}), gate(3, 9, []int{1, 2})}
+	b := NewBeyond(gates)
+	tree := func(all ...int) []discovery.Leaf { return gate(0, 0, nil, all...).Tree }
+	which := make(map[int]int)
+	for leaf := 30; leaf < 60; leaf++ {
+		for i := 1; i <= 3; i++ {
+			if b.Untold(agentID(i), 9, tree(20, leaf)) {
+				which[i]++
+			}
+			if b.Untold(agentID(i), 9, tree(20, 1, 2, 3)) {
+				t.Errorf("gateway %d would tell again", i)
+			}
+		}
+	}
+	if sum := which[1] + which[2] + which[3]; sum != 30 || len(which) != 3 {
+		t.Errorf("of 30 agents tell %v", which)
 	}
 }
 

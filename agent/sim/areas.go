@@ -254,6 +254,7 @@ func (a *agent) serve(epoch int64, area uint32, p *decide.Picture, b *decide.Bey
 	graph := a.local().graph()
 	g.size, g.tree = p.View.Agents(), decide.TreeOf(graph, a.id, &a.atlas.finder)
 	g.stands = decide.Stands(graph, a.id, g.telling.Area.Tree, &a.atlas.finder)
+	g.stands = g.stands && !b.Untold(a.id, area, g.tree)
 	picture, err := a.draws(epoch, scene{a.store.WideHash(), backbone}, func() []decide.Told { return decide.Backbone(b.Gates()) })
 	if err == nil {
 		g.step(a, epoch, picture, nil, nil)

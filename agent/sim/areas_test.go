@@ -95,3 +95,44 @@ func peakMB(t *testing.T) int {
 	}
 	return kB / 1024
 }
+
+// What becomes of frames between agents in areas of whom a hundredth leaves and comes in a minute;
+// none loops or is taken twice, and afterwards all come.
+func TestAreasChurn(t *testing.T) {
+	agents, minutes := number(t, "FARLAN_SIM_AREAS", 60), number(t, "FARLAN_SIM_MINUTES", 1)
+	sizes := small
+	if agents > 1000 {
+		sizes = decide.Usual
+	}
+	trouble := time.Duration(minutes) * time.Minute
+	s := New(Setting{
+		Seed: 2, Agents: agents, Noise: 30, Sizes: sizes, Settled: true,
+		Faults: Churn, Calm: 10 * time.Second, Trouble: trouble,
+	})
+	var c sampled
+	for now := 10 * time.Second; now < 10*time.Second+trouble; now += 5 * time.Second {
+		s.Run(now)
+		c.add(s.sample(1).Traffic)
+		for range 20 {
+			a, b := s.agents[s.draw(uint64(agents))], s.agents[s.draw(uint64(agents))]
+			if a != b && a.runs() && b.runs() {
+				c.Sent++
+				if p := s.path(a.chart(), a.n, b.n); p != nil {
+					c.Delivered++
+				} else {
+					c.NoPath++
+				}
+			}
+		}
+	}
+	t.Logf("%d agents, in trouble: %+v, %.2f kB/s an agent, %d records of areas", agents, c, float64(s.bytes)/s.now.Sub(beginning).Seconds()/float64(agents)/1000, s.areasTold)
+	if c.Again+c.Deep+c.Looped > 0 || c.Delivered < c.Sent*9/10 {
+		t.Errorf("in trouble: %+v", c)
+	}
+	s.Run(s.now.Sub(beginning) + 90*time.Second)
+	after := s.sample(20)
+	t.Logf("afterwards: %+v", after)
+	if !after.well() {
+		t.Errorf("afterwards: %+v", after)
+	}
+}

@@ -225,6 +225,29 @@ func TestBroadcastOfMover(t *testing.T) {
 	}
 }
 
+// A member that says it is a gateway, of whatever area, with everybody on its tree, and links with
+// all gateways, costs few frames; none loops, or is taken twice, and nobody moves for it.
+func TestLiarInAreas(t *testing.T) {
+	s := New(Setting{
+		Seed: 1, Agents: 60, Noise: 30, Sizes: small, Settled: true,
+		Faults: Liar, Calm: 10 * time.Second, Trouble: 60 * time.Second,
+	})
+	s.Run(20 * time.Second)
+	c := s.sample(20)
+	t.Logf("%+v", c)
+	if c.Again+c.Deep+c.Looped > 0 || c.Delivered < c.Sent*9/10 || c.Got < c.Wanted*9/10 || s.moves > 0 {
+		t.Errorf("while it lies: %+v, %d moves", c, s.moves)
+	}
+	s.Run(70 * time.Second)
+	if took, ok := s.Until(time.Minute, s.agreedInAreas); !ok {
+		t.Errorf("no agreement after %v", took)
+	}
+	s.Run(s.now.Sub(beginning) + 6*decide.Epoch) // links that broke are given up, and made anew
+	if c := s.sample(20); !c.well() {
+		t.Errorf("afterwards: %+v", c)
+	}
+}
+
 // firstArea returns the area of least number.
 func (s *Sim) firstArea() (least uint32) {
 	members, _ := s.perArea()

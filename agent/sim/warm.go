@@ -26,7 +26,7 @@ var (
 const lastEpochs, looking = 4, 100
 
 // spent is how much of what may be told in a burst has been.
-const spent = 6
+const spent = 3
 
 // lead is for how long agents run before the beginning.
 const lead = 5 * time.Second
