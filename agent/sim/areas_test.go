@@ -136,3 +136,25 @@ func TestAreasChurn(t *testing.T) {
 		t.Errorf("afterwards: %+v", after)
 	}
 }
+
+// A network that starts all at once is divided, also if it is of more agents than a picture can
+// show: it must never be that agents stop, and in the end all are in areas and reach each other.
+func TestColdStartDivides(t *testing.T) {
+	agents := number(t, "FARLAN_SIM_CROWD", 36)
+	sizes := small
+	if agents > 1000 {
+		sizes = decide.Usual
+	}
+	s := New(Setting{Seed: 4, Agents: agents, Noise: 30, Sizes: sizes})
+	s.Run(50 * time.Second)
+	took, ok := s.Until(10*time.Minute, func() bool { m, _ := s.perArea(); return len(m) > 1 && len(m[0]) == 0 })
+	members, _ := s.perArea()
+	t.Logf("after %v %d areas, %d moves", took+50*time.Second, len(members), s.moves)
+	if !ok {
+		t.Errorf("%d are in no area", len(members[0]))
+	}
+	s.Run(s.now.Sub(beginning) + 6*time.Minute)
+	if c := s.sample(10); !c.well() {
+		t.Errorf("%+v", c)
+	}
+}
