@@ -301,6 +301,41 @@ func TestBackboneCut(t *testing.T) {
 	}
 }
 
+// A network of about as many agents as are divided, of whom some come and go and restart, is divided
+// once at most, without loops or duplicates; and so is one that was divided, and is about as
+// small as those that are one again.
+func TestThresholdsWithFaults(t *testing.T) {
+	for _, c := range []struct {
+		sizes   decide.Sizes
+		settled bool
+	}{
+		{decide.Sizes{Whole: 29, Most: 18, Least: 4, Join: 12}, false},
+		{decide.Sizes{Whole: 40, Most: 18, Least: 4, Join: 30}, true},
+	} {
+		s := New(Setting{
+			Seed: 3, Agents: 32, Noise: 30, Sizes: c.sizes, Settled: c.settled,
+			Faults: Churn | Loss | Duplicate | Restart | Pause, Calm: 20 * time.Second, Trouble: 100 * time.Second,
+		})
+		var in sampled
+		for now := 30 * time.Second; now < 2*time.Minute; now += 6 * time.Second {
+			s.Run(now)
+			in.add(s.sample(1).Traffic)
+		}
+		s.Run(6 * time.Minute)
+		members, _ := s.perArea()
+		t.Logf("%v: %+v, %d areas, %d moves", c, in, len(members), s.moves)
+		if in.Again+in.Deep+in.Looped > 0 || in.Got < in.Wanted/2 || s.moves > 2*32 {
+			t.Errorf("%v: in trouble %+v, %d moves", c, in, s.moves)
+		}
+		if took, ok := s.Until(6*time.Minute, s.agreedInAreas); !ok {
+			t.Errorf("%v: no agreement after %v", c, took)
+		}
+		if after := s.sample(10); !after.well() {
+			t.Errorf("%v: afterwards %+v", c, after)
+		}
+	}
+}
+
 // firstArea returns the area of least number.
 func (s *Sim) firstArea() (least uint32) {
 	members, _ := s.perArea()
