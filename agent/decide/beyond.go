@@ -55,7 +55,14 @@ func (b *Beyond) find(name discovery.Brief) []leaf {
 // yet, and that this one has to tell of at once: of all the first by hash. So all learn soon of
 // who is new, by one record.
 func (b *Beyond) Untold(gateway overlay.AgentID, area uint32, tree []discovery.Leaf) bool {
+	var told []discovery.Leaf
+	if i := findGate(b.gates, discovery.BriefOf(gateway)); i >= 0 {
+		told = b.gates[i].Tree
+	}
 	return slices.ContainsFunc(tree, func(l discovery.Leaf) bool {
+		if slices.ContainsFunc(told, func(x discovery.Leaf) bool { return x.Agent == l.Agent }) { // nearly always
+			return false
+		}
 		if slices.ContainsFunc(b.find(l.Agent), func(x leaf) bool { return b.gates[x.gate].Number == area }) || findGate(b.gates, l.Agent) >= 0 {
 			return false
 		}

@@ -25,8 +25,9 @@ var (
 // looks at in an epoch before the beginning: drawn by hash, others in each.
 const lastEpochs, looking = 4, 100
 
-// spent is how much of what may be told in a burst has been.
-const spent = 3
+// So much of what may be told in a burst has been: of links all, of areas all but what is left
+// for what is urgent.
+const spent, spentOfAreas = 6, 4
 
 // lead is for how long agents run before the beginning.
 const lead = 5 * time.Second
@@ -261,8 +262,10 @@ func (s *Sim) write(area uint32, p *decide.Picture, gates int) {
 			rows = a.keeps(&g.meshing)
 			body, err = discovery.AppendLinks(nil, s.now, a.facts(), rows)
 			put(discovery.KindBackbone, body, err)
-			for range spent {
+			for range spentOfAreas {
 				g.telling.Told(s.now, is, gates)
+			}
+			for range spent {
 				g.rows.Told(s.now, rows, a.facts(), gates)
 			}
 			g.version, x.told = version, version
