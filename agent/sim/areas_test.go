@@ -140,7 +140,7 @@ func TestAreasChurn(t *testing.T) {
 // A network that starts all at once is divided, also if it is of more agents than a picture can
 // show: it must never be that agents stop, and in the end all are in areas and reach each other.
 func TestColdStartDivides(t *testing.T) {
-	agents := number(t, "FARLAN_SIM_CROWD", 36)
+	agents := number(t, "FARLAN_SIM_CROWD", 32)
 	sizes := small
 	if agents > 1000 {
 		sizes = decide.Usual

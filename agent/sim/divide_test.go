@@ -223,17 +223,16 @@ func TestBroadcastOfMover(t *testing.T) {
 		}
 		return s.counted
 	}
-	var is, mutant Traffic
-	for _, seed := range [...]uint64{2, 4} {
-		is.add(count(sane, seed))
-		mutant.add(count(noSides, seed))
+	for seed := range uint64(8) { // in some it never has links in both areas
+		if count(noSides, seed).Again == 0 {
+			continue
+		}
+		if c := count(sane, seed); c.Again+c.Deep+c.Looped > 0 {
+			t.Errorf("seed %d: %+v", seed, c)
+		}
+		return
 	}
-	if is.Again+is.Deep+is.Looped > 0 {
-		t.Errorf("%+v", is)
-	}
-	if mutant.Again == 0 {
-		t.Errorf("nobody notices the mutant: %+v", mutant)
-	}
+	t.Error("nobody notices the mutant")
 }
 
 // A member that says it is a gateway, of whatever area, with everybody on its tree, and links with
@@ -305,13 +304,15 @@ func TestBackboneCut(t *testing.T) {
 // once at most, without loops or duplicates; and so is one that was divided, and is about as
 // small as those that are one again.
 func TestThresholdsWithFaults(t *testing.T) {
-	for _, c := range []struct {
+	type threshold struct {
 		sizes   decide.Sizes
 		settled bool
-	}{
-		{decide.Sizes{Whole: 29, Most: 18, Least: 4, Join: 12}, false},
-		{decide.Sizes{Whole: 40, Most: 18, Least: 4, Join: 30}, true},
-	} {
+	}
+	cases := []threshold{{decide.Sizes{Whole: 29, Most: 18, Least: 4, Join: 12}, false}}
+	if long() {
+		cases = append(cases, threshold{decide.Sizes{Whole: 40, Most: 18, Least: 4, Join: 30}, true})
+	}
+	for _, c := range cases {
 		s := New(Setting{
 			Seed: 3, Agents: 32, Noise: 30, Sizes: c.sizes, Settled: c.settled,
 			Faults: Churn | Loss | Duplicate | Restart | Pause, Calm: 20 * time.Second, Trouble: 100 * time.Second,
