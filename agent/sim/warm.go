@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"farlan/discovery"
 	"farlan/measure"
 	"farlan/overlay"
+	links "farlan/overlay/mesh"
 )
 
 // A history is for how many epochs agents decide on their links before the beginning: at first
@@ -134,7 +136,11 @@ func (s *Sim) converge(network uint64, h history, draw drawing, who []int32, mes
 	s.now = beginning.Add(-time.Duration(h.hasty+h.turns+h.older+lastEpochs) * decide.Epoch)
 	var last *decide.Picture
 	picture := func() *decide.Picture {
-		p, err := draw(network, decide.EpochOf(s.now), s.agents[who[0]].id, s.toldBy(who, mesh))
+		told := s.toldBy(who, mesh)
+		p, err := draw(network, decide.EpochOf(s.now), s.agents[who[0]].id, told)
+		if errors.Is(err, links.ErrTooMany) {
+			p, err = decide.NewPictureOfSome(network, decide.EpochOf(s.now), s.agents[who[0]].id, told)
+		}
 		if err != nil {
 			panic(err)
 		}
