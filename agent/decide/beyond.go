@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"slices"
 	"time"
 
 	"farlan/discovery"
@@ -31,7 +32,10 @@ func NewBeyond(gates []Gate) *Beyond {
 	return b
 }
 
-// find returns the leaves that are an agent.
+// find returns the leaves that are an agent. Where gateways of several areas tell of it, those
+// of an area don't count that are less than half as many as of another one: who tells of
+// others' members is believed by nobody as long as their own gateways do, too, and while an
+// agent moves both count in turn.
 func (b *Beyond) find(name discovery.Brief) []leaf {
 	if b.leaves == nil { // most are never asked
 		b.leaves = make(map[discovery.Brief][]leaf)
@@ -41,7 +45,24 @@ func (b *Beyond) find(name discovery.Brief) []leaf {
 			}
 		}
 	}
-	return b.leaves[name]
+	all := b.leaves[name]
+	telling := func(area uint32) (n int) {
+		for _, l := range all {
+			if b.gates[l.gate].Number == area {
+				n++
+			}
+		}
+		return n
+	}
+	most, least := 0, len(all)
+	for _, l := range all {
+		n := telling(b.gates[l.gate].Number)
+		most, least = max(most, n), min(least, n)
+	}
+	if 2*least >= most {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(l leaf) bool { return 2*telling(b.gates[l.gate].Number) < most })
 }
 
 // Of returns the gateways of an area, ascending. They must not be changed.

@@ -49,6 +49,7 @@ type Picture struct {
 	Facts mesh.Facts
 	View  *mesh.View
 
+	crowd       int               // how many there are, if it doesn't show all; else 0
 	divided     []uint32          // see divide
 	were, gates []overlay.AgentID // see Gateways
 }
@@ -57,7 +58,39 @@ type Picture struct {
 // member is in it while he is linked with others, and for a while after he told something:
 // see present. It fails with mesh.ErrTooMany.
 func NewPicture(network uint64, epoch int64, self overlay.AgentID, told []Told) (*Picture, error) {
-	f := mesh.Facts{Network: network}
+	return newPicture(mesh.Facts{Network: network}, epoch, self, told)
+}
+
+// NewPictureOfSome is NewPicture where there are too many for that: it shows those
+// mesh.MaxAgents whose hashes are least, the same at all that have the same records. The
+// others, self possibly among them, wait until some of these have gone to areas: until
+// then they choose no links.
+func NewPictureOfSome(network uint64, epoch int64, self overlay.AgentID, told []Told) (*Picture, error) {
+	here := present(told, pairsOf(told, namesOf(told)), self, overlay.Instant(epoch)*overlay.Instant(Epoch))
+	i := -1
+	some := slices.DeleteFunc(slices.Clone(told), func(Told) bool { i++; return !here[i] })
+	crowd := len(some)
+	slices.SortFunc(some, func(a, b Told) int { return compareKeys(a.ID, b.ID) })
+	some = some[:min(len(some), mesh.MaxAgents)]
+	slices.SortFunc(some, func(a, b Told) int { return a.ID.Compare(b.ID) })
+	p, err := newPicture(mesh.Facts{Network: network}, epoch, self, some)
+	if err == nil {
+		p.crowd = crowd
+	}
+	return p, err
+}
+
+// backboneLinks is how many links a gateway chooses with others.
+const backboneLinks = 8
+
+// NewBackbonePicture is NewPicture for gateways: see Backbone. They have more links than
+// members, as paths between areas should be no longer than within one, and who carries
+// the traffic of twenty can.
+func NewBackbonePicture(network uint64, epoch int64, self overlay.AgentID, told []Told) (*Picture, error) {
+	return newPicture(mesh.Facts{Network: network, Own: backboneLinks}, epoch, self, told)
+}
+
+func newPicture(f mesh.Facts, epoch int64, self overlay.AgentID, told []Told) (*Picture, error) {
 	names := namesOf(told)
 	links := pairsOf(told, names)
 	here := present(told, links, self, overlay.Instant(epoch)*overlay.Instant(Epoch))
@@ -96,6 +129,9 @@ func NewPicture(network uint64, epoch int64, self overlay.AgentID, told []Told) 
 	}
 	return &Picture{Facts: f, View: v}, nil
 }
+
+// Shows says whether the picture is one for an agent: it shows it, or shows only some.
+func (p *Picture) Shows(id overlay.AgentID) bool { return p.crowd > 0 || p.View.Index(id) >= 0 }
 
 // Hash returns 8 bytes that are equal for pictures with the same agents and links, whoever
 // draws them and whatever the links cost.

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -89,7 +90,7 @@ func (x *album) used(p *decide.Picture, area uint32) {
 // find returns the picture of a sight, nil if there is none that an agent is in.
 func (x *album) find(at sight, id overlay.AgentID) *decide.Picture {
 	p := x.pictures[at]
-	if p == nil || p.View.Index(id) < 0 {
+	if p == nil || !p.Shows(id) {
 		return nil
 	}
 	x.like(p, at.area)
@@ -130,11 +131,15 @@ func (a *agent) draws(epoch int64, of scene, told func() []decide.Told) (*decide
 	if p := a.album.find(at, a.id); p != nil {
 		return p, nil
 	}
-	network := uint64(1)
+	draw, network := decide.NewPicture, uint64(1)
 	if of.area == backbone {
-		network = 2
+		draw, network = decide.NewBackbonePicture, 2
 	}
-	p, err := decide.NewPicture(network, epoch, a.id, told())
+	all := told()
+	p, err := draw(network, epoch, a.id, all)
+	if errors.Is(err, mesh.ErrTooMany) {
+		p, err = decide.NewPictureOfSome(network, epoch, a.id, all)
+	}
 	if err == nil {
 		a.drawn++
 		a.album.pictures[at] = p

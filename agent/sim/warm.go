@@ -10,9 +10,9 @@ import (
 	"farlan/overlay"
 )
 
-// warmEpochs is for how many epochs agents have decided on their links before the beginning, so
-// that they have come to rest.
-const warmEpochs = 24
+// For so many epochs agents have decided on their links before the beginning, so that they have
+// come to rest, and then gateways on theirs, which are more.
+const warmEpochs, warmGates = 16, 32
 
 // spent is how much of what may be told in a burst has been.
 const spent = 6
@@ -85,7 +85,7 @@ func (s *Sim) prepare() {
 		for _, n := range who {
 			s.regions.states[n].mesh = newMeshing(decide.NewLinks(s.agents[n].id), sane)
 		}
-		p := s.converge(1, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
+		p := s.converge(1, warmEpochs, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
 		pictures[area] = p
 		for _, id := range gatewaysOf(area, p) {
 			n := s.index[id]
@@ -94,7 +94,7 @@ func (s *Sim) prepare() {
 		}
 	}
 	if len(gates) > 0 {
-		s.converge(2, gates, func(n int32) *meshing { return &s.regions.states[n].gate.meshing })
+		s.converge(2, warmGates, decide.NewBackbonePicture, gates, func(n int32) *meshing { return &s.regions.states[n].gate.meshing })
 	}
 	s.now = beginning.Add(-lead)
 	for _, area := range s.regions.numbers {
@@ -114,13 +114,16 @@ func gatewaysOf(area uint32, p *decide.Picture) []overlay.AgentID {
 	return p.Gateways(nil)
 }
 
+// A drawing draws pictures: see decide.NewPicture.
+type drawing func(network uint64, epoch int64, self overlay.AgentID, told []decide.Told) (*decide.Picture, error)
+
 // converge lets agents decide on their links for some epochs up to the beginning.
-func (s *Sim) converge(network uint64, who []int32, mesh func(int32) *meshing) (p *decide.Picture) {
-	s.now = beginning.Add(-warmEpochs * decide.Epoch)
-	for range warmEpochs {
+func (s *Sim) converge(network uint64, epochs int, draw drawing, who []int32, mesh func(int32) *meshing) (p *decide.Picture) {
+	s.now = beginning.Add(-time.Duration(epochs) * decide.Epoch)
+	for range epochs {
 		epoch := decide.EpochOf(s.now)
 		var err error
-		if p, err = decide.NewPicture(network, epoch, s.agents[who[0]].id, s.toldBy(who, mesh)); err != nil {
+		if p, err = draw(network, epoch, s.agents[who[0]].id, s.toldBy(who, mesh)); err != nil {
 			panic(err)
 		}
 		for _, n := range who {
@@ -146,7 +149,7 @@ func (s *Sim) converge(network uint64, who []int32, mesh func(int32) *meshing) (
 		s.now = s.now.Add(decide.Epoch)
 	}
 	s.now = beginning
-	p, _ = decide.NewPicture(network, decide.EpochOf(s.now), s.agents[who[0]].id, s.toldBy(who, mesh))
+	p, _ = draw(network, decide.EpochOf(s.now), s.agents[who[0]].id, s.toldBy(who, mesh))
 	return p
 }
 

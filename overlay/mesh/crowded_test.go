@@ -11,7 +11,7 @@ func TestCrowdedAgentIsRelieved(t *testing.T) {
 	for i := range n { // a ring of its own makes up for what is given up
 		f.Links = append(f.Links, Link{A: i, B: (i + 1) % n, Cost: 1000, By: [2]Hold{Holds, Accepts}})
 	}
-	for i := 2; i < 2+cap4k+2; i++ {
+	for i := 2; i < 2+4*ownLinks+2; i++ {
 		f.Links = append(f.Links, Link{A: i, B: 0, Cost: 1000, By: [2]Hold{Holds, Accepts}})
 	}
 	minds := make([]*Chooser, n)
@@ -42,7 +42,7 @@ func TestCrowdedAgentIsRelieved(t *testing.T) {
 		f = next
 	}
 	v := mustView(t, f)
-	if d := v.Degree(0); d > v.Cap() || d < cap4k/2 {
+	if d := v.Degree(0); d > v.Cap() || d < 4*ownLinks/2 {
 		t.Errorf("the agent has %d links, %d are the most", d, v.Cap())
 	}
 	for i := range n {

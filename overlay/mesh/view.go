@@ -13,6 +13,7 @@ import (
 // is not safe for concurrent use, as what-if questions change it meanwhile.
 type View struct {
 	agents []Agent
+	each   int // links that an agent chooses
 	links  []Link
 	keys   []uint64 // of each agent
 	ring   []int    // agents in the order of their keys
@@ -54,7 +55,7 @@ func NewView(f Facts) (*View, error) {
 		return nil, ErrTooMany
 	}
 	v := &View{
-		agents: f.Agents, rules: ruleAll(f.Agents),
+		agents: f.Agents, each: min(max(f.Own, ownLinks), mostOwn), rules: ruleAll(f.Agents),
 		keys: make([]uint64, n), ring: make([]int, n), place: make([]int, n),
 		at: make([][]int, n), owned: make([]int, n), next: make([][]hop, n),
 	}
@@ -197,16 +198,16 @@ func (l *Link) other(agent int) int { return l.A + l.B - agent }
 // may have more until it gave them up in its turns.
 func (v *View) Cap() int {
 	if n := len(v.agents); n <= fewAgents {
-		return max(cap4k, n-1)
+		return max(4*v.each, n-1)
 	}
-	return cap4k
+	return 4 * v.each
 }
 
 // room says whether an agent that has so many links may be given one more that nobody
 // must have: places are kept for those that it will choose itself, and one for the new
 // link of an exchange or of the ring.
 func (v *View) room(agent, degree int) bool {
-	return degree+max(0, ownLinks-v.owned[agent])+1 < v.Cap()
+	return degree+max(0, v.each-v.owned[agent])+1 < v.Cap()
 }
 
 // Turn says whether an agent may move in an epoch: it needs to know candidates then.
