@@ -19,12 +19,10 @@ func TestAreasScale(t *testing.T) {
 	begin := busy(t)
 	s := New(Setting{Seed: 1, Agents: agents, Noise: 30, Sizes: sizes, Settled: true})
 	t.Logf("made in %.0f s", (busy(t) - begin).Seconds())
-	since, virtual, real := make([]uint64, agents), 0.0, 0.0
+	virtual, real := 0.0, 0.0
 	for step := range steps {
 		if step == steps/2 {
-			for i, a := range s.agents {
-				since[i] = a.sent
-			}
+			s.Count()
 			virtual, real = 0, 0
 		}
 		was, bytes, events, drawn, told, areas, rows := busy(t), s.bytes, s.events, s.drawn, s.told, s.areasTold, s.backboneTold
@@ -39,10 +37,10 @@ func TestAreasScale(t *testing.T) {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	sent := s.percentiles(since)
+	sent := s.Spent()
 	quality, without := s.Sample(4)
 	t.Logf("%d agents: %.2f times real time in the second half, %d MB in use, %d MB in all, %.0f bytes/s an agent in the median, %.0f in nine of ten, %.0f at most; ways are %.3f of the optimum, %d pairs of %d have none",
-		agents, virtual/real, m.HeapInuse>>20, m.Sys>>20, float64(sent[0])/virtual, float64(sent[1])/virtual, float64(sent[2])/virtual, quality, without, 4*(agents-1))
+		agents, virtual/real, m.HeapInuse>>20, m.Sys>>20, sent.Quantile(50), sent.Quantile(90), sent.Quantile(100), quality, without, 4*(agents-1))
 	if c := s.sample(5); c.Again+c.Deep+c.Looped > 0 || !c.well() {
 		t.Errorf("%+v", c)
 	}

@@ -11,8 +11,9 @@ import (
 )
 
 // For so many epochs agents have decided on their links before the beginning, so that they have
-// come to rest, and then gateways on theirs, which are more.
-const warmEpochs, warmGates = 16, 32
+// come to rest, and then gateways on theirs, which are more. In networks that aren't divided it
+// takes longest, and they need not have come to rest.
+const warmEpochs, warmGates, warmWhole = 16, 32, 8
 
 // spent is how much of what may be told in a burst has been.
 const spent = 6
@@ -57,7 +58,6 @@ func (s *Sim) warm() {
 	s.Run(0)
 	for _, a := range s.agents {
 		a.control.started = s.now.Add(-time.Minute)
-		a.sent = 0
 	}
 	s.counters = counters{trace: s.trace}
 }
@@ -85,7 +85,11 @@ func (s *Sim) prepare() {
 		for _, n := range who {
 			s.regions.states[n].mesh = newMeshing(decide.NewLinks(s.agents[n].id), sane)
 		}
-		p := s.converge(1, warmEpochs, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
+		epochs := warmEpochs
+		if area == 0 {
+			epochs = warmWhole
+		}
+		p := s.converge(1, epochs, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
 		pictures[area] = p
 		for _, id := range gatewaysOf(area, p) {
 			n := s.index[id]
