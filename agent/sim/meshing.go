@@ -51,7 +51,7 @@ type album struct {
 
 // mostMeasured is of how many pairs of agents distances are kept, 4 bytes each: they are much of
 // the memory.
-const mostMeasured = 64 << 20
+const mostMeasured = 16 << 20
 
 // A sight is a scene in an epoch by an agent's clock.
 type sight struct {
