@@ -59,7 +59,7 @@ type sight struct {
 	epoch int64
 }
 
-// turn goes on to the next epoch. Agents keep pictures, but don't measure on them any more.
+// turn goes on to the next epoch. Agents keep pictures, but hardly measure on them any more.
 func (x *album) turn(now overlay.Instant) {
 	epoch := decide.EpochOf(now)
 	if x.epoch == epoch && x.pictures != nil {
