@@ -2,6 +2,9 @@ package discovery
 
 import (
 	"slices"
+	"time"
+
+	"farlan/overlay"
 )
 
 // A shelf holds a store's records, ascending by key. Stores that share an archive share the
@@ -113,6 +116,25 @@ func (a *Archive) keep(hash [32]byte, x *shelf) {
 	}
 	x.shared = true
 	a.shelves[hash] = x
+}
+
+// shareEvery is how often a store shares a shelf of its own at most: it has to copy it then
+// when the next record comes.
+const shareEvery = time.Second
+
+// settleShelf shares the store's shelf with other stores from time to time, and takes the one
+// that they share.
+func (s *Store) settleShelf(now overlay.Instant) {
+	if s.archive == nil || s.shelf.shared {
+		return
+	}
+	if s.archive.shelf(s.hash) == nil {
+		if since := now.Sub(s.shared); since >= 0 && since < shareEvery {
+			return
+		}
+		s.shared = now
+	}
+	s.share()
 }
 
 // share shares the store's shelf with other stores, or takes the one that they share.

@@ -27,24 +27,22 @@ func TestAreasScale(t *testing.T) {
 	set := Setting{Seed: 1, Agents: agents, Noise: 30, Sizes: sizes, Settled: true}
 	s := New(set)
 	t.Logf("made in %.1f s", (busy(t) - begin).Seconds())
-	since, slowest, trace := make([]uint64, agents), math.Inf(1), uint64(0)
+	slowest, trace := math.Inf(1), uint64(0)
 	begin = busy(t)
 	for step := range steps {
 		if step == steps/2 {
-			for i, a := range s.agents {
-				since[i] = a.sent
-			}
+			s.Count()
 		}
 		slowest = min(slowest, stretch(t, s, step))
 		if step == 0 {
 			trace = s.Trace()
 		}
 	}
-	speed, sent, half := float64(10*steps)/(busy(t)-begin).Seconds(), s.percentiles(since), float64(10*(steps-steps/2))
+	speed, sent := float64(10*steps)/(busy(t)-begin).Seconds(), s.Spent()
 	peak := peakMB(t)
 	quality, without := s.Sample(12)
 	t.Logf("%d agents: %.2f times real time, %.2f at the slowest, %d MB at most, %.0f bytes/s an agent in the median, %.0f in nine of ten, %.0f at most; ways are %.3f of the optimum, %d pairs of %d have none",
-		agents, speed, slowest, peak, float64(sent[0])/half, float64(sent[1])/half, float64(sent[2])/half, quality, without, 12*(agents-1))
+		agents, speed, slowest, peak, sent.Quantile(50), sent.Quantile(90), sent.Quantile(100), quality, without, 12*(agents-1))
 	if agents > 1000 {
 		name := fmt.Sprintf("%d agents in areas: ", agents)
 		atLeast(t, name+"times real time, the slowest 10 s", slowest, 1)

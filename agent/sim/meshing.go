@@ -51,7 +51,7 @@ type album struct {
 
 // mostMeasured is of how many pairs of agents distances are kept, 4 bytes each: they are much of
 // the memory.
-const mostMeasured = 64 << 20
+const mostMeasured = 16 << 20
 
 // A sight is a scene in an epoch by an agent's clock.
 type sight struct {
@@ -59,7 +59,7 @@ type sight struct {
 	epoch int64
 }
 
-// turn goes on to the next epoch. Agents keep pictures, but don't measure on them any more.
+// turn goes on to the next epoch. Agents keep pictures, but hardly measure on them any more.
 func (x *album) turn(now overlay.Instant) {
 	epoch := decide.EpochOf(now)
 	if x.epoch == epoch && x.pictures != nil {

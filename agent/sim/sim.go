@@ -241,5 +241,4 @@ func (s *Sim) count(from int32, msg []byte, request bool) {
 	s.ledger.note(from, msg, request)
 	s.messages++
 	s.bytes += uint64(len(msg) + headers)
-	s.agents[from].sent += uint64(len(msg) + headers)
 }

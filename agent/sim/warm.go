@@ -15,12 +15,14 @@ import (
 // A history is for how many epochs agents decide on their links before the beginning: at first
 // without waiting for their turns, so that they have as many as they shall sooner; then with
 // turns; then their links grow older, and need more of a reason to be exchanged. In the last few
-// what was begun is ended.
+// what was begun is ended. In networks that aren't divided it takes longest, and they need not
+// have come to rest.
 type history struct{ hasty, turns, older int }
 
 var (
 	ofMembers  = history{0, 20, 20}
 	ofGateways = history{8, 10, 20}
+	ofWhole    = history{0, 8, 0}
 )
 
 // lastEpochs is for how many what was begun is ended, looking is how many candidates an agent
@@ -71,7 +73,6 @@ func (s *Sim) warm() {
 	s.Run(0)
 	for _, a := range s.agents {
 		a.control.started = s.now.Add(-time.Minute)
-		a.sent = 0
 	}
 	s.counters = counters{trace: s.trace}
 }
@@ -99,7 +100,11 @@ func (s *Sim) prepare() {
 		for _, n := range who {
 			s.regions.states[n].mesh = newMeshing(decide.NewLinks(s.agents[n].id), sane)
 		}
-		p := s.converge(1, ofMembers, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
+		history := ofMembers
+		if area == 0 {
+			history = ofWhole
+		}
+		p := s.converge(1, history, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
 		pictures[area] = p
 		for _, id := range gatewaysOf(area, p) {
 			n := s.index[id]

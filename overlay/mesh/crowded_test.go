@@ -51,3 +51,27 @@ func TestCrowdedAgentIsRelieved(t *testing.T) {
 		}
 	}
 }
+
+// An agent that starts anew takes over what the facts say that it holds, but not more links than
+// it may have, and always the ring's: what somebody said in its name goes at once.
+func TestResumeIsBounded(t *testing.T) {
+	t.Parallel()
+	const n = 60
+	f := Facts{Agents: agents(n)}
+	c := New(id(0))
+	for i := 1; i < n; i++ {
+		f.Links = append(f.Links, Link{A: 0, B: i, Cost: 1000, By: [2]Hold{Holds, Accepts}})
+	}
+	v := mustView(t, f)
+	drops := 0
+	for _, w := range c.Step(1, v, Local{}) {
+		if w.Do != Drop || w.Why != Surplus {
+			t.Errorf("%v %v", w.Do, w.Why)
+		}
+		drops++
+	}
+	ring := c.find(v.agents[v.after(0)].ID)
+	if held := len(c.held); held > v.Cap()+1 || held < v.Cap() || drops != n-1-held || ring == nil || ring.Why != Ring {
+		t.Errorf("%d links are held and %d given up, %d are the most; that of the ring is %v", held, drops, v.Cap(), ring)
+	}
+}

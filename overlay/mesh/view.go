@@ -89,7 +89,10 @@ func (v *View) Known() bool { return v.dist != nil }
 
 // connect takes the links over.
 func (v *View) connect(links []Link) {
-	for _, l := range v.sift(links) {
+	all := v.sift(links)
+	v.links = make([]Link, 0, len(all))
+	v.reserve(all)
+	for _, l := range all {
 		v.at[l.A] = append(v.at[l.A], len(v.links))
 		v.at[l.B] = append(v.at[l.B], len(v.links))
 		v.links = append(v.links, l)
@@ -101,6 +104,20 @@ func (v *View) connect(links []Link) {
 		if !l.leaving() {
 			v.attach(l.A, l.B, v.cost(l.A, l.B, l.Cost))
 		}
+	}
+}
+
+// reserve makes room for each agent's links, in two pieces of memory for all.
+func (v *View) reserve(links []Link) {
+	degrees := make([]int, len(v.agents))
+	for _, l := range links {
+		degrees[l.A]++
+		degrees[l.B]++
+	}
+	at, next := make([]int, 2*len(links)), make([]hop, 2*len(links))
+	for i, n := range degrees {
+		v.at[i], v.next[i] = at[:0:n], next[:0:n]
+		at, next = at[n:], next[n:]
 	}
 }
 
