@@ -100,11 +100,11 @@ func (s *Sim) prepare() {
 		for _, n := range who {
 			s.regions.states[n].mesh = newMeshing(decide.NewLinks(s.agents[n].id), sane)
 		}
-		history := ofMembers
+		of := ofMembers
 		if area == 0 {
-			history = ofWhole
+			of = ofWhole
 		}
-		p := s.converge(1, history, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
+		p := s.converge(1, of, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
 		pictures[area] = p
 		for _, id := range gatewaysOf(area, p) {
 			n := s.index[id]

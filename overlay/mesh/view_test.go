@@ -467,3 +467,17 @@ func TestTurns(t *testing.T) {
 		t.Errorf("%d of 200 agents have a turn in the same epoch", most)
 	}
 }
+
+// The facts say how many links agents choose, as far as that makes sense.
+func TestOwnLinks(t *testing.T) {
+	agents := make([]Agent, 2*fewAgents)
+	for i := range agents {
+		agents[i].ID[0] = byte(i)
+	}
+	for own, most := range map[int]int{0: 4 * ownLinks, -1: 4 * ownLinks, 8: 32, 1000: 4 * mostOwn} {
+		v, err := NewView(Facts{Own: own, Agents: agents})
+		if err != nil || v.Cap() != most {
+			t.Errorf("%d own links: %d at most, want %d, %v", own, v.Cap(), most, err)
+		}
+	}
+}
