@@ -21,8 +21,9 @@
 #   make bench-route    whether fifty pairs come to rest on paths that limit them, 200 times; how the widest
 #                  paths between 63 cloud regions compare to the best relays; what paths cost
 #   make sim       SIMSEEDS networks of simulated agents with faults by seed, cold starts, flows, and what
-#                  happens without each rule; then SIMSCALE agents at once, above 1000 in areas. SEED=… AGENTS=… FAULTS=… runs
-#                  one again
+#                  happens without each rule; then SIMSCALE agents at once, above 1000 in areas. FROM=501 COUNT=500 runs
+#                  but that many seeds, each a line and at the end a summary, with AGENTS=1000 of so many agents each;
+#                  SEED=… AGENTS=… FAULTS=… one again
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
 #   make install   the binary, the systemd unit, the example configuration
@@ -161,15 +162,19 @@ bench-overlay: deps-test build
 bench-route: deps-build
 	FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone|Grid' -bench . ./overlay/route
 
-# What a seed that fails says to run is SEED=… AGENTS=… FAULTS=….
-sim: export FARLAN_SIM_GOALS = $(CURDIR)/bin/sim-goals
+# What a seed that fails says to run is SEED=… AGENTS=… FAULTS=…. With COUNT the seeds are shared
+# out, to several cores or machines; AGENTS has a default that isn't meant for these.
+SIMONE    := $(SEED)$(FROM)$(COUNT)
+SIMAGENTS := $(if $(SIMONE),$(if $(filter-out file default undefined,$(origin AGENTS)),$(AGENTS)))
+SIMTABLE  := $(CURDIR)/bin/sim-goals$(if $(SIMONE),-$(or $(SEED),$(FROM),1))
+sim: export FARLAN_SIM_GOALS = $(SIMTABLE)
 sim: deps-build
-	@mkdir -p bin; rm -f bin/sim-goals
-	FARLAN_SIM=1 FARLAN_SIM_SEEDS=$(if $(SEED),1,$(SIMSEEDS)) FARLAN_SIM_SEED=$(SEED) FARLAN_SIM_AGENTS=$(if $(SEED),$(AGENTS)) FARLAN_SIM_FAULTS=$(FAULTS) \
-	  go test -count=1 -run '$(if $(SEED),^TestSeeds$$,.)' -timeout 10h -v ./agent/sim || touch bin/sim-failed
-	$(if $(SEED),,FARLAN_SIM_SCALE=$(SIMSCALE) FARLAN_SIM_AREAS=$(SIMSCALE) FARLAN_SIM_STEPS=30 \
-	  go test -count=1 -run "^Test$$([ $(SIMSCALE) -gt 1000 ] && echo Areas || true)Scale$$" -timeout 10h -v ./agent/sim || touch bin/sim-failed)
-	@cat bin/sim-goals; ! rm bin/sim-failed 2>/dev/null
+	@mkdir -p bin; rm -f $(SIMTABLE) $(SIMTABLE)-failed
+	FARLAN_SIM=1 FARLAN_SIM_FROM=$(FROM) FARLAN_SIM_SEEDS=$(or $(COUNT),$(SIMSEEDS)) FARLAN_SIM_SEED=$(SEED) FARLAN_SIM_AGENTS=$(SIMAGENTS) FARLAN_SIM_FAULTS=$(FAULTS) \
+	  go test -count=1 -run '$(if $(SIMONE),^TestSeeds$$,.)' -timeout 10h -v ./agent/sim || touch $(SIMTABLE)-failed
+	$(if $(SIMONE),,FARLAN_SIM_SCALE=$(SIMSCALE) FARLAN_SIM_AREAS=$(SIMSCALE) FARLAN_SIM_STEPS=30 \
+	  go test -count=1 -run "^Test$$([ $(SIMSCALE) -gt 1000 ] && echo Areas || true)Scale$$" -timeout 10h -v ./agent/sim || touch $(SIMTABLE)-failed)
+	@cat $(SIMTABLE); ! rm $(SIMTABLE)-failed 2>/dev/null
 
 soak: deps-test build
 	FARLAN_SOAK=$(SOAKTIME) go test -count=1 -run '^TestSoak$$' -timeout 30h -v ./agent

@@ -178,11 +178,23 @@ func (s *Store) claim(now overlay.Instant, from *neighbour, c Credential) error 
 		return fmt.Errorf("%w: %s has it", ErrSuperseded, before.Short())
 	case !known:
 		s.members.admission = nil
+		s.tellOf(serial, func(n *neighbour) bool { return n != from && !s.shares(n) })
 	case before != c.Agent:
 		s.members.admission = nil
 		s.expire(now)
 	}
 	return nil
+}
+
+// tellOf has neighbours told who has an invite. In a divided network those of other areas are
+// told of each new claim, as they don't get the record that it came with, and pass it on: so
+// an invite that is used in two areas is found.
+func (s *Store) tellOf(serial Serial, whom func(*neighbour) bool) {
+	for _, n := range s.neighbours {
+		if whom(n) {
+			n.tell(serial)
+		}
+	}
 }
 
 // tell has the neighbour told who has an invite. Nil is nobody.
@@ -193,7 +205,7 @@ func (n *neighbour) tell(serial Serial) {
 }
 
 // receiveClaim takes the evidence of who has a one-time invite. It comes in
-// answer to a record or evidence of another agent.
+// answer to a record or evidence of another agent, and from other areas.
 func (s *Store) receiveClaim(now overlay.Instant, n *neighbour, body []byte) error {
 	m := s.members
 	if m == nil {
@@ -227,12 +239,8 @@ func (s *Store) receiveClaim(now overlay.Instant, n *neighbour, body []byte) err
 		*s.counterOf(err)++
 		return nil
 	}
-	if known && before != c.Agent {
-		for _, o := range s.neighbours {
-			if o != n {
-				o.tell(serial)
-			}
-		}
+	if known && before != c.Agent || !known && !s.plain() {
+		s.tellOf(serial, func(o *neighbour) bool { return o != n })
 	}
 	return nil
 }

@@ -21,8 +21,8 @@ import (
 //
 // No controller is asked, so the invite can be used twice while nobody knows
 // both: two agents that ask two sponsors at once are both members until the
-// claims meet, a few round trips of the control connections later; in a network
-// that is split, until it heals. Then the loser is refused by all. Clocks decide
+// claims meet, a few round trips of the control connections later, also in a network that
+// is divided into areas; in a network that is split, until it heals. Then the loser is refused by all. Clocks decide
 // between them, to as much as sponsors' clocks differ. A member that holds a copy
 // of the token, or helps somebody who does, can date a receipt back and so take
 // the invite from whoever has it: the invite then still makes one member at a

@@ -2,6 +2,9 @@ package discovery
 
 import (
 	"slices"
+	"time"
+
+	"farlan/overlay"
 )
 
 // A shelf holds a store's records, ascending by key. Stores that share an archive share the
@@ -22,13 +25,21 @@ func (x *shelf) key(i int) key { return x.entries[i].key() }
 
 // find returns where the record of k is, or would be.
 func (x *shelf) find(k key) (int, bool) {
-	i, _ := slices.BinarySearch(x.names, BriefOf(k.origin))
-	for ; i < len(x.entries); i++ {
-		if c := x.key(i).compare(k); c >= 0 {
-			return i, c == 0
+	name := BriefOf(k.origin)
+	low, high := 0, len(x.names)
+	for low < high {
+		if m := (low + high) / 2; x.names[m] < name {
+			low = m + 1
+		} else {
+			high = m
 		}
 	}
-	return i, false
+	for ; low < len(x.names) && x.names[low] == name; low++ {
+		if r := &x.entries[low].record; r.Kind >= k.kind && r.Origin == k.origin || r.Origin.Compare(k.origin) > 0 {
+			return low, r.Kind == k.kind && r.Origin == k.origin
+		}
+	}
+	return low, false
 }
 
 // has says whether there is a record of an origin around i, where one of it would be.
@@ -105,6 +116,25 @@ func (a *Archive) keep(hash [32]byte, x *shelf) {
 	}
 	x.shared = true
 	a.shelves[hash] = x
+}
+
+// shareEvery is how often a store shares a shelf of its own at most: it has to copy it then
+// when the next record comes.
+const shareEvery = time.Second
+
+// settleShelf shares the store's shelf with other stores from time to time, and takes the one
+// that they share.
+func (s *Store) settleShelf(now overlay.Instant) {
+	if s.archive == nil || s.shelf.shared {
+		return
+	}
+	if s.archive.shelf(s.hash) == nil {
+		if since := now.Sub(s.shared); since >= 0 && since < shareEvery {
+			return
+		}
+		s.shared = now
+	}
+	s.share()
 }
 
 // share shares the store's shelf with other stores, or takes the one that they share.

@@ -151,6 +151,54 @@ func TestInviteUsedTwice(t *testing.T) {
 	}
 }
 
+// A one-time invite is used in two areas, whose members don't have each other's records: all
+// agree nevertheless on the agent that was sponsored first.
+func TestInviteUsedInTwoAreas(t *testing.T) {
+	const n, late, early = 8, 2, 6
+	c := newSignedCluster(n, 1, 0)
+	invite, others := once(6), many(5)
+	area := func(i int) uint32 { return []uint32{7, 9}[i/4] }
+	live := func(i int, x Credential) {
+		after := int(c.now.Sub(at(0)) / time.Second)
+		body, err := Member{Name: "a", Area: area(i), Credential: x.Bytes()}.Append(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.stores[i].Publish(c.now, signedIn(i, KindMember, after, body))
+	}
+	join := func(i, sponsor int) {
+		after := int(c.now.Sub(at(0)) / time.Second)
+		own, _ := c.stores[sponsor].Member(agentID(sponsor))
+		credential, err := ParseCredential(own.Credential)
+		if err != nil {
+			t.Fatal(err)
+		}
+		live(i, sponsored(joined(invite, i, after), after, sponsor, credential))
+	}
+	for i := range n {
+		c.stores[i].Enter(c.now, area(i))
+	}
+	c.connect(0, 4)
+	for i := range n {
+		c.connect(i, i/4*4+(i+1)%4)
+		if i != early && i != late {
+			live(i, joined(others, i, 0))
+		}
+	}
+	c.run(t, 10*time.Second)
+	join(early, 5)
+	c.run(t, 2*time.Second)
+	join(late, 1)
+	c.run(t, 10*time.Second)
+	for i, s := range c.stores {
+		_, won := s.Rights(agentID(early))
+		_, lost := s.Rights(agentID(late))
+		if holder, _ := s.members.claims.Holder(invite.Certificate.Serial()); holder != agentID(early) || lost || won != (i/4 == early/4) {
+			t.Errorf("store %d: %s has it, %v, %v", i, holder.Short(), won, lost)
+		}
+	}
+}
+
 // The one that has an invite is gone, its record forgotten. A newcomer that met
 // the other user of the invite first is told by those who remember, and passes
 // it on.

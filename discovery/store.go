@@ -98,6 +98,7 @@ type Store struct {
 	rand     *rand.Rand
 
 	shelf  *shelf
+	shared overlay.Instant          // when a shelf of its own was shared
 	paces  map[overlay.AgentID]pace // of origins
 	calmed overlay.Instant          // when paces were looked through
 	bytes  int                      // length of all records
@@ -245,7 +246,7 @@ func (s *Store) neighbourAt(id overlay.AgentID) (int, bool) {
 func (s *Store) Tick(now overlay.Instant) (next overlay.Instant) {
 	s.rewind(now)
 	s.settle(now)
-	s.share()
+	s.settleShelf(now)
 	s.calm(now)
 	if now >= s.nextExpiry {
 		s.expire(now)

@@ -60,7 +60,7 @@ func TestAreaTelling(t *testing.T) {
 			told++
 		}
 	}
-	if most := areaBurst + 4*3600/800 + 1; told > most {
+	if most := areaBurst + int(4*time.Hour/areaEvery(400)) + 1; told > most {
 		t.Errorf("told %d times in four hours, %d at most", told, most)
 	}
 }

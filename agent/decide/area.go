@@ -78,15 +78,18 @@ func (a *Abode) Step(z Sizes, in Situation) uint32 {
 // next returns where the agent had better be by what is known now, and for how many epochs
 // that must be so.
 func (z Sizes) next(in Situation) (area uint32, wait int) {
-	here := in.Picture.View.Agents()
+	here := max(in.Picture.View.Agents(), in.Picture.crowd)
 	total, own := in.Beyond.total, in.Beyond.sizes[in.Area] > 0
+	self := in.Picture.View.Index(in.Self)
 	switch {
+	case self < 0: // one of too many
+		return z.nearest(in), 1
 	case in.Area == 0 && here < z.Least && total >= z.Join:
 		return z.nearest(in), 1
 	case in.Area != 0 && own && total < z.Join:
 		return 0, steadily
 	case in.Area == 0 && here > z.Whole, in.Area == 0 && total >= z.Join, in.Area != 0 && here > z.Most:
-		area = in.Picture.divide(in.Area, z.Most)[max(0, in.Picture.View.Index(in.Self))]
+		area = in.Picture.divide(in.Area, z.Most)[self]
 		if area == 0 { // what is left of a network that was divided
 			area = child(0, rest)
 		}
@@ -113,14 +116,18 @@ func sizesOf(gates []Gate) (sizes map[uint32]int, total int) {
 	return sizes, total
 }
 
-// nearest returns the area of the nearest gateway that has room.
+// nearest returns the area of the nearest gateway that has room. An area of which one gateway
+// alone tells may be a lie: it counts only if there is no other.
 func (z Sizes) nearest(in Situation) uint32 {
 	var best Gate
-	least := int32(0)
+	least, several := int32(0), false
 	for _, g := range in.Beyond.gates {
-		d := in.Predict(g.ID)
-		if d > 0 && in.Beyond.sizes[g.Number] < z.Most && (least == 0 || d < least) {
-			best, least = g, d
+		d, others := in.Predict(g.ID), len(in.Beyond.of[g.Number]) > 1
+		if d <= 0 || in.Beyond.sizes[g.Number] >= z.Most || several && !others {
+			continue
+		}
+		if least == 0 || d < least || others && !several {
+			best, least, several = g, d, others
 		}
 	}
 	if least == 0 {

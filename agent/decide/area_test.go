@@ -1,12 +1,14 @@
 package decide
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
 
 	"farlan/discovery"
 	"farlan/overlay"
+	"farlan/overlay/mesh"
 	"farlan/overlay/route"
 )
 
@@ -275,6 +277,7 @@ func TestAbode(t *testing.T) {
 		{"it has just come", 5, towns(6, 7), []Gate{gate(3, 5, nil, leaves(12, 30)...), gate(20, 6, nil, leaves(9, 50)...)}, true, 0, 5},
 		{"a newcomer", 0, towns(1), []Gate{gate(20, 6, nil, leaves(9, 30)...), gate(21, 8, nil, leaves(9, 50)...)}, false, 1, 6},
 		{"a newcomer, the nearest is full", 0, towns(1), []Gate{gate(20, 6, nil, leaves(12, 30)...), gate(21, 8, nil, leaves(9, 50)...)}, false, 1, 8},
+		{"a newcomer, of the nearest area one gateway alone tells", 0, towns(1), []Gate{gate(20, 6, nil, leaves(9, 30)...), gate(21, 8, []int{22}, leaves(9, 50)...), gate(22, 8, []int{21}, leaves(9, 50)...)}, false, 1, 8},
 		{"a newcomer to a network that isn't divided", 0, towns(1), []Gate{gate(20, 6, nil, leaves(9, 30)...)}, false, 0, 0},
 		{"those who are left over", 0, towns(5), []Gate{gate(20, 6, nil, leaves(9, 30)...), gate(21, 8, nil, leaves(9, 50)...)}, false, 3, child(0, rest)},
 		{"an area too small", 5, towns(3), []Gate{linked(gate(1, 5, nil, 0, 2), 20), linked(gate(20, 6, nil, leaves(7, 30)...), 1), gate(21, 8, nil, leaves(9, 50)...)}, false, 3, 6},
@@ -315,6 +318,83 @@ func TestAbodeFollows(t *testing.T) {
 	in.Gone = func(area uint32) bool { return area == child(0, 1) }
 	if got := a.Step(z, in); got != child(0, 1) {
 		t.Errorf("it is in %d", got)
+	}
+}
+
+// Where more are than are shown in a picture, all that have the same records see the same ones.
+// They are divided, and the others join areas as soon as there are some.
+func TestCrowd(t *testing.T) {
+	told := make([]Told, mesh.MaxAgents+50)
+	for i := range told {
+		told[i] = Told{ID: agentID(i), At: start}
+	}
+	if _, err := NewPicture(1, EpochOf(start), told[0].ID, told); !errors.Is(err, mesh.ErrTooMany) {
+		t.Errorf("all of them: %v", err)
+	}
+	p, err := NewPictureOfSome(1, EpochOf(start), told[0].ID, told)
+	if err != nil || p.View.Agents() != mesh.MaxAgents {
+		t.Fatalf("%v, %d agents", err, p.View.Agents())
+	}
+	last := len(told) - 1
+	if q, _ := NewPictureOfSome(1, EpochOf(start), told[last].ID, told); !slices.EqualFunc(p.Facts.Agents, q.Facts.Agents, func(a, b mesh.Agent) bool { return a.ID == b.ID }) {
+		t.Error("another one sees others")
+	}
+	shown := p.Facts.Agents[0].ID
+	i := slices.IndexFunc(told, func(x Told) bool { return p.View.Index(x.ID) < 0 })
+	gates := []Gate{gate(20, 6, []int{21}, 30, 31, 32), gate(21, 6, []int{20}, 30, 31, 32)}
+	next := func(self overlay.AgentID, gates []Gate) (area uint32) {
+		var a Abode
+		for range steadily {
+			area = a.Step(Usual, Situation{
+				Self: self, Picture: p, Beyond: NewBeyond(gates), Gone: func(uint32) bool { return false },
+				Predict: func(overlay.AgentID) int32 { return 1 },
+			})
+		}
+		return area
+	}
+	if area := next(shown, nil); area == 0 {
+		t.Error("who is shown stays")
+	}
+	if area := next(told[i].ID, nil); area != 0 {
+		t.Errorf("who isn't goes to %d before there are areas", area)
+	}
+	if area := next(told[i].ID, gates); area != 6 {
+		t.Errorf("who isn't goes to %d", area)
+	}
+}
+
+// Who tells of the members of other areas as the only gateway of one isn't believed as long as
+// theirs do.
+func TestLieOfMembers(t *testing.T) {
+	short := street(0, 10*ms, 20*ms, 30*ms)
+	liar := gate(1, 66, nil, 21)
+	honest := []Gate{gate(2, 9, []int{3}, 20, 21), gate(3, 9, []int{2}, 20, 21)}
+	if got, _ := far(short, 21, append([]Gate{liar}, honest...)...); !slices.Equal(got, []int{0, 1, 2, 20, 21}) {
+		t.Errorf("%v", got)
+	}
+	if got, _ := far(short, 21, liar, honest[0]); !slices.Equal(got, []int{0, 1, 21}) {
+		t.Errorf("of two that are alone the nearer: %v", got)
+	}
+}
+
+// Of an agent of which no gateway of an area tells one of them has to tell at once.
+func TestUntold(t *testing.T) {
+	gates := []Gate{gate(1, 9, []int{2, 3}, 20), gate(2, 9, []int{1, 3}), gate(3, 9, []int{1, 2})}
+	b := NewBeyond(gates)
+	tree := func(all ...int) []discovery.Leaf { return gate(0, 0, nil, all...).Tree }
+	which := make(map[int]int)
+	for leaf := 30; leaf < 60; leaf++ {
+		for i := 1; i <= 3; i++ {
+			if b.Untold(agentID(i), 9, tree(20, leaf)) {
+				which[i]++
+			}
+			if b.Untold(agentID(i), 9, tree(20, 1, 2, 3)) {
+				t.Errorf("gateway %d would tell again", i)
+			}
+		}
+	}
+	if sum := which[1] + which[2] + which[3]; sum != 30 || len(which) != 3 {
+		t.Errorf("of 30 agents tell %v", which)
 	}
 }
 

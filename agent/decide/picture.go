@@ -49,6 +49,7 @@ type Picture struct {
 	Facts mesh.Facts
 	View  *mesh.View
 
+	crowd       int               // how many there are, if it doesn't show all; else 0
 	divided     []uint32          // see divide
 	were, gates []overlay.AgentID // see Gateways
 }
@@ -57,8 +58,41 @@ type Picture struct {
 // member is in it while he is linked with others, and for a while after he told something:
 // see present. It fails with mesh.ErrTooMany.
 func NewPicture(network uint64, epoch int64, self overlay.AgentID, told []Told) (*Picture, error) {
-	f := mesh.Facts{Network: network}
-	links := pairsOf(told)
+	return newPicture(mesh.Facts{Network: network}, epoch, self, told)
+}
+
+// NewPictureOfSome is NewPicture where there are too many for that: it shows those
+// mesh.MaxAgents whose hashes are least, the same at all that have the same records. The
+// others, self possibly among them, wait until some of these have gone to areas: until
+// then they choose no links.
+func NewPictureOfSome(network uint64, epoch int64, self overlay.AgentID, told []Told) (*Picture, error) {
+	here := present(told, pairsOf(told, namesOf(told)), self, overlay.Instant(epoch)*overlay.Instant(Epoch))
+	i := -1
+	some := slices.DeleteFunc(slices.Clone(told), func(Told) bool { i++; return !here[i] })
+	crowd := len(some)
+	slices.SortFunc(some, func(a, b Told) int { return compareKeys(a.ID, b.ID) })
+	some = some[:min(len(some), mesh.MaxAgents)]
+	slices.SortFunc(some, func(a, b Told) int { return a.ID.Compare(b.ID) })
+	p, err := newPicture(mesh.Facts{Network: network}, epoch, self, some)
+	if err == nil {
+		p.crowd = crowd
+	}
+	return p, err
+}
+
+// backboneLinks is how many links a gateway chooses with others.
+const backboneLinks = 8
+
+// NewBackbonePicture is NewPicture for gateways: see Backbone. They have more links than
+// members, as paths between areas should be no longer than within one, and who carries
+// the traffic of twenty can.
+func NewBackbonePicture(network uint64, epoch int64, self overlay.AgentID, told []Told) (*Picture, error) {
+	return newPicture(mesh.Facts{Network: network, Own: backboneLinks}, epoch, self, told)
+}
+
+func newPicture(f mesh.Facts, epoch int64, self overlay.AgentID, told []Told) (*Picture, error) {
+	names := namesOf(told)
+	links := pairsOf(told, names)
 	here := present(told, links, self, overlay.Instant(epoch)*overlay.Instant(Epoch))
 	where := make([]int, len(told))
 	for i := range told {
@@ -76,7 +110,10 @@ func NewPicture(network uint64, epoch int64, self overlay.AgentID, told []Told) 
 		}
 		a := &f.Agents[where[i]]
 		for _, r := range told[i].Rows {
-			if peer := find(told, r.Peer); (r.Prefer || r.Forbid || r.Cost > 0) && peer >= 0 && where[peer] >= 0 && len(a.Rules) < mesh.MaxRules {
+			if !r.Prefer && !r.Forbid && r.Cost == 0 || len(a.Rules) >= mesh.MaxRules {
+				continue
+			}
+			if peer := names.find(r.Peer); peer >= 0 && where[peer] >= 0 {
 				a.Rules = append(a.Rules, mesh.Rule{Peer: where[peer], Cost: int32(min(micros(r.Cost), mesh.MaxCost)), Prefer: r.Prefer, Forbid: r.Forbid})
 			}
 		}
@@ -92,6 +129,9 @@ func NewPicture(network uint64, epoch int64, self overlay.AgentID, told []Told) 
 	}
 	return &Picture{Facts: f, View: v}, nil
 }
+
+// Shows says whether the picture is one for an agent: it shows it, or shows only some.
+func (p *Picture) Shows(id overlay.AgentID) bool { return p.crowd > 0 || p.View.Index(id) >= 0 }
 
 // Hash returns 8 bytes that are equal for pictures with the same agents and links, whoever
 // draws them and whatever the links cost.
@@ -129,15 +169,22 @@ type twosome struct{ a, b, rowA, rowB int }
 
 // pairsOf returns the links that both ends keep, each once, in order. So nobody can say
 // of others that they are linked with him.
-func pairsOf(told []Told) (all []twosome) {
+func pairsOf(told []Told, names names) (all []twosome) {
 	for a := range told {
-		for i, r := range told[a].Rows {
-			b := find(told, r.Peer)
-			if b <= a || !r.Kept() || r.Relayed || r.Forbid {
+		for i := range told[a].Rows {
+			r := &told[a].Rows[i]
+			if r.Peer < names[a] || !r.Kept() || r.Relayed || r.Forbid {
 				continue
 			}
-			j, ok := slices.BinarySearchFunc(told[b].Rows, discovery.BriefOf(told[a].ID), byPeer)
-			if ok && told[b].Rows[j].Kept() && !told[b].Rows[j].Relayed && (holds(r) || holds(told[b].Rows[j])) {
+			b := names.find(r.Peer)
+			if b <= a {
+				continue
+			}
+			j, ok := slices.BinarySearchFunc(told[b].Rows, names[a], byPeer)
+			if !ok {
+				continue
+			}
+			if back := &told[b].Rows[j]; back.Kept() && !back.Relayed && (holds(r) || holds(back)) {
 				all = append(all, twosome{a, b, i, j})
 			}
 		}
@@ -145,7 +192,27 @@ func pairsOf(told []Told) (all []twosome) {
 	return all
 }
 
-func holds(r discovery.Row) bool { return r.Holds || r.Leaving }
+func holds(r *discovery.Row) bool { return r.Holds || r.Leaving }
+
+// names are the brief names of members, in their order, to find them fast.
+type names []discovery.Brief
+
+func namesOf(told []Told) names {
+	all := make(names, len(told))
+	for i := range told {
+		all[i] = discovery.BriefOf(told[i].ID)
+	}
+	return all
+}
+
+// find returns the index of the member with a brief name, -1 if there is none.
+func (n names) find(b discovery.Brief) int {
+	i, ok := slices.BinarySearch(n, b)
+	if !ok {
+		return -1
+	}
+	return i
+}
 
 func byPeer(r discovery.Row, b discovery.Brief) int {
 	switch {
@@ -155,17 +222,6 @@ func byPeer(r discovery.Row, b discovery.Brief) int {
 		return 1
 	}
 	return 0
-}
-
-// find returns the index of the member with a brief name, -1 if there is none.
-func find(told []Told, b discovery.Brief) int {
-	i, ok := slices.BinarySearchFunc(told, b, func(t Told, b discovery.Brief) int {
-		return byPeer(discovery.Row{Peer: discovery.BriefOf(t.ID)}, b)
-	})
-	if !ok {
-		return -1
-	}
-	return i
 }
 
 // link returns a pair's link as the mesh reckons with it.

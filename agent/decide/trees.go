@@ -1,6 +1,8 @@
 package decide
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"time"
 
 	"farlan/overlay/route"
@@ -20,7 +22,7 @@ func Trees(told []Told) *route.Graph {
 	for i := range told {
 		nodes = append(nodes, route.Node{ID: told[i].ID, NoTransit: told[i].NoTransit, CostMicros: micros(told[i].Cost)})
 	}
-	pairs := pairsOf(told)
+	pairs := pairsOf(told, namesOf(told))
 	links := make([]route.Link, 0, 2*len(pairs))
 	for _, p := range pairs {
 		a, b := told[p.a].Rows[p.rowA], told[p.b].Rows[p.rowB]
@@ -33,6 +35,33 @@ func Trees(told []Told) *route.Graph {
 			route.Link{From: told[p.b].ID, To: told[p.a].ID, RTTMicros: rtt, CostMicros: micros(b.Cost), Up: true})
 	}
 	return route.New(nodes, links)
+}
+
+// TreesHash returns a hash of what Trees depends on: where it is equal, Trees are. To compute
+// it takes a small part of what Trees takes.
+func TreesHash(told []Told) uint64 {
+	b := make([]byte, 0, 64*len(told))
+	for i := range told {
+		t := &told[i]
+		b = append(append(b, t.ID[:]...), flag(t.NoTransit))
+		b = binary.BigEndian.AppendUint32(b, micros(t.Cost))
+		for k := range t.Rows {
+			if r := &t.Rows[k]; r.Kept() && !r.Relayed && !r.Forbid {
+				b = binary.BigEndian.AppendUint64(append(b, 2|flag(holds(r))), uint64(r.Peer))
+				b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, coarse(r.RTT)), micros(r.Cost))
+			}
+		}
+		b = append(b, 0xff) // the end of the rows
+	}
+	h := sha256.Sum256(b)
+	return binary.BigEndian.Uint64(h[:])
+}
+
+func flag(is bool) byte {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 // coarse returns the least step that isn't less than a round trip, in µs.

@@ -19,7 +19,8 @@ func TestTreesAreOfKeptLinks(t *testing.T) {
 		change(&a, &b)
 		return []Told{{ID: agentID(0), At: start, Links: discovery.Links{Rows: []discovery.Row{a}}}, {ID: agentID(1), At: start, Links: discovery.Links{Rows: []discovery.Row{b}}}}
 	}
-	is := Trees(told(func(_, _ *discovery.Row) {})).Hash()
+	first := told(func(_, _ *discovery.Row) {})
+	is, hash := Trees(first).Hash(), TreesHash(first)
 	for _, c := range []struct {
 		name   string
 		change func(a, b *discovery.Row)
@@ -38,8 +39,9 @@ func TestTreesAreOfKeptLinks(t *testing.T) {
 		{"by others", func(a, _ *discovery.Row) { a.Relayed = true }, false},
 		{"forbidden", func(_, b *discovery.Row) { b.Forbid = true }, false},
 	} {
-		if got := Trees(told(c.change)).Hash(); (got == is) != c.same {
-			t.Errorf("%s: the same trees: %v", c.name, got == is)
+		next := told(c.change)
+		if got, short := Trees(next).Hash(), TreesHash(next); (got == is) != c.same || (short == hash) != c.same {
+			t.Errorf("%s: the same trees: %v, the same short hash: %v", c.name, got == is, short == hash)
 		}
 	}
 	for rtt, want := range map[time.Duration]uint32{0: 4000, 4 * ms: 4000, 4*ms + 1: 8000, 100 * ms: 128_000, 1 << 62: 65_536_000} {

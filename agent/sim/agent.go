@@ -36,7 +36,6 @@ type agent struct {
 	own     own
 	meshing meshing
 	place   place
-	sent    uint64 // bytes, with headers
 }
 
 // A saying is a record that was published.

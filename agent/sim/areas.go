@@ -44,19 +44,26 @@ type gate struct {
 // regions is what agents share of areas.
 type regions struct {
 	people  map[uint32][]int32 // by the area that they remember
+	numbers []uint32           // of these areas, ascending
 	beyonds map[[32]byte]*decide.Beyond
 	briefs  map[discovery.Brief]int32 // agents by name
 	states  []state
-	wide    [][]byte
+	wide    [][]byte // records of gateways, and of members by area, until all have them
+	local   map[uint32][][]byte
 }
 
 // populate gives agents the areas that they would have come to: neighbouring ones by where
-// they are, of five sevenths of what an area has at most.
+// they are, of five sevenths of what an area has at most. All are in area 0 of a network that
+// is never divided.
 func (s *Sim) populate() {
 	s.regions.people = make(map[uint32][]int32)
 	all := make([]int32, len(s.agents))
 	for i := range all {
 		all[i] = int32(i)
+	}
+	if s.set.Sizes.Most == 0 {
+		s.regions.people[0], s.regions.numbers = all, []uint32{0}
+		return
 	}
 	s.halve(all, s.set.Sizes.Most*5/7)
 }
@@ -64,8 +71,10 @@ func (s *Sim) populate() {
 // halve divides agents until no part has more than so many.
 func (s *Sim) halve(who []int32, most int) {
 	if len(who) <= most {
+		slices.Sort(who)
 		area := uint32(len(s.regions.people) + 1)
 		s.regions.people[area] = who
+		s.regions.numbers = append(s.regions.numbers, area)
 		for _, n := range who {
 			s.agents[n].place.home = area
 		}
@@ -242,9 +251,10 @@ func (a *agent) serve(epoch int64, area uint32, p *decide.Picture, b *decide.Bey
 			g.others = append(g.others, discovery.BriefOf(id))
 		}
 	}
-	graph := a.local().graph
+	graph := a.local().graph()
 	g.size, g.tree = p.View.Agents(), decide.TreeOf(graph, a.id, &a.atlas.finder)
 	g.stands = decide.Stands(graph, a.id, g.telling.Area.Tree, &a.atlas.finder)
+	g.stands = g.stands && !b.Untold(a.id, area, g.tree)
 	picture, err := a.draws(epoch, scene{a.store.WideHash(), backbone}, func() []decide.Told { return decide.Backbone(b.Gates()) })
 	if err == nil {
 		g.step(a, epoch, picture, nil, nil)

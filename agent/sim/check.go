@@ -44,9 +44,13 @@ func Check(set Setting) Verdict {
 	v.Cold = cold + 10*time.Second
 	end := set.Calm + set.Trouble
 	s.Run(set.Calm)
-	for now := set.Calm; now < end; now += time.Second {
+	every := time.Second
+	if set.Agents > mostStruck { // a broadcast comes to so many then
+		every *= 4
+	}
+	for now := set.Calm; now < end; now += every {
 		s.emit(int32(s.draw(uint64(set.Agents))), int32(s.draw(uint64(set.Agents))))
-		s.Run(now + time.Second)
+		s.Run(now + every)
 		s.degrees(wrong)
 	}
 	v.Traffic = s.counted

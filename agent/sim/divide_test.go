@@ -2,10 +2,12 @@ package sim
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 	"time"
 
 	"farlan/agent/decide"
+	"farlan/discovery"
 )
 
 // small are sizes by which few agents make many areas.
@@ -183,6 +185,155 @@ func TestDividedWithFaults(t *testing.T) {
 	}
 	if again, _ := begin(1); again.Trace() != trace {
 		t.Error("the same seed ran differently")
+	}
+}
+
+// An agent came to another area, whose gateway hasn't heard of that, as little as those in the area
+// before. So a broadcast of its comes to its new area as one of there and as one of outside: nobody
+// takes it twice, but where agents don't look at that.
+func TestBroadcastOfMover(t *testing.T) {
+	count := func(m mutant, seed uint64) Traffic {
+		s := New(Setting{Seed: seed, Agents: 60, Noise: 30, Sizes: small, Settled: true, mutant: m})
+		s.Run(15 * time.Second)
+		members, gateways := s.perArea()
+		i := slices.IndexFunc(members[1], func(n int32) bool { return !slices.Contains(gateways[1], n) })
+		mover := s.agents[members[1][i]]
+		before := make(map[*agent]*discovery.Store)
+		for _, n := range append(members[1], mover.entry(2)) {
+			if a := s.agents[n]; a != mover {
+				before[a] = discovery.NewStore(a.id, s.network, 1, discovery.Limits{})
+				before[a].Share(&s.archive)
+				area, _ := a.store.Area()
+				before[a].Enter(a.wall(), area)
+				before[a].Mirror(a.store)
+			}
+		}
+		mover.move(2)
+		swap := func() {
+			for a, store := range before {
+				before[a], a.store = a.store, store
+			}
+		}
+		for s.now.Sub(beginning) < 50*time.Second { // meanwhile it has links in both areas
+			s.Run(s.now.Sub(beginning) + 3*time.Second)
+			swap()
+			s.emit(mover.n, members[3][0])
+			s.Run(s.now.Sub(beginning) + time.Second)
+			swap()
+		}
+		return s.counted
+	}
+	for seed := range uint64(8) { // in some it never has links in both areas
+		if count(noSides, seed).Again == 0 {
+			continue
+		}
+		if c := count(sane, seed); c.Again+c.Deep+c.Looped > 0 {
+			t.Errorf("seed %d: %+v", seed, c)
+		}
+		return
+	}
+	t.Error("nobody notices the mutant")
+}
+
+// A member that says it is a gateway, of whatever area, with everybody on its tree, and links with
+// all gateways, costs few frames; none loops, or is taken twice, and nobody moves for it.
+func TestLiarInAreas(t *testing.T) {
+	s := New(Setting{
+		Seed: 1, Agents: 45, Noise: 30, Sizes: small, Settled: true,
+		Faults: Liar, Calm: 10 * time.Second, Trouble: 40 * time.Second,
+	})
+	s.Run(20 * time.Second)
+	c := s.sample(10)
+	t.Logf("%+v", c)
+	if c.Again+c.Deep+c.Looped > 0 || c.Delivered < c.Sent*9/10 || c.Got < c.Wanted*9/10 || s.moves > 0 {
+		t.Errorf("while it lies: %+v, %d moves", c, s.moves)
+	}
+	s.Run(50 * time.Second)
+	if took, ok := s.Until(time.Minute, s.agreedInAreas); !ok {
+		t.Errorf("no agreement after %v", took)
+	}
+	s.Run(s.now.Sub(beginning) + 6*decide.Epoch) // links that broke are given up, and made anew
+	if c := s.sample(10); !c.well() {
+		t.Errorf("afterwards: %+v", c)
+	}
+}
+
+// Nothing passes between gateways of two halves of the areas for a while, first for so short that
+// agents hardly notice, then for longer: meanwhile all frames within areas come, none loops or
+// is taken twice, and afterwards all come.
+func TestBackboneCut(t *testing.T) {
+	s := New(Setting{Seed: 6, Agents: 36, Noise: 30, Sizes: small, Settled: true})
+	now := 10 * time.Second
+	for _, lasts := range []time.Duration{2 * time.Second, 40 * time.Second} {
+		s.Run(now)
+		_, gateways := s.perArea()
+		side := make(map[int32]uint32)
+		for area, all := range gateways {
+			for _, n := range all {
+				side[n] = 1 + area%2
+			}
+		}
+		s.world.cut = func(a, b int32) bool { return side[a]+side[b] == 3 && side[a]*side[b] == 2 }
+		s.Run(now + lasts/2)
+		c := s.sample(5)
+		if c.Again+c.Deep+c.Looped > 0 {
+			t.Errorf("cut for %v: %+v", lasts, c)
+		}
+		for _, who := range s.regions.people {
+			a, b := s.agents[who[0]], who[len(who)-1]
+			if p := s.path(a.chart(), a.n, b); p == nil {
+				t.Errorf("cut for %v: no way from %d to %d of the same area", lasts, a.n, b)
+			}
+		}
+		now = max(now+lasts, s.now.Sub(beginning))
+		s.Run(now)
+		s.world.cut = nil
+		now += 8 * decide.Epoch // links that broke are given up, and made anew
+		s.Run(now)
+		if took, ok := s.Until(time.Minute, s.agreedInAreas); !ok {
+			t.Errorf("cut for %v: no agreement after %v", lasts, took)
+		}
+		if c := s.sample(10); !c.well() || s.moves > 0 {
+			t.Errorf("after a cut of %v: %+v, %d moves", lasts, c, s.moves)
+		}
+		now = s.now.Sub(beginning)
+	}
+}
+
+// A network of about as many agents as are divided, of whom some come and go and restart, is divided
+// once at most, without loops or duplicates; and so is one that was divided, and is about as
+// small as those that are one again.
+func TestThresholdsWithFaults(t *testing.T) {
+	type threshold struct {
+		sizes   decide.Sizes
+		settled bool
+	}
+	cases := []threshold{{decide.Sizes{Whole: 29, Most: 18, Least: 4, Join: 12}, false}}
+	if long() {
+		cases = append(cases, threshold{decide.Sizes{Whole: 40, Most: 18, Least: 4, Join: 30}, true})
+	}
+	for _, c := range cases {
+		s := New(Setting{
+			Seed: 3, Agents: 32, Noise: 30, Sizes: c.sizes, Settled: c.settled,
+			Faults: Churn | Loss | Duplicate | Restart | Pause, Calm: 20 * time.Second, Trouble: 100 * time.Second,
+		})
+		var in sampled
+		for now := 30 * time.Second; now < 2*time.Minute; now += 6 * time.Second {
+			s.Run(now)
+			in.add(s.sample(1).Traffic)
+		}
+		s.Run(6 * time.Minute)
+		members, _ := s.perArea()
+		t.Logf("%v: %+v, %d areas, %d moves", c, in, len(members), s.moves)
+		if in.Again+in.Deep+in.Looped > 0 || in.Got < in.Wanted/2 || s.moves > 2*32 {
+			t.Errorf("%v: in trouble %+v, %d moves", c, in, s.moves)
+		}
+		if took, ok := s.Until(6*time.Minute, s.agreedInAreas); !ok {
+			t.Errorf("%v: no agreement after %v", c, took)
+		}
+		if after := s.sample(10); !after.well() {
+			t.Errorf("%v: afterwards %+v", c, after)
+		}
 	}
 }
 

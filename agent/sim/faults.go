@@ -83,6 +83,10 @@ const (
 	farAhead = 3 * time.Hour
 )
 
+// mostStruck is of how many agents' number the faults are that strike single agents, but for
+// churn: of more, each would be struck so seldom alone that records of faults were all there is.
+const mostStruck = 200
+
 // conspire draws the faults of the whole run, and pushes their events.
 func (s *Sim) conspire() {
 	if s.set.Trouble == 0 {
@@ -91,6 +95,7 @@ func (s *Sim) conspire() {
 	begin := beginning.Add(s.set.Calm)
 	end := begin.Add(s.set.Trouble)
 	n := uint64(s.set.Agents)
+	struck := min(n, mostStruck)
 	add := func(what Faults, times uint64, longest time.Duration, edit func(*fault)) {
 		for range times {
 			if s.set.Faults&what == 0 {
@@ -110,13 +115,13 @@ func (s *Sim) conspire() {
 	add(Duplicate, 1, time.Second, whole)
 	add(Reorder, 1, time.Second, whole)
 	add(Partition, 1, time.Minute, func(f *fault) { f.barrier = cmp.Or(barrier(s.draw(3)), closed) })
-	add(Skew, 1+n/10, time.Hour, func(f *fault) { f.offset = time.Duration(s.draw(uint64(2*maxJump))) - maxJump })
+	add(Skew, 1+struck/10, time.Hour, func(f *fault) { f.offset = time.Duration(s.draw(uint64(2*maxJump))) - maxJump })
 	add(Skew, 1, time.Minute, func(f *fault) { f.offset = farAhead })
-	add(Pause, 1+n/5, 30*time.Second, nil)
-	add(Restart, 1+n/10, 10*time.Second, nil)
-	add(Liar, 1+n/50, time.Second, whole)
+	add(Pause, 1+struck/5, 30*time.Second, nil)
+	add(Restart, 1+struck/10, 10*time.Second, nil)
+	add(Liar, 1+struck/50, time.Second, whole)
 	add(Churn, 1+n*minutes/100, 50*time.Second, nil)
-	add(Rebind, 1+n/10, 8*time.Second, nil)
+	add(Rebind, 1+struck/10, 8*time.Second, nil)
 	for i, f := range s.plan {
 		s.push(event{at: f.from, what: strikes, to: f.agent, id: uint64(2 * i)})
 		s.push(event{at: f.until, what: strikes, to: f.agent, id: uint64(2*i + 1)})

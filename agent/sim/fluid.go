@@ -185,14 +185,14 @@ func (s *Sim) careless(i int) (way route.Path) {
 	if !ok || !known {
 		return nil
 	}
-	q := route.Pair{From: from, To: to, LoadKbit: uint32(x.rates[i] / 1000), Lot: route.Lot(uint64(x.second/updateEvery), c.graph.ID(from), c.graph.ID(to))}
+	q := route.Pair{From: from, To: to, LoadKbit: uint32(x.rates[i] / 1000), Lot: route.Lot(uint64(x.second/updateEvery), c.graph().ID(from), c.graph().ID(to))}
 	for _, n := range x.ways[i] {
 		q.Current = append(q.Current, c.nodes[n])
 	}
 	if s.set.mutant == noTurns {
 		q.Lot = 0
 	}
-	for _, at := range s.atlas.finder.Choose(c.graph, q, nil).Path {
+	for _, at := range s.atlas.finder.Choose(c.graph(), q, nil).Path {
 		way = append(way, c.agents[at])
 	}
 	return way

@@ -3,6 +3,7 @@ package sim
 import (
 	"farlan/agent/decide"
 	"farlan/discovery"
+	"farlan/overlay"
 	"farlan/overlay/route"
 )
 
@@ -46,24 +47,33 @@ type Traffic struct {
 
 // atlas holds the graphs that agents with the same records share.
 type atlas struct {
-	graphs map[scene]*chart
-	finder route.Finder
+	graphs   map[scene]*chart
+	canopies map[uint64]*canopy
+	finder   route.Finder
 }
 
-// A chart is a graph, who its nodes are, and what was found on it.
+// A chart is a graph, made when somebody asks for it, and what was found on it.
 type chart struct {
+	*canopy
 	told   []decide.Told
-	graph  *route.Graph
-	links  *route.Graph // for trees, with the same indexes
-	agents []int32      // by index of the graphs
-	nodes  map[int32]int32
+	whole  *route.Graph // nil: not made yet
 	tables map[int32]*route.Table
-	trees  map[int32]*route.Tree
 	// of a divided network
 	beyond   *decide.Beyond
 	lookouts map[int32]*decide.Lookout
 }
 
+// A canopy is a graph for trees, who its nodes are, which are those of the chart, too, and
+// the trees that were found on it. Most records are of what trees don't tell apart, so many
+// charts share one.
+type canopy struct {
+	links  *route.Graph
+	agents []int32 // by index of the graphs
+	nodes  map[int32]int32
+	trees  map[int32]*route.Tree
+}
+
+// maxCharts bounds charts, and canopies: beyond, all are made anew.
 const maxCharts = 256
 
 // chart returns the graph of what an agent knows: all that it has routes by.
@@ -116,16 +126,38 @@ func (a *agent) charted(of scene, tells func() []decide.Told) *chart {
 	}
 	told := tells()
 	c := &chart{
-		told: told, graph: decide.Graph(told, nil), links: decide.Trees(told), nodes: make(map[int32]int32),
-		tables: make(map[int32]*route.Table), trees: make(map[int32]*route.Tree), lookouts: make(map[int32]*decide.Lookout),
-	}
-	for i := range int32(c.graph.Len()) {
-		n := a.index[c.graph.ID(i)]
-		c.agents = append(c.agents, n)
-		c.nodes[n] = i
+		canopy: a.atlas.canopy(told, a.index), told: told,
+		tables: make(map[int32]*route.Table), lookouts: make(map[int32]*decide.Lookout),
 	}
 	a.atlas.graphs[of] = c
 	return c
+}
+
+// canopy returns the one of what members tell.
+func (x *atlas) canopy(told []decide.Told, index map[overlay.AgentID]int32) *canopy {
+	of := decide.TreesHash(told)
+	if c := x.canopies[of]; c != nil {
+		return c
+	}
+	if len(x.canopies) >= maxCharts || x.canopies == nil {
+		x.canopies = make(map[uint64]*canopy)
+	}
+	c := &canopy{links: decide.Trees(told), nodes: make(map[int32]int32, len(told)), trees: make(map[int32]*route.Tree)}
+	for i := range int32(c.links.Len()) {
+		n := index[c.links.ID(i)]
+		c.agents = append(c.agents, n)
+		c.nodes[n] = i
+	}
+	x.canopies[of] = c
+	return c
+}
+
+// graph returns the graph for paths.
+func (c *chart) graph() *route.Graph {
+	if c.whole == nil {
+		c.whole = decide.Graph(c.told, nil)
+	}
+	return c.whole
 }
 
 // path returns an agent's shortest path to another, by numbers of agents.
@@ -134,7 +166,7 @@ func (s *Sim) path(c *chart, from, to int32) route.Path {
 	t := c.tables[from]
 	if t == nil && ok {
 		t = new(route.Table)
-		s.atlas.finder.Delay(c.graph, at, t)
+		s.atlas.finder.Delay(c.graph(), at, t)
 		c.tables[from] = t
 	}
 	goal, known := c.nodes[to]
@@ -158,7 +190,7 @@ func (s *Sim) far(c *chart, from, to int32) (all route.Path) {
 	}
 	l := c.lookouts[from]
 	if l == nil {
-		l = decide.NewLookout(c.beyond, c.graph, c.nodes[from], &s.atlas.finder)
+		l = decide.NewLookout(c.beyond, c.graph(), c.nodes[from], &s.atlas.finder)
 		c.lookouts[from] = l
 	}
 	p, ok := l.Path(discovery.BriefOf(s.agents[to].id))
@@ -248,7 +280,7 @@ func (a *agent) root(x *frame, tree uint64) (c *chart, origin int32) {
 // entry returns the gateway by which broadcasts come into an area and leave it, as an agent
 // sees it; none if there is none.
 func (a *agent) entry(area uint32) int32 {
-	if id, ok := a.beyond().Entry(a.backbone().graph, area); ok {
+	if id, ok := a.beyond().Entry(a.backbone().graph(), area); ok {
 		return a.index[id]
 	}
 	return none
@@ -311,7 +343,7 @@ func (a *agent) take(e event) {
 	c, origin := a.root(x, tree)
 	at, known := c.nodes[a.n]
 	from, also := c.nodes[e.from]
-	if !known || !also || tree == arriving && !a.outside(x) || !s.tree(c, origin).Accept(at, from, int(hops)) && s.set.mutant != noCheck {
+	if !known || !also || tree == arriving && s.set.mutant != noSides && !a.outside(x) || !s.tree(c, origin).Accept(at, from, int(hops)) && s.set.mutant != noCheck {
 		return
 	}
 	if tree == between || s.get(x, a.n) {

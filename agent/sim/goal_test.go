@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +16,14 @@ var goals struct {
 	lines []string
 }
 
+// mostMemory is from how many bytes on memory is saved rather than time.
+const mostMemory = 1200 << 20
+
 func TestMain(m *testing.M) {
+	if os.Getenv("GOGC") == "" { // what lives is little beside what comes and goes
+		debug.SetGCPercent(400)
+		debug.SetMemoryLimit(mostMemory)
+	}
 	code := m.Run()
 	text := strings.Join(goals.lines, "")
 	if name := os.Getenv("FARLAN_SIM_GOALS"); name != "" {

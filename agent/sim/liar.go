@@ -6,6 +6,7 @@ import (
 
 	"farlan/discovery"
 	"farlan/measure"
+	"farlan/overlay"
 	"farlan/overlay/mesh"
 )
 
@@ -44,6 +45,9 @@ func (a *agent) lie(e event) {
 		panic(err)
 	}
 	now := a.wall()
+	if a.set.Sizes.Whole > 0 {
+		a.lieOfAreas(x, now)
+	}
 	a.inject(x, a.sign(discovery.Record{Kind: discovery.KindLinks, Version: uint64(now) &^ (1<<30 - 1), Body: body}).Bytes())
 	// It speaks from the future, which nobody believes,
 	a.inject(x, a.sign(discovery.Record{Kind: discovery.KindLinks, Version: uint64(now.Add(time.Hour)), Body: body}).Bytes())
@@ -53,6 +57,44 @@ func (a *agent) lie(e event) {
 		binary.BigEndian.PutUint64(forged[34:], uint64(now)) // the version
 		a.inject(x, forged)
 		a.inject(x, forged[:a.draw(uint64(len(forged)))])
+	}
+}
+
+// lieOfAreas is what it does in a divided network: it says that it is a gateway, of its area,
+// another one, or one of its own, on whose tree everybody is, and has links with all gateways.
+func (a *agent) lieOfAreas(x *conn, now overlay.Instant) {
+	area := [...]uint32{a.place.home, a.place.home + 1, 1 << 20}[a.draw(3)]
+	is := discovery.Area{Number: area, Size: len(a.agents), Member: a.member(area)}
+	for _, b := range a.agents[:min(len(a.agents), discovery.MaxLeaves)] {
+		if b != a && !a.one(4) {
+			is.Tree = append(is.Tree, discovery.Leaf{Agent: discovery.BriefOf(b.id), Label: b.id.Label(), Parent: -1})
+		}
+	}
+	var rows []discovery.Link
+	for _, g := range a.beyond().Gates() {
+		if g.ID != a.id {
+			is.Gateways = append(is.Gateways, discovery.BriefOf(g.ID))
+			l := discovery.Link{Peer: g.ID, Intent: discovery.Intent{Holds: true, Accepts: true}}
+			l.RTT, l.RTTSource, l.RTTAt = time.Microsecond, measure.Measured, a.steady()
+			rows = append(rows, l)
+		}
+	}
+	is.Gateways = is.Gateways[:min(len(is.Gateways), discovery.MaxGateways)]
+	body, err := is.Append(nil)
+	if err != nil {
+		panic(err)
+	}
+	a.inject(x, a.sign(discovery.Record{Kind: discovery.KindArea, Version: uint64(now), Body: body}).Bytes())
+	if body, err = discovery.AppendLinks(nil, a.steady(), discovery.Facts{}, rows); err != nil {
+		panic(err)
+	}
+	a.inject(x, a.sign(discovery.Record{Kind: discovery.KindBackbone, Version: uint64(now), Body: body}).Bytes())
+	if gates := a.store.Gateways(); len(gates) > 0 { // and forges what others say
+		if r, ok := a.store.Record(gates[a.draw(uint64(len(gates)))], discovery.KindArea); ok {
+			forged := append([]byte(nil), r.Bytes()...)
+			binary.BigEndian.PutUint64(forged[34:], uint64(now)) // the version
+			a.inject(x, forged)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -42,8 +43,65 @@ func newMeshing(links *decide.Links, m mutant) meshing {
 
 // An album holds the pictures of an epoch that agents with the same records share.
 type album struct {
-	epoch    int64
-	pictures map[scene]*decide.Picture
+	epoch    int64 // by true time
+	pictures map[sight]*decide.Picture
+	last     map[uint32]*decide.Picture // by area: with distances, by which others' are found
+	measured []*decide.Picture          // those with distances, as they came to have them
+}
+
+// mostMeasured is of how many pairs of agents distances are kept, 4 bytes each: they are much of
+// the memory.
+const mostMeasured = 16 << 20
+
+// A sight is a scene in an epoch by an agent's clock.
+type sight struct {
+	scene
+	epoch int64
+}
+
+// turn goes on to the next epoch. Agents keep pictures, but hardly measure on them any more.
+func (x *album) turn(now overlay.Instant) {
+	epoch := decide.EpochOf(now)
+	if x.epoch == epoch && x.pictures != nil {
+		return
+	}
+	for _, p := range x.pictures {
+		p.View.Forget()
+	}
+	*x = album{epoch: epoch, pictures: make(map[sight]*decide.Picture), last: make(map[uint32]*decide.Picture)}
+}
+
+// used notes that an agent decided by a picture.
+func (x *album) used(p *decide.Picture, area uint32) {
+	if !p.View.Known() || x.last[area] == p {
+		return
+	}
+	x.last[area] = p
+	if slices.Contains(x.measured, p) {
+		return
+	}
+	x.measured = append(x.measured, p)
+	if n := p.View.Agents(); len(x.measured)*n*n > mostMeasured {
+		x.measured[0].View.Forget()
+		x.measured = slices.Delete(x.measured, 0, 1)
+	}
+}
+
+// find returns the picture of a sight, nil if there is none that an agent is in.
+func (x *album) find(at sight, id overlay.AgentID) *decide.Picture {
+	p := x.pictures[at]
+	if p == nil || !p.Shows(id) {
+		return nil
+	}
+	x.like(p, at.area)
+	return p
+}
+
+// like lets a picture's distances be found from those of the last one.
+func (x *album) like(p *decide.Picture, area uint32) {
+	if last := x.last[area]; last != nil {
+		p.View.Like(last.View)
+	}
 }
 
 // A scene is what a picture is drawn of: the records of an area, or what has a number that no
@@ -68,20 +126,24 @@ func (a *agent) picture(epoch int64) (*decide.Picture, error) {
 
 // draws returns the picture of a scene in an epoch.
 func (a *agent) draws(epoch int64, of scene, told func() []decide.Told) (*decide.Picture, error) {
-	if a.album.epoch != epoch || a.album.pictures == nil {
-		a.album = album{epoch, make(map[scene]*decide.Picture)}
-	}
-	if p := a.album.pictures[of]; p != nil && p.View.Index(a.id) >= 0 {
+	a.album.turn(a.now)
+	at := sight{of, epoch}
+	if p := a.album.find(at, a.id); p != nil {
 		return p, nil
 	}
-	network := uint64(1)
+	draw, network := decide.NewPicture, uint64(1)
 	if of.area == backbone {
-		network = 2
+		draw, network = decide.NewBackbonePicture, 2
 	}
-	p, err := decide.NewPicture(network, epoch, a.id, told())
+	all := told()
+	p, err := draw(network, epoch, a.id, all)
+	if errors.Is(err, mesh.ErrTooMany) {
+		p, err = decide.NewPictureOfSome(network, epoch, a.id, all)
+	}
 	if err == nil {
 		a.drawn++
-		a.album.pictures[of] = p
+		a.album.pictures[at] = p
+		a.album.like(p, of.area)
 	}
 	return p, err
 }
@@ -101,6 +163,8 @@ func (a *agent) decide() {
 	}
 	rates, busy := a.traded()
 	a.meshing.step(a, epoch, p, rates, busy)
+	area, _ := a.store.Area()
+	a.album.used(p, area)
 	if a.set.Sizes.Whole > 0 {
 		a.dwell(epoch, p)
 	}

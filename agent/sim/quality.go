@@ -21,6 +21,7 @@ type Epoch struct {
 	Told    uint64  // records of links
 	Same    bool    // all had the same records at its end
 	Moves   []Move  // the links that were made, and those that went
+	Movers  int     // agents that chose links which were made
 }
 
 // A Move is a link that was made or went.
@@ -81,9 +82,20 @@ func (c *Course) Next() Epoch {
 			e.Moves = append(e.Moves, Move{A: l[0], B: l[1]})
 		}
 	}
-	c.was = is
+	c.was, e.Movers = is, movers(e.Moves)
 	e.Links, e.Degree, e.Pieces, e.Quality, e.Same = len(is), slices.Max(degree), c.pieces(), c.Quality(), c.Same()
 	return e
+}
+
+// movers returns how many agents chose links that were made.
+func movers(moves []Move) int {
+	who := make(map[int32]bool)
+	for _, m := range moves {
+		if m.Made && m.Why == mesh.Gain {
+			who[m.A] = true
+		}
+	}
+	return len(who)
 }
 
 // wished returns who wished a link that was made, and why.

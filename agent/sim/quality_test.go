@@ -57,6 +57,7 @@ type result struct {
 	settled  int     // epochs until within 2 % of that for good
 	replaced float64 // share of the links made in an epoch of the last fifteen
 	burst    float64 // share of the links made in one epoch at most, but for the first three, when all make their ring
+	movers   float64 // share of the agents that chose links in one epoch at most
 	last     int     // links made in the last ten epochs
 	peak     float64 // bytes an agent and second: the most in an epoch,
 	end      float64 // and of the last ten epochs on average
@@ -65,11 +66,12 @@ type result struct {
 	pieces   bool    // the links left agents in pieces after the first five epochs
 }
 
-func summary(all []Epoch) (r result) {
+func summary(all []Epoch, agents int) (r result) {
 	n := len(all)
 	r.quality = all[n-1].Quality
 	links := float64(all[n-1].Links)
 	for e, x := range all {
+		r.movers = max(r.movers, float64(x.Movers)/float64(agents))
 		if e >= 3 {
 			r.burst = max(r.burst, float64(x.Made)/links)
 		}
@@ -119,7 +121,7 @@ func coldStart(t *testing.T, agents, noise int) {
 			t.Logf("  %v", x.Moves)
 		}
 	}
-	r := summary(all)
+	r := summary(all, agents)
 	name := fmt.Sprintf("%d agents, %d %% of noise, cold start: ", agents, noise/10)
 	t.Logf("%s%.4f of the optimum, within 2 %% of that after %d epochs; %.2f %% of the links made in an epoch of the last fifteen, %d in the last ten; %.1f kB/s an agent at most in an epoch, %.2f in the last ten; %d events, %.0f s for %d s",
 		name, r.quality, r.settled, 100*r.replaced, r.last, r.peak/1000, r.end/1000, s.events, time.Since(begin).Seconds(), 10*epochs)
@@ -130,6 +132,7 @@ func coldStart(t *testing.T, agents, noise int) {
 	}
 	atMost(t, name+"% of the links made in an epoch of the last fifteen", 100*r.replaced, 0.5)
 	atMost(t, name+"% of the links made in one epoch at most", 100*r.burst, 100*mostBurst)
+	atMost(t, name+"% of the agents that chose links in one epoch at most", 100*r.movers, 100*mostMovers)
 	if r.pieces || r.again > 0 || r.degree > 12 {
 		t.Errorf("%s%+v", name, r)
 	}
@@ -138,7 +141,11 @@ func coldStart(t *testing.T, agents, noise int) {
 // mostBurst is which share of the links may be made in one epoch, but for the first.
 const mostBurst = 0.18
 
-// Without turns agents make many links at once, and without hysteresis they replace them for
+// mostMovers is which share of the agents may choose links in one epoch: it is the turn of
+// three tenths, by hash. Of 24 to 60 agents up to 37 % do with turns, and 60 to 92 % without.
+const mostMovers = 0.5
+
+// Without turns most agents choose links at once, and without hysteresis they replace them for
 // ever: the checks of TestColdStart show it.
 func TestLinkMutants(t *testing.T) {
 	run := func(m mutant, agents, epochs int) result {
@@ -147,12 +154,12 @@ func TestLinkMutants(t *testing.T) {
 		for range epochs {
 			all = append(all, c.Next())
 		}
-		r := summary(all)
+		r := summary(all, agents)
 		t.Logf("mutant %d: %+v", m, r)
 		return r
 	}
 	const replaced = 0.005
-	if r := run(noTurns, 40, 10); r.burst <= mostBurst {
+	if r := run(noTurns, 40, 10); r.movers <= mostMovers {
 		t.Errorf("without turns: %+v", r)
 	}
 	if r := run(noHysteresis, 24, 30); r.replaced <= replaced {

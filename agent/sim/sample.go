@@ -1,9 +1,6 @@
 package sim
 
-import (
-	"math"
-	"slices"
-)
+import "math"
 
 // Sample compares the ways that some agents have to all others with the shortest ones over any
 // links at all: the sum of round trips divided by that of the best, by agents that are drawn;
@@ -58,16 +55,4 @@ func (s *Sim) shortest(from int32) []int64 {
 		}
 	}
 	return d
-}
-
-// percentiles returns the median, the ninth decile, and the most of what agents sent since they
-// had sent so much.
-func (s *Sim) percentiles(since []uint64) (all [3]uint64) {
-	sent := make([]uint64, len(s.agents))
-	for i, a := range s.agents {
-		sent[i] = a.sent - since[i]
-	}
-	slices.Sort(sent)
-	n := len(sent)
-	return [3]uint64{sent[n/2], sent[n*9/10], sent[n-1]}
 }

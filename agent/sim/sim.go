@@ -51,6 +51,7 @@ const (
 	noTurns             // agents move to better links, and flows to better ways, as soon as they see them
 	noHysteresis        // agents move to better links however little better
 	asRoutes            // flows choose as without turns, but with them
+	noSides             // broadcasts that come into an area are taken from its members, too
 )
 
 // A Sim is a simulation. It is not safe for concurrent use.
@@ -111,7 +112,9 @@ func New(set Setting) *Sim {
 		}
 		s.agents = append(s.agents, a)
 		s.index[a.id], s.regions.briefs[discovery.BriefOf(a.id)] = n, n
-		s.push(event{at: s.now.Add(time.Duration(s.draw(uint64(5 * time.Second)))), what: starts, to: n})
+		if !set.Settled {
+			s.push(event{at: s.now.Add(time.Duration(s.draw(uint64(5 * time.Second)))), what: starts, to: n})
+		}
 	}
 	if set.Plant != nil {
 		s.fluid = newFluid(set.Plant, set.Agents)
@@ -238,5 +241,4 @@ func (s *Sim) count(from int32, msg []byte, request bool) {
 	s.ledger.note(from, msg, request)
 	s.messages++
 	s.bytes += uint64(len(msg) + headers)
-	s.agents[from].sent += uint64(len(msg) + headers)
 }

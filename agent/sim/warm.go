@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -8,85 +9,202 @@ import (
 	"farlan/discovery"
 	"farlan/measure"
 	"farlan/overlay"
+	links "farlan/overlay/mesh"
 )
 
-// warmEpochs is for how many epochs agents have decided on their links before the beginning, so
-// that they have come to rest.
-const warmEpochs = 24
+// A history is for how many epochs agents decide on their links before the beginning: at first
+// without waiting for their turns, so that they have as many as they shall sooner; then with
+// turns; then their links grow older, and need more of a reason to be exchanged. In the last few
+// what was begun is ended. In networks that aren't divided it takes longest, and they need not
+// have come to rest.
+type history struct{ hasty, turns, older int }
 
-// spent is how much of what may be told in a burst has been.
-const spent = 6
+var (
+	ofMembers  = history{0, 20, 20}
+	ofGateways = history{8, 10, 20}
+	ofWhole    = history{0, 8, 0}
+)
 
-// A state is what an agent remembers that ran before: its links, what it told, and what the
-// others of its area did.
+// lastEpochs is for how many what was begun is ended, looking is how many candidates an agent
+// looks at in an epoch before the beginning: drawn by hash, others in each.
+const lastEpochs, looking = 4, 100
+
+// So much of what may be told in a burst has been: of links all, of areas all but what is left
+// for what is urgent.
+const spent, spentOfAreas = 6, 4
+
+// lead is for how long agents run before the beginning.
+const lead = 5 * time.Second
+
+// A state is what an agent has that ran before: its links, what it told, and the records of
+// its area.
 type state struct {
-	mesh meshing
-	gate *gate
-	area [][]byte // records, shared by those of an area
-	own  own
-	told uint64 // version of the area's record
+	mesh  meshing
+	gate  *gate
+	store *discovery.Store // shared by those of an area
+	own   own
+	told  uint64 // version of the area's record
 }
 
-// warm gives settled agents states as if they had run for long: they decided on their links as
-// always, in each area and among gateways, but heard of each other at once.
+// warm lets agents have run for long at the beginning. Before it, they decided on their links
+// as always, in each area and among gateways, but heard of each other at once. They have all
+// records, and the control connections that follow from these. For the last seconds they ran
+// as they do later, and an agent of each area and a gateway told their records anew, by which
+// the trees formed that records spread by. All that isn't counted.
 func (s *Sim) warm() {
+	s.prepare()
+	for _, a := range s.agents {
+		a.start()
+		a.control.started = s.now
+	}
+	for _, a := range s.agents {
+		a.meet()
+	}
+	s.Run(-lead / 2)
+	for _, area := range s.regions.numbers {
+		s.agents[s.regions.people[area][0]].own.rows.Again()
+	}
+	for _, a := range s.agents {
+		if g := a.place.gate; g != nil {
+			g.telling.Again()
+			break
+		}
+	}
+	s.Run(0)
+	for _, a := range s.agents {
+		a.control.started = s.now.Add(-time.Minute)
+	}
+	s.counters = counters{trace: s.trace}
+}
+
+// meet connects an agent with those with whom it wants to be connected.
+func (a *agent) meet() {
+	a.choose()
+	for _, n := range a.control.want {
+		if a.control.conn(n) == nil {
+			a.connections++
+			a.connect(n, a.connections)
+			a.agents[n].connect(a.n, a.connections)
+		}
+	}
+}
+
+// prepare makes the states.
+func (s *Sim) prepare() {
 	s.regions.states = make([]state, len(s.agents))
 	var gates []int32
 	pictures := make(map[uint32]*decide.Picture)
-	areas := uint32(len(s.regions.people))
-	for area := uint32(1); area <= areas; area++ {
+	s.regions.local = make(map[uint32][][]byte)
+	for _, area := range s.regions.numbers {
 		who := s.regions.people[area]
 		for _, n := range who {
 			s.regions.states[n].mesh = newMeshing(decide.NewLinks(s.agents[n].id), sane)
 		}
-		p := s.converge(1, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
+		of := ofMembers
+		if area == 0 {
+			of = ofWhole
+		}
+		p := s.converge(1, of, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
 		pictures[area] = p
-		for _, id := range p.Gateways(nil) {
+		for _, id := range gatewaysOf(area, p) {
 			n := s.index[id]
 			gates = append(gates, n)
 			s.regions.states[n].gate = &gate{meshing: newMeshing(decide.NewBackbone(id), sane), size: len(who), stands: true}
 		}
 	}
-	s.converge(2, gates, func(n int32) *meshing { return &s.regions.states[n].gate.meshing })
-	for area := uint32(1); area <= areas; area++ {
+	if len(gates) > 0 {
+		s.converge(2, ofGateways, decide.NewBackbonePicture, gates, func(n int32) *meshing { return &s.regions.states[n].gate.meshing })
+	}
+	s.now = beginning.Add(-lead)
+	for _, area := range s.regions.numbers {
 		s.write(area, pictures[area], len(gates))
 	}
+	for _, area := range s.regions.numbers {
+		s.stock(area)
+	}
+	s.regions.wide, s.regions.local = nil, nil
 }
 
+// gatewaysOf returns the gateways of an area, none of a network that isn't divided.
+func gatewaysOf(area uint32, p *decide.Picture) []overlay.AgentID {
+	if area == 0 {
+		return nil
+	}
+	return p.Gateways(nil)
+}
+
+// A drawing draws pictures: see decide.NewPicture.
+type drawing func(network uint64, epoch int64, self overlay.AgentID, told []decide.Told) (*decide.Picture, error)
+
 // converge lets agents decide on their links for some epochs up to the beginning.
-func (s *Sim) converge(network uint64, who []int32, mesh func(int32) *meshing) (p *decide.Picture) {
-	s.now = beginning.Add(-warmEpochs * decide.Epoch)
-	for range warmEpochs {
-		epoch := decide.EpochOf(s.now)
-		var err error
-		if p, err = decide.NewPicture(network, epoch, s.agents[who[0]].id, s.toldBy(who, mesh)); err != nil {
+func (s *Sim) converge(network uint64, h history, draw drawing, who []int32, mesh func(int32) *meshing) *decide.Picture {
+	s.now = beginning.Add(-time.Duration(h.hasty+h.turns+h.older+lastEpochs) * decide.Epoch)
+	var last *decide.Picture
+	picture := func() *decide.Picture {
+		told := s.toldBy(who, mesh)
+		p, err := draw(network, decide.EpochOf(s.now), s.agents[who[0]].id, told)
+		if errors.Is(err, links.ErrTooMany) {
+			p, err = decide.NewPictureOfSome(network, decide.EpochOf(s.now), s.agents[who[0]].id, told)
+		}
+		if err != nil {
 			panic(err)
 		}
+		if last != nil {
+			p.View.Like(last.View)
+		}
+		last = p
+		return p
+	}
+	for i := range h.hasty + h.turns + lastEpochs {
+		if i == h.hasty+h.turns {
+			s.now = s.now.Add(time.Duration(h.older) * decide.Epoch)
+		}
+		p := picture()
 		for _, n := range who {
-			a, m := s.agents[n], mesh(n)
-			var all []decide.Measured
-			for _, id := range m.named {
-				all = append(all, decide.Measured{Peer: id, Cost: decide.CandidateCost(a.measure(s.index[id]))})
-			}
-			m.links.Step(s.now, epoch, p, all, nil)
-			m.named = m.links.Nominees(a.predict, nil)
+			m := mesh(n)
+			m.links.Careless(i < h.hasty, false)
+			s.rehearse(s.agents[n], m, p, i < h.hasty+h.turns-1)
 		}
-		for sent := true; sent; {
-			sent = false
-			for _, n := range who {
-				mesh(n).links.Flush(func(to overlay.AgentID, msg []byte) {
-					sent = true
-					if err := mesh(s.index[to]).links.Receive(s.now, s.agents[n].id, msg); err != nil {
-						panic(err)
-					}
-				})
-			}
-		}
+		s.agree(who, mesh)
 		s.now = s.now.Add(decide.Epoch)
 	}
 	s.now = beginning
-	p, _ = decide.NewPicture(network, decide.EpochOf(s.now), s.agents[who[0]].id, s.toldBy(who, mesh))
-	return p
+	return picture()
+}
+
+// rehearse is an epoch of an agent; looks says whether it looks for others for the next one.
+func (s *Sim) rehearse(a *agent, m *meshing, p *decide.Picture, looks bool) {
+	var all []decide.Measured
+	for _, id := range m.named {
+		all = append(all, decide.Measured{Peer: id, Cost: decide.CandidateCost(a.measure(s.index[id]))})
+	}
+	epoch := decide.EpochOf(s.now)
+	m.links.Step(s.now, epoch, p, all, nil)
+	if m.named = nil; !looks {
+		return
+	}
+	few := uint64(p.View.Agents()/looking + 1)
+	m.named = m.links.Nominees(func(id overlay.AgentID) int32 {
+		if mix(mix(uint64(a.n), uint64(s.index[id])), uint64(epoch))%few != 0 {
+			return 0
+		}
+		return a.predict(id)
+	}, nil)
+}
+
+// agree lets agents send each other what they ask for, and answer, until all is said.
+func (s *Sim) agree(who []int32, mesh func(int32) *meshing) {
+	for sent := true; sent; {
+		sent = false
+		for _, n := range who {
+			mesh(n).links.Flush(func(to overlay.AgentID, msg []byte) {
+				sent = true
+				if err := mesh(s.index[to]).links.Receive(s.now, s.agents[n].id, msg); err != nil {
+					panic(err)
+				}
+			})
+		}
+	}
 }
 
 // toldBy returns what agents tell of their links, ascending by id.
@@ -117,8 +235,7 @@ func (a *agent) keeps(m *meshing) []discovery.Link {
 func (s *Sim) write(area uint32, p *decide.Picture, gates int) {
 	who := s.regions.people[area]
 	graph := decide.Graph(s.toldBy(who, func(n int32) *meshing { return &s.regions.states[n].mesh }), nil)
-	set := p.Gateways(nil)
-	var records [][]byte
+	set := gatewaysOf(area, p)
 	for _, n := range who {
 		a, x := s.agents[n], &s.regions.states[n]
 		a.port = 1 // as it will have
@@ -131,7 +248,7 @@ func (s *Sim) write(area uint32, p *decide.Picture, gates int) {
 			if kind == discovery.KindArea || kind == discovery.KindBackbone {
 				s.regions.wide = append(s.regions.wide, raw)
 			} else {
-				records = append(records, raw)
+				s.regions.local[area] = append(s.regions.local[area], raw)
 			}
 		}
 		body, err := a.member(area).Append(nil)
@@ -156,23 +273,39 @@ func (s *Sim) write(area uint32, p *decide.Picture, gates int) {
 			rows = a.keeps(&g.meshing)
 			body, err = discovery.AppendLinks(nil, s.now, a.facts(), rows)
 			put(discovery.KindBackbone, body, err)
-			for range spent {
+			for range spentOfAreas {
 				g.telling.Told(s.now, is, gates)
+			}
+			for range spent {
 				g.rows.Told(s.now, rows, a.facts(), gates)
 			}
 			g.version, x.told = version, version
 		}
 		a.port = 0
 	}
+}
+
+// stock fills a store with the records of an area, for all agents there.
+func (s *Sim) stock(area uint32) {
+	who := s.regions.people[area]
+	store := discovery.NewStore(overlay.AgentID{}, s.network, 0, discovery.Limits{})
+	store.Share(&s.archive)
+	store.Enter(s.now, area)
+	if bad := store.Load(s.now, s.regions.local[area]) + store.Load(s.now, s.regions.wide); bad > 0 {
+		panic("a record that isn't one")
+	}
 	for _, n := range who {
-		s.regions.states[n].area = records
+		s.regions.states[n].store = store
 	}
 }
 
 // recall takes up an agent's state.
 func (a *agent) recall(x *state) {
-	a.store.Load(a.wall(), x.area)
-	a.store.Load(a.wall(), a.regions.wide)
+	a.store.Mirror(x.store)
+	for _, n := range a.regions.people[a.place.home] {
+		a.control.members = append(a.control.members, member{n: n})
+	}
+	a.control.changed = true
 	a.meshing, a.own, a.place.gate, a.place.told = x.mesh, x.own, x.gate, x.told
 	for _, m := range a.meshes() {
 		for _, k := range m.links.Kept() {

@@ -16,7 +16,8 @@ type world struct {
 
 	side    []uint8 // of a partition, one bit each; by agent
 	barrier barrier
-	deaf    []overlay.Instant // until when nothing reaches an agent from outside
+	deaf    []overlay.Instant     // until when nothing reaches an agent from outside
+	cut     func(a, b int32) bool // between whom nothing passes; nil: nobody
 }
 
 // A spot is where an agent of a made-up world is: µs east and north, and how far it is
@@ -76,6 +77,9 @@ func (w *world) delay(from, to int32) time.Duration {
 
 // passes says whether datagrams pass from one agent to another now.
 func (w *world) passes(now overlay.Instant, from, to int32) bool {
+	if w.cut != nil && w.cut(from, to) {
+		return false
+	}
 	if from == to || w.rtt != nil && w.micros(from, to) == 0 || now < w.deaf[to] {
 		return false
 	}

@@ -10,9 +10,10 @@ const (
 	// Up to fullMesh agents a link for each pair is cheaper than choosing; up to
 	// fewAgents those that exist then stay, so that the network can breathe.
 	fullMesh, fewAgents = 16, 20
-	// ownLinks is how many links an agent chooses, the ring's included; cap4k is how
-	// many it has at most, those of others included.
-	ownLinks, cap4k = 3, 12
+	// ownLinks is how many links an agent chooses, the ring's included, where the facts don't
+	// say otherwise; they say mostOwn at most. An agent has four times as many at most, those
+	// of others included.
+	ownLinks, mostOwn = 3, 16
 	// turnsOf is in how many epochs an agent has the same number of turns always.
 	turnsOf = 10
 	// dwell is how many epochs a link lives at least, and stays away when it is gone.
@@ -93,8 +94,10 @@ const MaxCandidates = MaxAgents
 func New(id overlay.AgentID) *Chooser { return &Chooser{id: id, habits: sane} }
 
 // Careless makes of a chooser one without the rule that agents take turns, or without the
-// one that a move must be worth it: simulators show by such ones what the rules are for.
+// one that a move must be worth it: simulators show by such ones what the rules are for. It is
+// as others again when it is told neither.
 func (c *Chooser) Careless(turns, worth bool) {
+	c.habits = sane
 	if turns {
 		c.habits.turns = turnsOf
 	}
@@ -144,7 +147,7 @@ func (c *Chooser) Accept(v *View, peer overlay.AgentID, why Reason, links int) (
 		return Gone, false
 	case !v.allowed(self, other):
 		return Forbidden, false
-	case links >= fewAgents, !must(why) && !v.room(self, links):
+	case links >= max(fewAgents, v.Cap()), !must(why) && !v.room(self, links):
 		return CapReached, false
 	}
 	return why, true

@@ -30,14 +30,36 @@ func (c *Chooser) look() {
 	}
 	c.met = c.met[:0]
 	for _, i := range c.view.at[c.self] {
+		c.met = append(c.met, c.view.agents[c.view.links[i].other(c.self)].ID)
+	}
+	if !c.started {
+		c.resume()
+	}
+	c.started = true
+}
+
+// resume takes over what the agent held before it was started anew, as far as it may have
+// links. Where the facts say that it had many more, somebody who had its key may have said so in
+// its name: what is too much goes at once, but for the ring's.
+func (c *Chooser) resume() {
+	room := c.view.Cap()
+	for _, i := range c.view.at[c.self] {
+		if c.view.links[i].hold(c.self) == Accepts {
+			room--
+		}
+	}
+	for _, i := range c.view.at[c.self] {
 		l := &c.view.links[i]
 		id := c.view.agents[l.other(c.self)].ID
-		c.met = append(c.met, id)
-		if !c.started && l.hold(c.self) != Accepts {
+		switch {
+		case l.hold(c.self) == Accepts:
+		case room <= 0 && l.other(c.self) != c.view.after(c.self):
+			c.drop(id, Wish{Why: Surplus})
+		default:
+			room--
 			c.held = append(c.held, Held{Peer: id, Since: c.epoch, taken: c.epoch, Why: Gain, Up: true})
 		}
 	}
-	c.started = true
 }
 
 // share gives up the agent's hold of a link that the peer holds, too, if the peer shall

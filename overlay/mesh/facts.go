@@ -29,6 +29,9 @@ var ErrTooMany = errors.New("mesh: too many agents in one area")
 type Facts struct {
 	// Network tells networks apart: hashes of equal agents differ between them.
 	Network uint64
+	// Own is how many links each agent chooses, the ring's included, 0: three. It has four
+	// times as many at most, those of others included.
+	Own int
 	// Agents are all members, in ascending order of their ids.
 	Agents []Agent
 	// Links are those that are up, one for each pair.

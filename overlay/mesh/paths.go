@@ -4,12 +4,27 @@ package mesh
 // an int32, and the sum over all pairs with the largest weights is an int64.
 const far = 1_000_000_000
 
-func (v *View) d(from, to int) int32 { return v.dist[from*len(v.agents)+to] }
+func (v *View) d(from, to int) int32 { return v.row(from)[to] }
 
 // row returns the distances between agent and all others, the same in both directions.
 func (v *View) row(agent int) []int32 {
+	if v.dist == nil {
+		v.settled()
+	}
 	n := len(v.agents)
 	return v.dist[agent*n : agent*n+n]
+}
+
+// settled finds the distances and Φ if they aren't known.
+func (v *View) settled() {
+	if v.dist != nil {
+		return
+	}
+	if n := len(v.agents); !v.derive() {
+		v.dist = make([]int32, n*n)
+		v.settleAll()
+	}
+	v.phi = v.sum()
 }
 
 // relays says whether agent carries what comes from source.

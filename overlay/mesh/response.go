@@ -12,14 +12,14 @@ func (c *Chooser) move(candidates []Candidate) {
 	taken, up := c.chosen()
 	candidates = c.reached(candidates)
 	switch {
-	case up > ownLinks:
+	case up > c.view.each:
 		if c.view.Agents() > fewAgents {
 			c.relieve()
 		}
 	case c.view.Agents() > fewAgents && c.shed(c.view.crowded):
-	case taken < ownLinks:
+	case taken < c.view.each:
 		c.fill(candidates)
-	case up == ownLinks:
+	case up == c.view.each:
 		c.exchange(candidates)
 	}
 }
@@ -48,7 +48,7 @@ func (v *View) crowded(agent int) bool { return v.Degree(agent) > v.Cap() }
 
 // relieve gives up one of this agent's links if it has more than its own.
 func (c *Chooser) relieve() {
-	if _, up := c.chosen(); up > ownLinks {
+	if _, up := c.chosen(); up > c.view.each {
 		c.shed(func(int) bool { return true })
 	}
 }

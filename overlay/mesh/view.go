@@ -8,10 +8,12 @@ import (
 )
 
 // A View is the facts of one epoch and what follows from them: the distances of all
-// agents from each other over the links that stay, and Φ. Choosers with equal facts may
-// share one. It is not safe for concurrent use, as what-if questions change it meanwhile.
+// agents from each other over the links that stay, and Φ. These are found when somebody asks
+// for them: an agent that has no turn needs none. Choosers with equal facts may share one. It
+// is not safe for concurrent use, as what-if questions change it meanwhile.
 type View struct {
 	agents []Agent
+	each   int // links that an agent chooses
 	links  []Link
 	keys   []uint64 // of each agent
 	ring   []int    // agents in the order of their keys
@@ -22,9 +24,11 @@ type View struct {
 	mutes  bool    // some carry nothing for others
 	owned  []int   // of each, how many of them it holds
 	next   [][]hop // of each, its neighbours over the links that stay
-	dist   []int32 // from each to each over these, in µs; far where there is no way
+	dist   []int32 // from each to each over these, in µs; far where there is no way; nil: see settled
 	wanted []demand
 	phi    int64
+	pieces pieces
+	like   *View // see Like
 
 	what whatIf
 	heap heap
@@ -51,9 +55,9 @@ func NewView(f Facts) (*View, error) {
 		return nil, ErrTooMany
 	}
 	v := &View{
-		agents: f.Agents, rules: ruleAll(f.Agents),
+		agents: f.Agents, each: min(max(f.Own, ownLinks), mostOwn), rules: ruleAll(f.Agents),
 		keys: make([]uint64, n), ring: make([]int, n), place: make([]int, n),
-		at: make([][]int, n), owned: make([]int, n), next: make([][]hop, n), dist: make([]int32, n*n),
+		at: make([][]int, n), owned: make([]int, n), next: make([][]hop, n),
 	}
 	for i := range f.Agents {
 		v.keys[i], v.ring[i] = keyOf(f.Network, f.Agents[i].ID), i
@@ -73,14 +77,22 @@ func NewView(f Facts) (*View, error) {
 	}
 	v.connect(f.Links)
 	v.what.init(n)
-	v.settleAll()
-	v.phi = v.sum()
 	return v, nil
 }
 
+// Forget lets the memory go that distances take, 4 bytes for each pair: they are found anew
+// when they are needed once more.
+func (v *View) Forget() { v.dist, v.like = nil, nil }
+
+// Known says whether distances are known, so that finding others may begin with them: see Like.
+func (v *View) Known() bool { return v.dist != nil }
+
 // connect takes the links over.
 func (v *View) connect(links []Link) {
-	for _, l := range v.sift(links) {
+	all := v.sift(links)
+	v.links = make([]Link, 0, len(all))
+	v.reserve(all)
+	for _, l := range all {
 		v.at[l.A] = append(v.at[l.A], len(v.links))
 		v.at[l.B] = append(v.at[l.B], len(v.links))
 		v.links = append(v.links, l)
@@ -95,6 +107,20 @@ func (v *View) connect(links []Link) {
 	}
 }
 
+// reserve makes room for each agent's links, in two pieces of memory for all.
+func (v *View) reserve(links []Link) {
+	degrees := make([]int, len(v.agents))
+	for _, l := range links {
+		degrees[l.A]++
+		degrees[l.B]++
+	}
+	at, next := make([]int, 2*len(links)), make([]hop, 2*len(links))
+	for i, n := range degrees {
+		v.at[i], v.next[i] = at[:0:n], next[:0:n]
+		at, next = at[n:], next[n:]
+	}
+}
+
 // sift returns the links that count, in the order of their ends, and thus of each agent
 // in the order of the others.
 func (v *View) sift(links []Link) []Link {
@@ -104,9 +130,7 @@ func (v *View) sift(links []Link) []Link {
 			all = append(all, l)
 		}
 	}
-	slices.SortStableFunc(all, func(x, y Link) int {
-		return cmp.Or(cmp.Compare(max(x.A, x.B), max(y.A, y.B)), cmp.Compare(min(x.A, x.B), min(y.A, y.B)))
-	})
+	slices.SortStableFunc(all, byEnds)
 	all = slices.CompactFunc(all, func(x, y Link) bool { return pairOf(x.A, x.B) == pairOf(y.A, y.B) })
 	count := make([]int, len(v.agents))
 	return slices.DeleteFunc(all, func(l Link) bool {
@@ -117,6 +141,11 @@ func (v *View) sift(links []Link) []Link {
 		count[l.B]++
 		return false
 	})
+}
+
+// byEnds is the order of a view's links.
+func byEnds(x, y Link) int {
+	return cmp.Or(cmp.Compare(max(x.A, x.B), max(y.A, y.B)), cmp.Compare(min(x.A, x.B), min(y.A, y.B)))
 }
 
 // Index returns an agent's place in the facts, -1 if it isn't a member.
@@ -143,7 +172,10 @@ func (v *View) Full() bool { return len(v.agents) <= fullMesh }
 
 // Phi returns the potential that accepted moves lower: the distances of all pairs,
 // weighted by 1 and their demand, plus the price of the links, in µs.
-func (v *View) Phi() int64 { return v.phi }
+func (v *View) Phi() int64 {
+	v.settled()
+	return v.phi
+}
 
 // Degree returns how many links of an agent are up.
 func (v *View) Degree(agent int) int { return len(v.at[agent]) }
@@ -183,16 +215,16 @@ func (l *Link) other(agent int) int { return l.A + l.B - agent }
 // may have more until it gave them up in its turns.
 func (v *View) Cap() int {
 	if n := len(v.agents); n <= fewAgents {
-		return max(cap4k, n-1)
+		return max(4*v.each, n-1)
 	}
-	return cap4k
+	return 4 * v.each
 }
 
 // room says whether an agent that has so many links may be given one more that nobody
 // must have: places are kept for those that it will choose itself, and one for the new
 // link of an exchange or of the ring.
 func (v *View) room(agent, degree int) bool {
-	return degree+max(0, ownLinks-v.owned[agent])+1 < v.Cap()
+	return degree+max(0, v.each-v.owned[agent])+1 < v.Cap()
 }
 
 // Turn says whether an agent may move in an epoch: it needs to know candidates then.
@@ -210,30 +242,4 @@ func (v *View) turn(agent int, epoch int64, turns int) bool {
 		}
 	}
 	return before < turns
-}
-
-// bridge returns with whom an agent must link because the links don't hold all agents
-// together: each piece has one pair in each epoch, by hash, so that all agree and pairs
-// that can't link don't matter for long. -1 says with nobody.
-func (v *View) bridge(agent int, epoch int64) int {
-	n := len(v.agents)
-	row := v.row(agent)
-	if !slices.Contains(row, far) {
-		return -1
-	}
-	least, from, to := ^uint64(0), -1, -1
-	for i := range n {
-		if row[i] == far {
-			continue
-		}
-		for j := range n {
-			if h := mix(uint64(epoch) ^ (v.keys[i] + v.keys[j])); h < least && row[j] == far && v.allowed(i, j) {
-				least, from, to = h, i, j
-			}
-		}
-	}
-	if from == agent {
-		return to
-	}
-	return -1
 }

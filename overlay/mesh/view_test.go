@@ -73,7 +73,108 @@ func mustView(t testing.TB, f Facts) *View {
 	if err != nil {
 		t.Fatal(err)
 	}
+	v.settled()
 	return v
+}
+
+// Distances are found when they are asked for, also after they were forgotten; and whether
+// there are ways from each agent to each is known without them, where it is sure.
+func TestViewIsLazy(t *testing.T) {
+	t.Parallel()
+	wholes := 0
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		n := 2 + r.IntN(30)
+		f := randomFacts(r, n, r.IntN(4*n))
+		for i := range f.Agents {
+			f.Agents[i].NoTransit = f.Agents[i].NoTransit && seed%3 == 0
+		}
+		v, err := NewView(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := v.whole()
+		if v.bridge(0, 7); whole && v.dist != nil {
+			t.Fatalf("seed %d: distances were found for nothing", seed)
+		}
+		want := slow(v)
+		if whole != !slices.Contains(want, far) && (whole || !v.mutes) {
+			t.Fatalf("seed %d: whole is %v", seed, whole)
+		}
+		u := mustView(t, f)
+		u.pieces = pieces{known: true} // by distances
+		for i := range n {
+			if got, want := v.bridge(i, int64(seed)), u.bridge(i, int64(seed)); got != want {
+				t.Fatalf("seed %d: agent %d bridges to %d, by distances to %d", seed, i, got, want)
+			}
+		}
+		if whole {
+			wholes++
+		}
+		phi := mustView(t, f).Phi()
+		for range 2 {
+			a, b := r.IntN(n), r.IntN(n)
+			v.cut(a, b) // finds them with the link that it cuts
+			v.undo()
+			if !slices.Equal(v.dist, want) || v.Phi() != phi {
+				t.Fatalf("seed %d: distances are wrong", seed)
+			}
+			v.Forget()
+		}
+	}
+	if wholes < 30 || wholes > 270 {
+		t.Errorf("%d of 300 are whole", wholes)
+	}
+}
+
+// Distances that are found from those of a view that is alike are those that are found anew.
+func TestViewLike(t *testing.T) {
+	t.Parallel()
+	derived := 0
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 4))
+		n := 8 + r.IntN(60)
+		f := randomFacts(r, n, r.IntN(5*n))
+		for i := range f.Agents {
+			f.Agents[i].NoTransit = f.Agents[i].NoTransit && seed%5 == 0
+		}
+		u := mustView(t, f)
+		before, g := slices.Clone(u.dist), f
+		g.Links = slices.Clone(f.Links)
+		for range r.IntN(1 + n/2) {
+			switch k := r.IntN(max(1, len(g.Links))); {
+			case len(g.Links) == 0 || r.IntN(3) == 0:
+				g.Links = append(g.Links, Link{A: r.IntN(n), B: r.IntN(n), Cost: int32(1 + r.IntN(30))})
+			case r.IntN(3) == 0:
+				g.Links = slices.Delete(g.Links, k, k+1)
+			default:
+				g.Links[k].Cost = int32(1 + r.IntN(30))
+			}
+		}
+		if seed%7 == 0 {
+			g.Agents = slices.Clone(f.Agents)
+			g.Agents[r.IntN(n)].Cost += 3
+		}
+		v, err := NewView(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Like(u)
+		if v.derive() {
+			derived++
+		} else {
+			v.settled()
+		}
+		if !slices.Equal(v.dist, slow(v)) {
+			t.Fatalf("seed %d: distances are wrong", seed)
+		}
+		if v.Forget(); !slices.Equal(u.dist, before) || v.Phi() != mustView(t, g).Phi() {
+			t.Fatalf("seed %d: the other view was changed, or Φ is wrong", seed)
+		}
+	}
+	if derived < 200 {
+		t.Errorf("only %d of 400 were derived", derived)
+	}
 }
 
 // What one link less or more would change is what a new view says that has it so.
@@ -364,5 +465,19 @@ func TestTurns(t *testing.T) {
 	}
 	if most > 200/2 {
 		t.Errorf("%d of 200 agents have a turn in the same epoch", most)
+	}
+}
+
+// The facts say how many links agents choose, as far as that makes sense.
+func TestOwnLinks(t *testing.T) {
+	agents := make([]Agent, 2*fewAgents)
+	for i := range agents {
+		agents[i].ID[0] = byte(i)
+	}
+	for own, most := range map[int]int{0: 4 * ownLinks, -1: 4 * ownLinks, 8: 32, 1000: 4 * mostOwn} {
+		v, err := NewView(Facts{Own: own, Agents: agents})
+		if err != nil || v.Cap() != most {
+			t.Errorf("%d own links: %d at most, want %d, %v", own, v.Cap(), most, err)
+		}
 	}
 }

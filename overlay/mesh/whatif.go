@@ -32,6 +32,7 @@ func (w *whatIf) init(n int) {
 // (Ramalingam and Reps, "An incremental algorithm for a generalization of the
 // shortest-path problem", 1996).
 func (v *View) cut(a, b int) (rise int64) {
+	v.settled() // with the link
 	w := &v.what
 	c, ok := v.detach(a, b)
 	if !ok {
@@ -68,10 +69,10 @@ func (v *View) behind(a, b int, c int32, into []int) []int {
 // over the link that was cut, whose end b was so far.
 func (v *View) repair(s int, toB int32, b int) (rise int64) {
 	w, n := &v.what, len(v.agents)
-	row := v.dist[s*n : s*n+n]
+	row, beyond := v.row(s), v.row(b)
 	first := len(w.old)
 	for _, t := range w.over {
-		if row[t] == toB+v.d(b, t) {
+		if row[t] == toB+beyond[t] {
 			w.stale[t] = true
 			w.old = append(w.old, entry{s*n + t, row[t]})
 		}

@@ -68,6 +68,9 @@ func micros(c uint64) uint64 { return min(c, maxMicros) }
 // cost of two links is that of both losses in a row. It is made of integers: log2 bit by
 // bit, squaring (Knuth, The Art of Computer Programming, vol. 1, § 1.2.2, exercise 25).
 func lossCost(loss uint32) uint64 {
+	if loss == 0 {
+		return 0
+	}
 	const fraction = 24 // bits
 	passed := uint64(LossUnit - loss)
 	whole := bits.Len64(passed) - 1

@@ -97,11 +97,11 @@ type fact struct {
 // agents that aren't nodes, and of an agent to itself, are ignored; of facts that are
 // there twice one is taken, the same one whatever the order.
 func New(nodes []Node, links []Link) *Graph {
-	g := &Graph{nodes: order(nodes)}
-	index := make(map[overlay.AgentID]int32, len(g.nodes))
-	for i, n := range g.nodes {
-		index[n.ID] = int32(i)
-		h := sha256.Sum256(append([]byte("farlan route 1"), n.ID[:]...))
+	g := &Graph{nodes: order(nodes), keys: make([]uint64, 0, len(nodes))}
+	var named []byte
+	for _, n := range g.nodes {
+		named = append(append(named[:0], "farlan route 1"...), n.ID[:]...)
+		h := sha256.Sum256(named)
 		g.keys = append(g.keys, binary.BigEndian.Uint64(h[:]))
 		transit := micros(uint64(n.CostMicros)) << tieBits
 		if n.NoTransit {
@@ -112,8 +112,9 @@ func New(nodes []Node, links []Link) *Graph {
 		g.rates.down = append(g.rates.down, limit(n.DownKbit))
 		g.rates.transit = append(g.rates.transit, limit(n.TransitKbit))
 	}
-	facts := g.facts(links, index)
+	facts := g.facts(links)
 	begin := begins(facts, len(g.nodes))
+	g.room(len(facts))
 	g.first = append(make([]int32, 0, len(g.nodes)+1), 0)
 	at := 0
 	for i := range g.nodes {
@@ -138,25 +139,94 @@ func order(nodes []Node) []Node {
 	return all[:min(len(all), MaxNodes)]
 }
 
+// room makes room for so many links.
+func (g *Graph) room(links int) {
+	g.to, g.links = make([]int32, 0, links), make([]figures, 0, links)
+	g.sum.link, g.rates.link = make([]uint64, 0, links), make([]uint32, 0, links)
+}
+
 // facts returns the links with indexes, in their order, each direction once.
-func (g *Graph) facts(links []Link, index map[overlay.AgentID]int32) []fact {
-	all := make([]fact, 0, len(links))
+func (g *Graph) facts(links []Link) []fact {
+	seats := seatsOf(g.nodes)
+	all, last := make([]fact, 0, len(links)), int32(none)
 	for i := range links {
-		from, ok := index[links[i].From]
-		to, known := index[links[i].To]
-		if ok && known && from != to {
-			all = append(all, fact{from, to, &links[i]})
+		l := &links[i]
+		from := last // most come one after another
+		if from == none || g.nodes[from].ID != l.From {
+			from = seats.find(l.From)
+		}
+		if last = from; from == none {
+			continue
+		}
+		if to := seats.find(l.To); to != none && from != to {
+			all = append(all, fact{from, to, l})
 		}
 	}
-	slices.SortFunc(all, func(a, b fact) int {
-		if c := cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to)); c != 0 {
-			return c
+	all = bySender(all, len(g.nodes))
+	for at := 0; at < len(all); {
+		end := at + 1
+		for end < len(all) && all[end].from == all[at].from {
+			end++
 		}
-		return cmp.Or(compareBool(a.Up, b.Up), compareBool(b.Relayed, a.Relayed),
-			cmp.Compare(b.RTTMicros, a.RTTMicros), cmp.Compare(b.QueueMicros, a.QueueMicros),
-			cmp.Compare(b.Loss, a.Loss), cmp.Compare(a.RateKbit, b.RateKbit), cmp.Compare(b.CostMicros, a.CostMicros))
-	})
+		slices.SortFunc(all[at:end], func(a, b fact) int {
+			if a.to != b.to {
+				return int(a.to - b.to)
+			}
+			return a.against(b)
+		})
+		at = end
+	}
 	return slices.CompactFunc(all, func(a, b fact) bool { return a.from == b.from && a.to == b.to })
+}
+
+// against orders facts of the same direction: the first one counts.
+func (f fact) against(b fact) int {
+	return cmp.Or(compareBool(f.Up, b.Up), compareBool(b.Relayed, f.Relayed),
+		cmp.Compare(b.RTTMicros, f.RTTMicros), cmp.Compare(b.QueueMicros, f.QueueMicros),
+		cmp.Compare(b.Loss, f.Loss), cmp.Compare(f.RateKbit, b.RateKbit), cmp.Compare(b.CostMicros, f.CostMicros))
+}
+
+// bySender returns facts in the order of who tells them.
+func bySender(facts []fact, nodes int) []fact {
+	next, all := begins(facts, nodes), make([]fact, len(facts))
+	for _, f := range facts {
+		all[next[f.from]] = f
+		next[f.from]++
+	}
+	return all
+}
+
+// seats are the first bytes of nodes' ids, in their order, to find nodes by.
+type seats struct {
+	nodes []Node
+	heads []uint64
+}
+
+func seatsOf(nodes []Node) seats {
+	s := seats{nodes, make([]uint64, len(nodes))}
+	for i := range nodes {
+		s.heads[i] = binary.BigEndian.Uint64(nodes[i].ID[:])
+	}
+	return s
+}
+
+// find returns the index of a node, none if there is no such one.
+func (s seats) find(id overlay.AgentID) int32 {
+	head := binary.BigEndian.Uint64(id[:])
+	low, high := 0, len(s.heads)
+	for low < high {
+		if m := (low + high) / 2; s.heads[m] < head {
+			low = m + 1
+		} else {
+			high = m
+		}
+	}
+	for ; low < len(s.heads) && s.heads[low] == head; low++ {
+		if s.nodes[low].ID == id {
+			return int32(low)
+		}
+	}
+	return none
 }
 
 // begins returns where the facts of each node begin, and behind the last one's they end.
