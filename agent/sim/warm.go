@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -11,9 +12,9 @@ import (
 )
 
 // For so many epochs agents have decided on their links before the beginning, so that they have
-// come to rest, and then gateways on theirs, which are more. In networks that aren't divided it
-// takes longest, and they need not have come to rest.
-const warmEpochs, warmGates, warmWhole = 16, 32, 8
+// come to rest, and then gateways on theirs, which are more. In networks that aren't divided they
+// begin with a sketch of links, and need not have come to rest.
+const warmEpochs, warmGates, warmWhole = 16, 32, 2
 
 // spent is how much of what may be told in a burst has been.
 const spent = 6
@@ -88,6 +89,7 @@ func (s *Sim) prepare() {
 		epochs := warmEpochs
 		if area == 0 {
 			epochs = warmWhole
+			s.sketch(who, func(n int32) *meshing { return &s.regions.states[n].mesh })
 		}
 		p := s.converge(1, epochs, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
 		pictures[area] = p
@@ -139,22 +141,73 @@ func (s *Sim) converge(network uint64, epochs int, draw drawing, who []int32, me
 			m.links.Step(s.now, epoch, p, all, nil)
 			m.named = m.links.Nominees(a.predict, nil)
 		}
-		for sent := true; sent; {
-			sent = false
-			for _, n := range who {
-				mesh(n).links.Flush(func(to overlay.AgentID, msg []byte) {
-					sent = true
-					if err := mesh(s.index[to]).links.Receive(s.now, s.agents[n].id, msg); err != nil {
-						panic(err)
-					}
-				})
-			}
-		}
+		s.deliver(who, mesh)
 		s.now = s.now.Add(decide.Epoch)
 	}
 	s.now = beginning
 	p, _ = draw(network, decide.EpochOf(s.now), s.agents[who[0]].id, s.toldBy(who, mesh))
 	return p
+}
+
+// deliver hands agents the requests of all others at once, until there are none.
+func (s *Sim) deliver(who []int32, mesh func(int32) *meshing) {
+	for sent := true; sent; {
+		sent = false
+		for _, n := range who {
+			mesh(n).links.Flush(func(to overlay.AgentID, msg []byte) {
+				sent = true
+				if err := mesh(s.index[to]).links.Receive(s.now, s.agents[n].id, msg); err != nil {
+					panic(err)
+				}
+			})
+		}
+	}
+}
+
+// sketch gives agents links to begin with, as if they had held them before: each two with the
+// nearest that have room. To choose among a thousand from nothing takes minutes.
+func (s *Sim) sketch(who []int32, mesh func(int32) *meshing) {
+	const each, most = 2, 8
+	s.now = beginning.Add(-(warmWhole + 1) * decide.Epoch)
+	told, degree := make([]decide.Told, len(who)), make([]int, len(who))
+	for i, n := range who {
+		told[i] = decide.Told{ID: s.agents[n].id, At: s.now}
+	}
+	hold := func(from, to int, is discovery.Intent) {
+		a, b := s.agents[who[from]], s.agents[who[to]]
+		r := discovery.Row{Peer: discovery.BriefOf(b.id), Intent: is}
+		r.RTT, r.RTTSource, r.RTTAt = a.measure(b.n), measure.Measured, s.now
+		told[from].Rows = append(told[from].Rows, r)
+		degree[from]++
+	}
+	for i, n := range who {
+		near := make([]int, 0, len(who))
+		for k := range who {
+			linked := slices.ContainsFunc(told[i].Rows, func(r discovery.Row) bool { return r.Peer == discovery.BriefOf(told[k].ID) })
+			if k != i && degree[k] < most && !linked && s.world.micros(n, who[k]) > 0 {
+				near = append(near, k)
+			}
+		}
+		slices.SortFunc(near, func(x, y int) int {
+			return cmp.Or(cmp.Compare(s.world.micros(n, who[x]), s.world.micros(n, who[y])), cmp.Compare(x, y))
+		})
+		for _, k := range near[:min(len(near), each)] {
+			hold(i, k, discovery.Intent{Holds: true})
+			hold(k, i, discovery.Intent{Accepts: true})
+		}
+	}
+	for _, t := range told {
+		slices.SortFunc(t.Rows, func(x, y discovery.Row) int { return cmp.Compare(x.Peer, y.Peer) })
+	}
+	epoch := decide.EpochOf(s.now)
+	p, err := decide.NewPicture(1, epoch, s.agents[who[0]].id, sorted(told))
+	if err != nil {
+		panic(err)
+	}
+	for _, n := range who {
+		mesh(n).links.Step(s.now, epoch, p, nil, nil)
+	}
+	s.deliver(who, mesh)
 }
 
 // toldBy returns what agents tell of their links, ascending by id.
