@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -15,14 +16,19 @@ import (
 // A history is for how many epochs agents decide on their links before the beginning: at first
 // without waiting for their turns, so that they have as many as they shall sooner; then with
 // turns; then their links grow older, and need more of a reason to be exchanged. In the last few
-// what was begun is ended. In networks that aren't divided it takes longest, and they need not
-// have come to rest.
+// what was begun is ended. In networks that aren't divided it takes longest: they begin with a
+// sketch of links, and need not have come to rest.
 type history struct{ hasty, turns, older int }
+
+// epochs returns how many that are in all.
+func (h history) epochs() time.Duration {
+	return time.Duration(h.hasty + h.turns + h.older + lastEpochs)
+}
 
 var (
 	ofMembers  = history{0, 20, 20}
 	ofGateways = history{8, 10, 20}
-	ofWhole    = history{0, 8, 0}
+	ofWhole    = history{0, 2, 0}
 )
 
 // lastEpochs is for how many what was begun is ended, looking is how many candidates an agent
@@ -103,6 +109,7 @@ func (s *Sim) prepare() {
 		of := ofMembers
 		if area == 0 {
 			of = ofWhole
+			s.sketch(who, func(n int32) *meshing { return &s.regions.states[n].mesh })
 		}
 		p := s.converge(1, of, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
 		pictures[area] = p
@@ -138,7 +145,7 @@ type drawing func(network uint64, epoch int64, self overlay.AgentID, told []deci
 
 // converge lets agents decide on their links for some epochs up to the beginning.
 func (s *Sim) converge(network uint64, h history, draw drawing, who []int32, mesh func(int32) *meshing) *decide.Picture {
-	s.now = beginning.Add(-time.Duration(h.hasty+h.turns+h.older+lastEpochs) * decide.Epoch)
+	s.now = beginning.Add(-h.epochs() * decide.Epoch)
 	var last *decide.Picture
 	picture := func() *decide.Picture {
 		told := s.toldBy(who, mesh)
@@ -205,6 +212,52 @@ func (s *Sim) agree(who []int32, mesh func(int32) *meshing) {
 			})
 		}
 	}
+}
+
+// sketch gives agents links to begin with, as if they had held them before: each two with the
+// nearest that have room. To choose among a thousand from nothing takes minutes.
+func (s *Sim) sketch(who []int32, mesh func(int32) *meshing) {
+	const each, most = 2, 8
+	s.now = beginning.Add(-(ofWhole.epochs() + 1) * decide.Epoch)
+	told, degree := make([]decide.Told, len(who)), make([]int, len(who))
+	for i, n := range who {
+		told[i] = decide.Told{ID: s.agents[n].id, At: s.now}
+	}
+	hold := func(from, to int, is discovery.Intent) {
+		a, b := s.agents[who[from]], s.agents[who[to]]
+		r := discovery.Row{Peer: discovery.BriefOf(b.id), Intent: is}
+		r.RTT, r.RTTSource, r.RTTAt = a.measure(b.n), measure.Measured, s.now
+		told[from].Rows = append(told[from].Rows, r)
+		degree[from]++
+	}
+	for i, n := range who {
+		near := make([]int, 0, len(who))
+		for k := range who {
+			linked := slices.ContainsFunc(told[i].Rows, func(r discovery.Row) bool { return r.Peer == discovery.BriefOf(told[k].ID) })
+			if k != i && degree[k] < most && !linked && s.world.micros(n, who[k]) > 0 {
+				near = append(near, k)
+			}
+		}
+		slices.SortFunc(near, func(x, y int) int {
+			return cmp.Or(cmp.Compare(s.world.micros(n, who[x]), s.world.micros(n, who[y])), cmp.Compare(x, y))
+		})
+		for _, k := range near[:min(len(near), each)] {
+			hold(i, k, discovery.Intent{Holds: true})
+			hold(k, i, discovery.Intent{Accepts: true})
+		}
+	}
+	for _, t := range told {
+		slices.SortFunc(t.Rows, func(x, y discovery.Row) int { return cmp.Compare(x.Peer, y.Peer) })
+	}
+	epoch := decide.EpochOf(s.now)
+	p, err := decide.NewPicture(1, epoch, s.agents[who[0]].id, sorted(told))
+	if err != nil {
+		panic(err)
+	}
+	for _, n := range who {
+		mesh(n).links.Step(s.now, epoch, p, nil, nil)
+	}
+	s.agree(who, mesh)
 }
 
 // toldBy returns what agents tell of their links, ascending by id.
