@@ -258,8 +258,8 @@ func TestVouches(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
 		w.n.noteLinks(w.id(name))
 	}
-	all := vouches(w.n.routing.told)
-	if len(all) != 1 || all[discovery.BriefOf(w.id("b"))] != w.n.routing.told[w.id("a")].At {
+	all := vouches(w.n.toldLinks())
+	if len(all) != 1 || !all[discovery.BriefOf(w.id("b"))] {
 		t.Errorf("%v", all)
 	}
 }
