@@ -274,7 +274,7 @@ func (n *node) publish(now overlay.Instant) {
 	}
 	if n.warm.stale = false; n.warm.sparse {
 		for _, p := range n.peers {
-			if !p.barred && p.state != measure.Gone {
+			if !p.barred && (p.state != measure.Gone || current[p]) {
 				v.members = append(v.members, p)
 			}
 		}

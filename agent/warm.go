@@ -62,7 +62,8 @@ const (
 type warming struct {
 	sparse bool // they are wanted with few only
 	looked overlay.Instant
-	stale  bool // the view doesn't show all members
+	stale  bool            // the view doesn't show all members
+	alone  overlay.Instant // since when nobody answers, 0: somebody does
 
 	neighbours []overlay.AgentID // whom this agent measures, ascending
 	chose      overlay.Instant   // when it chose them, of how many
@@ -117,6 +118,7 @@ func (n *node) keepWarm(now overlay.Instant) {
 		}
 	}
 	n.held.expire(now, n.dropHeld)
+	n.mindAlone(now)
 	if w.stale {
 		n.publish(now)
 	}
@@ -137,6 +139,26 @@ func (n *node) warmthOf(now overlay.Instant, p *peer) warmth {
 		return brief
 	}
 	return cold
+}
+
+// mindAlone notices that nobody answers, and that somebody does again: who was found to be
+// gone meanwhile, or a moment before, need not be, and is there by what others tell.
+func (n *node) mindAlone(now overlay.Instant) {
+	w := &n.warm
+	answers := n.inState(measure.Up) > 0
+	switch {
+	case !answers && w.alone == 0:
+		w.alone = now
+	case answers && w.alone != 0:
+		since := w.alone.Add(-measure.GoneAfter)
+		w.alone = 0
+		for _, p := range n.byIndex {
+			if w.sparse && p != nil && p.state == measure.Gone && !p.barred && p.out.Load() == nil && p.since >= since {
+				n.become(now, p, measure.Idle)
+				w.stale = true
+			}
+		}
+	}
 }
 
 func contains(ascending []overlay.AgentID, id overlay.AgentID) bool {
