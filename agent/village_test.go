@@ -19,6 +19,7 @@ import (
 // session, but no network: what they send to each other takes a while, and what they tell is
 // handed on. It runs in a bubble of testing/synctest.
 type village struct {
+	age    time.Duration // of agents when they start
 	t      *testing.T
 	homes  []*home
 	index  map[overlay.AgentID]int
@@ -47,10 +48,11 @@ type parcel struct {
 // everybody looks at the clock.
 const villageTick, stepTicks = 10 * time.Millisecond, 10
 
-// newVillage has agents know each other that measure so many others beside their links.
-func newVillage(t *testing.T, count, neighbours int) *village {
+// newVillage has agents know each other that measure so many others beside their links, and
+// that have run for a while.
+func newVillage(t *testing.T, count, neighbours int, age time.Duration) *village {
 	t.Helper()
-	v := &village{t: t, index: make(map[overlay.AgentID]int), homes: make([]*home, count)}
+	v := &village{t: t, index: make(map[overlay.AgentID]int), homes: make([]*home, count), age: age}
 	for i := range v.homes {
 		v.start(i, neighbours)
 	}
@@ -80,6 +82,7 @@ func (v *village) start(i, neighbours int) {
 	h := &home{port: &memory{}}
 	h.n = newNode(&config{Name: fmt.Sprint("home-", i)}, slog.New(slog.DiscardHandler), network, identity{ed25519.NewKeyFromSeed(seed), static}, discovery.Credential{})
 	n := h.n
+	n.epoch, n.started = n.epoch.Add(-v.age), n.started.Add(-v.age)
 	n.ports, n.sw.LAN, n.warm.most = []*port{{device: h.port, name: "memory", kind: "tap"}}, []bool{false}, neighbours
 	n.ask = n.byways.send
 	n.shake = n.byways.send
@@ -158,14 +161,16 @@ func (v *village) run(d time.Duration) {
 				v.step(h, due)
 			}
 		}
-		if v.ticks%(20*stepTicks) == 0 && !v.mute {
+		if v.ticks%(40*stepTicks) == 0 && !v.mute {
 			v.share()
 		}
 	}
 }
 
-// rest lets time pass in which nothing is decided: everybody looks at the clock more rarely.
+// rest lets time pass in which nothing is decided, and everybody looks at the clock more
+// rarely; then it is seen which routes there are.
 func (v *village) rest(d time.Duration) {
+	defer v.run(51 * stepTicks * villageTick)
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		time.Sleep(5 * stepTicks * villageTick)
 		v.deliver()
@@ -198,7 +203,9 @@ func (v *village) deliver() (any bool) {
 func (v *village) step(h *home, due bool) {
 	n := h.n
 	if !due {
-		v.open(h)
+		if events := n.mail.take(); len(events) > 0 {
+			v.open(h, events)
+		}
 		return
 	}
 	now := n.now()
@@ -219,10 +226,10 @@ func (v *village) step(h *home, due bool) {
 }
 
 // open does what arrived and was asked for, and what of handshakes is due.
-func (v *village) open(h *home) {
+func (v *village) open(h *home, events []event) {
 	n := h.n
 	now := n.now()
-	for _, e := range n.mail.take() {
+	for _, e := range events {
 		e(now)
 	}
 	n.sessions.Tick(now)
@@ -234,8 +241,8 @@ func (v *village) open(h *home) {
 
 // tend keeps an agent's sessions.
 func (v *village) tend(h *home) {
-	v.open(h)
 	n := h.n
+	v.open(h, n.mail.take())
 	now := n.now()
 	for _, p := range n.byIndex {
 		n.watch(now, p)
