@@ -295,7 +295,7 @@ func (v *village) comeBackAlone(j int) {
 	for ; n.inState(measure.Gone) > 0 && took < 10*time.Minute; took += time.Second {
 		v.run(time.Second)
 	}
-	if v.t.Logf("nobody is gone any more %v after it was back", took); took > 20*time.Second {
+	if v.t.Logf("nobody is gone any more %v after it was back", took); took > 6*time.Second {
 		v.t.Error("that is late")
 	}
 }
