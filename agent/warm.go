@@ -37,9 +37,9 @@ const (
 	coldStart    = 2 * time.Minute
 	// candidateFor is for how long they are wanted: an epoch, and what it takes to meet.
 	candidateFor = decide.Epoch + 2*time.Second
-	// An agent of which nobody tells that he keeps a link with it is asked whether it is
-	// there, for askedFor, and if it answers not again for askedEvery; of many a twentieth in
-	// an epoch, and askedLeast at least.
+	// An agent of which nobody tells that he keeps a link with it any more is asked whether it
+	// is there, for askedFor, and if it answers not again for askedEvery, as long as nobody
+	// does; of many a twentieth in an epoch, and askedLeast at least.
 	askedFor, askedEvery = measure.GoneAfter + 2*warmEvery, 5 * time.Minute
 	askedLeast           = 4
 	// One that is gone may have had no time when it was asked, or the way to it none, and who
@@ -288,7 +288,9 @@ func (n *node) lookAround(now overlay.Instant, picture *decide.Picture) {
 			n.warm.stale = true
 		case p.state == measure.Gone && p.warmth == cold && now.Sub(max(p.since, p.lost)) >= returnAfter(p.missed, known):
 			gone = append(gone, p)
-		case p.state == measure.Idle && lost && (p.lost == 0 || now.Sub(p.lost) >= askedEvery):
+		case p.state == measure.Idle && !lost:
+			p.lost = 0
+		case p.state == measure.Idle && (p.lost == 0 || now.Sub(p.lost) >= askedEvery):
 			idle = append(idle, p)
 		}
 	}
