@@ -138,6 +138,9 @@ func (v *village) share() {
 				if !ok || o == h || h.down || o.down {
 					continue
 				}
+				if has, ok := o.n.store.Record(h.n.self, kind); ok && has.Version == r.Version {
+					continue
+				}
 				o.n.store.Load(o.n.wall(), [][]byte{r.Bytes()})
 				if kind == discovery.KindLinks {
 					o.n.noteLinks(h.n.self)
