@@ -39,9 +39,11 @@ const (
 	candidateFor = decide.Epoch + 2*time.Second
 	// An agent of which nobody tells that he keeps a link with it any more is asked whether it
 	// is there, for askedFor, and if it answers not again for askedEvery, as long as nobody
-	// does; of many a twentieth in an epoch, and askedLeast at least.
+	// does; of many a twentieth in an epoch, and askedLeast at least. Who is new has linkedAfter
+	// for links.
 	askedFor, askedEvery = measure.GoneAfter + 2*warmEvery, 5 * time.Minute
 	askedLeast           = 4
+	linkedAfter          = firstChoice + decide.Epoch + 2*time.Second
 	// One that is gone may have had no time when it was asked, or the way to it none, and who
 	// asked be the only one to notice. It is asked again after returnFirst, and if it is still
 	// silent after twice as long, and so on: up to vouchedEvery if others tell that they keep
@@ -281,16 +283,17 @@ func (n *node) lookAround(now overlay.Instant, picture *decide.Picture) {
 			continue
 		}
 		known := vouched[discovery.BriefOf(p.id)]
-		lost := picture.View.Index(p.id) < 0 || !known && keepsAny(n.routing.told[p.id].Rows)
+		late := keepsAny(n.routing.told[p.id].Rows) || n.wall().Sub(n.toldAt(p.id)) >= linkedAfter
+		lost := picture.View.Index(p.id) < 0 || !known && late
 		switch {
 		case p.state == measure.Gone && n.toldAt(p.id) > p.goneAt:
 			n.become(now, p, measure.Idle)
 			n.warm.stale = true
 		case p.state == measure.Gone && p.warmth == cold && now.Sub(max(p.since, p.lost)) >= returnAfter(p.missed, known):
 			gone = append(gone, p)
-		case p.state == measure.Idle && !lost:
+		case p.state == measure.Idle && known && !lost:
 			p.lost = 0
-		case p.state == measure.Idle && (p.lost == 0 || now.Sub(p.lost) >= askedEvery):
+		case p.state == measure.Idle && lost && (p.lost == 0 || now.Sub(p.lost) >= askedEvery):
 			idle = append(idle, p)
 		}
 	}
