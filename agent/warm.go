@@ -271,7 +271,7 @@ func (n *node) watchAbsent(now overlay.Instant, p *peer) {
 // lookAround takes over what an epoch's picture and the records say of who is there: of those
 // without a session nothing else is known. Who seems to be gone is asked before that is
 // believed. Who is gone and spoke since isn't gone any more; others who are gone are asked
-// again, but after those: that they are told in time of who dies is more urgent.
+// again, but hardly before those: that it is known in time who died is more urgent.
 func (n *node) lookAround(now overlay.Instant, picture *decide.Picture) {
 	if !n.warm.sparse {
 		return
@@ -298,7 +298,9 @@ func (n *node) lookAround(now overlay.Instant, picture *decide.Picture) {
 		}
 	}
 	room := max(len(n.peers)/20, askedLeast)
-	for _, p := range append(idle, gone...)[:min(len(idle)+len(gone), room)] {
+	idle = idle[:min(len(idle), room)]
+	gone = gone[:min(len(gone), max(room-len(idle), 1))]
+	for _, p := range append(idle, gone...) {
 		if p.state == measure.Gone {
 			p.missed++
 		}
