@@ -175,7 +175,7 @@ func (v *village) run(d time.Duration) {
 func (v *village) rest(d time.Duration) {
 	defer v.run(51 * stepTicks * villageTick)
 	for end := time.Now().Add(d); time.Now().Before(end); {
-		time.Sleep(5 * stepTicks * villageTick)
+		time.Sleep(10 * stepTicks * villageTick)
 		v.deliver()
 		for _, h := range v.homes {
 			if !h.down {
