@@ -355,7 +355,7 @@ func TestFiftyAgents(t *testing.T) {
 		all = append(all, startAgent(t, key, fmt.Sprint("agent-", i), "--bootstrap", seed, "--log-level", "info"))
 	}
 	for _, d := range all { // one by one: asking costs them time
-		eventually(t, 120*time.Second, func() error { return d.sees(count) })
+		eventually(t, 120*time.Second, func() error { return d.seesThere(all) })
 	}
 	full, taken := time.Since(start), othersTime(t, all)-others
 	t.Logf("%d agents know all others after %v, of which other processes took %v", count, full, taken)
@@ -363,21 +363,44 @@ func TestFiftyAgents(t *testing.T) {
 		t.Errorf("more than 20 s")
 	}
 	for _, d := range all {
-		if err := d.sees(count); err != nil {
+		if err := d.seesThere(all); err != nil {
 			t.Errorf("and then: %v", err)
 		}
 	}
 
 	member := all[count/2].bootstrap()
 	all[0].kill()
+	killed := time.Now()
 	others = othersTime(t, all)
 	late := startAgent(t, key, "late", "--bootstrap", member, "--log-level", "info")
-	took := eventually(t, 60*time.Second, func() error { return late.sees(count) })
+	living := append(all[1:], late)
+	took := eventually(t, 60*time.Second, func() error { return late.seesThere(living) })
 	taken = othersTime(t, all) - others
 	t.Logf("with the first one killed, a new one learns all after %v, of which other processes took %v", took, taken)
 	if took-taken > 10*time.Second {
 		t.Errorf("more than 10 s")
 	}
+	for _, d := range living {
+		eventually(t, 60*time.Second, func() error { return d.takesForGone(all[0].name) })
+	}
+	took, taken = time.Since(killed), othersTime(t, all)-others
+	t.Logf("and all take the first one for gone %v after it was killed, of which other processes took %v", took, taken)
+	if took-taken > 45*time.Second { // noticed after 11 s, told 5 later, seen in the next epoch, and asked for 12
+		t.Errorf("more than 45 s")
+	}
+	for _, d := range living {
+		if err := d.seesThere(living); err != nil {
+			t.Errorf("and then: %v", err)
+		}
+	}
+	idle := late.inState("idle")
+	for _, name := range idle {
+		var v pingView
+		if err := late.ask(&v, "ping", name, "--count", "1"); err != nil || v.Received != 1 {
+			t.Errorf("the first ping to %s, which was idle: %+v, %v", name, v, err)
+		}
+	}
+	t.Logf("%d were idle at the new one, and were pinged", len(idle))
 }
 
 // takeTurn waits until no other copy of these tests does what needs the whole

@@ -45,7 +45,7 @@ func (n *node) linksView(now overlay.Instant, own bool) linksView {
 		if p.state == measure.Gone && now.Sub(p.since) >= goneShown {
 			continue
 		}
-		if n.linking.shows(id) {
+		if n.linking.shows(id) && p.state != measure.Idle {
 			v.Links = append(v.Links, n.ownLink(now, p, names, common))
 		}
 		if own {

@@ -91,6 +91,7 @@ func (n *node) meet(now overlay.Instant, id overlay.AgentID) *peer {
 	p := newPeer(id, i, now, n.lanes+len(n.sockets)+1) // and the answerers, and the byways
 	n.byIndex[i] = p
 	n.peers[id] = p
+	n.mindSparse()
 	n.warm.stale = n.warm.sparse
 	n.control.met = now
 	n.control.finds.Forget(id)

@@ -331,7 +331,7 @@ func (n *node) gone(now overlay.Instant, p *peer, why string) {
 		return
 	}
 	n.log.Info("peer changed", "name", p.member.Name, "state", "gone", "why", why)
-	p.state, p.since, p.goneAt, p.wanted = measure.Gone, now, n.wall(), 0
+	p.state, p.since, p.goneAt, p.wanted, p.missed = measure.Gone, now, n.wall(), 0, 0
 	n.dropHeld(n.held.take(p))
 	n.sessions.Lost(now, p.id)
 	n.sw.Stations.Forget(p.place())

@@ -51,7 +51,8 @@ type peer struct {
 	wanted    overlay.Instant // until when one was asked for
 	called    overlay.Instant // when one was begun for that
 	forOthers bool            // that is only to relay to it
-	lost      overlay.Instant // when it was asked because it seemed to be gone by what others tell, 0 never
+	lost      overlay.Instant // when it was asked because it was gone, or seemed to be by what others tell, 0 never
+	missed    int             // how often it was asked since it is gone
 	goneAt    overlay.Instant // when it was found to be gone, by the wall clock
 	candidate bool            // for a link: it is measured
 	tried     overlay.Instant // directly, while another agent relays
@@ -273,7 +274,7 @@ func (n *node) publish(now overlay.Instant) {
 	}
 	if n.warm.stale = false; n.warm.sparse {
 		for _, p := range n.peers {
-			if !p.barred && p.state != measure.Gone {
+			if !p.barred && (p.state != measure.Gone || current[p]) {
 				v.members = append(v.members, p)
 			}
 		}

@@ -167,18 +167,40 @@ func (d *process) peers() (v peersView, err error) {
 }
 
 // up returns the names of the agents that d sees up, itself included.
-func (d *process) up() []string {
+func (d *process) up() []string { return d.inState("up") }
+
+// inState returns the names of the agents that d sees in one of some states.
+func (d *process) inState(states ...string) (names []string) {
 	v, err := d.peers()
 	if err != nil {
 		return nil
 	}
-	var names []string
 	for _, p := range v.Peers {
-		if p.State == "up" {
+		if slices.Contains(states, p.State) {
 			names = append(names, p.Name)
 		}
 	}
 	return names
+}
+
+// seesThere returns an error until d sees each of some agents up or idle: those are there,
+// with a session or not.
+func (d *process) seesThere(all []*process) error {
+	there := d.inState("up", "idle")
+	for _, o := range all {
+		if !slices.Contains(there, o.name) {
+			return fmt.Errorf("%s sees %d agents, and %s is %s", d.name, len(there), o.name, d.stateOf(o.name))
+		}
+	}
+	return nil
+}
+
+// takesForGone returns an error until d says that an agent is gone.
+func (d *process) takesForGone(name string) error {
+	if s := d.stateOf(name); s != "gone" {
+		return fmt.Errorf("%s shows %s as %s", d.name, name, s)
+	}
+	return nil
 }
 
 func (d *process) stateOf(name string) string {

@@ -19,13 +19,14 @@ import (
 // session, but no network: what they send to each other takes a while, and what they tell is
 // handed on. It runs in a bubble of testing/synctest.
 type village struct {
-	t     *testing.T
-	homes []*home
-	index map[overlay.AgentID]int
-	air   []parcel
-	ticks int
-	// no more links are chosen
+	age    time.Duration // of agents when they start
+	t      *testing.T
+	homes  []*home
+	index  map[overlay.AgentID]int
+	air    []parcel
+	ticks  int
 	frozen bool                    // nobody chooses links or neighbours any more
+	mute   bool                    // what is told isn't handed on
 	cut    func(from, to int) bool // no datagram passes; nil: all do
 }
 
@@ -43,12 +44,15 @@ type parcel struct {
 	d        []byte
 }
 
-const villageTick = 10 * time.Millisecond
+// villageTick is how often it is looked whether datagrams arrive, and stepTicks how often
+// everybody looks at the clock.
+const villageTick, stepTicks = 10 * time.Millisecond, 10
 
-// newVillage has agents know each other that measure so many others beside their links.
-func newVillage(t *testing.T, count, neighbours int) *village {
+// newVillage has agents know each other that measure so many others beside their links, and
+// that have run for a while.
+func newVillage(t *testing.T, count, neighbours int, age time.Duration) *village {
 	t.Helper()
-	v := &village{t: t, index: make(map[overlay.AgentID]int), homes: make([]*home, count)}
+	v := &village{t: t, index: make(map[overlay.AgentID]int), homes: make([]*home, count), age: age}
 	for i := range v.homes {
 		v.start(i, neighbours)
 	}
@@ -78,6 +82,7 @@ func (v *village) start(i, neighbours int) {
 	h := &home{port: &memory{}}
 	h.n = newNode(&config{Name: fmt.Sprint("home-", i)}, slog.New(slog.DiscardHandler), network, identity{ed25519.NewKeyFromSeed(seed), static}, discovery.Credential{})
 	n := h.n
+	n.epoch, n.started = n.epoch.Add(-v.age), n.started.Add(-v.age)
 	n.ports, n.sw.LAN, n.warm.most = []*port{{device: h.port, name: "memory", kind: "tap"}}, []bool{false}, neighbours
 	n.ask = n.byways.send
 	n.shake = n.byways.send
@@ -133,6 +138,9 @@ func (v *village) share() {
 				if !ok || o == h || h.down || o.down {
 					continue
 				}
+				if has, ok := o.n.store.Record(h.n.self, kind); ok && has.Version == r.Version {
+					continue
+				}
 				o.n.store.Load(o.n.wall(), [][]byte{r.Bytes()})
 				if kind == discovery.KindLinks {
 					o.n.noteLinks(h.n.self)
@@ -146,20 +154,39 @@ func (v *village) share() {
 func (v *village) run(d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		time.Sleep(villageTick)
-		v.deliver()
 		v.ticks++
+		due := v.ticks%stepTicks == 0
+		if !v.deliver() && !due {
+			continue
+		}
 		for _, h := range v.homes {
 			if !h.down {
-				v.step(h, v.ticks)
+				v.step(h, due)
 			}
 		}
-		if v.ticks%200 == 0 {
+		if v.ticks%(40*stepTicks) == 0 && !v.mute {
 			v.share()
 		}
 	}
 }
 
-func (v *village) deliver() {
+// rest lets time pass in which nothing is decided, and everybody looks at the clock more
+// rarely; then it is seen which routes there are.
+func (v *village) rest(d time.Duration) {
+	defer v.run(51 * stepTicks * villageTick)
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		time.Sleep(10 * stepTicks * villageTick)
+		v.deliver()
+		for _, h := range v.homes {
+			if !h.down {
+				v.tend(h)
+			}
+		}
+	}
+}
+
+// deliver hands over what arrives, and says whether anything does.
+func (v *village) deliver() (any bool) {
 	air := v.air
 	v.air = nil
 	for _, p := range air {
@@ -168,48 +195,65 @@ func (v *village) deliver() {
 			v.air = append(v.air, p)
 		case !to.down && (v.cut == nil || !v.cut(p.from, p.to)):
 			to.n.byways.take(to.to[p.from], [][]byte{p.d})
+			any = true
 		}
 	}
+	return any
 }
 
-// step is of a node's what concerns sessions and links.
-func (v *village) step(h *home, ticks int) {
+// step is of a node's what concerns sessions and links; due says that it is time for more
+// than what has arrived.
+func (v *village) step(h *home, due bool) {
 	n := h.n
+	if !due {
+		if events := n.mail.take(); len(events) > 0 {
+			v.open(h, events)
+		}
+		return
+	}
 	now := n.now()
-	events := n.mail.take()
-	for _, e := range events {
-		e(now)
-	}
-	if len(events) == 0 && ticks%10 != 0 {
-		return
-	}
-	n.sessions.Tick(now)
-	if n.sessions.Changed() {
-		n.publish(now)
-	}
-	n.sessions.Flush(n.handshake)
-	if ticks%10 != 0 {
-		return
-	}
-	for _, p := range n.byIndex {
-		n.watch(now, p)
-	}
-	n.keepWarm(now)
-	if v.frozen {
-		n.warm.chose = now
-	} else {
+	v.tend(h)
+	if !v.frozen {
 		n.mindLinks(now)
 	}
-	if ticks%100 == 0 {
+	if v.ticks%(10*stepTicks) == 0 {
 		n.tellLinks(now)
 	}
 	n.mindSpread(now)
 	if n.state != nil {
 		n.remember(now)
 	}
-	if ticks%500 == 0 {
+	if v.ticks%(50*stepTicks) == 0 {
 		n.reroute(now)
 	}
+}
+
+// open does what arrived and was asked for, and what of handshakes is due.
+func (v *village) open(h *home, events []event) {
+	n := h.n
+	now := n.now()
+	for _, e := range events {
+		e(now)
+	}
+	n.sessions.Tick(now)
+	if n.sessions.Changed() {
+		n.publish(now)
+	}
+	n.sessions.Flush(n.handshake)
+}
+
+// tend keeps an agent's sessions.
+func (v *village) tend(h *home) {
+	n := h.n
+	v.open(h, n.mail.take())
+	now := n.now()
+	for _, p := range n.byIndex {
+		n.watch(now, p)
+	}
+	if v.frozen {
+		n.warm.chose = now
+	}
+	n.keepWarm(now)
 }
 
 // send has an agent's station send a frame, to another's or to all.

@@ -30,17 +30,25 @@ const (
 	// begun are repeated.
 	callEvery = 2 * time.Second
 	// Sessions that are begun only to measure with whom a link could be made: one each
-	// candidateGap, a few at once, and as many as are nominated in coldStart, when links are
-	// chosen that will last.
-	candidateGap, candidateBurst = 2 * time.Minute, 4
-	coldStart                    = 2 * time.Minute
+	// candidateGap, of which overlay.RejectAfter/candidateGap last at a time and as many that
+	// others begin; and as many as are nominated in coldStart, when links are chosen that
+	// will last.
+	candidateGap = 2 * time.Minute
+	coldStart    = 2 * time.Minute
 	// candidateFor is for how long they are wanted: an epoch, and what it takes to meet.
 	candidateFor = decide.Epoch + 2*time.Second
-	// An agent of which nobody tells that he keeps a link with it is asked whether it is
-	// there, for askedFor, and if it answers not again for askedEvery; of many a twentieth in
-	// an epoch, and askedLeast at least.
+	// An agent of which nobody tells that he keeps a link with it any more is asked whether it
+	// is there, for askedFor, and if it answers not again for askedEvery, as long as nobody
+	// does; of many a twentieth in an epoch, and askedLeast at least. Who is new has linkedAfter
+	// for links.
 	askedFor, askedEvery = measure.GoneAfter + 2*warmEvery, 5 * time.Minute
 	askedLeast           = 4
+	linkedAfter          = firstChoice + decide.Epoch + 2*time.Second
+	// One that is gone may have had no time when it was asked, or the way to it none, and who
+	// asked be the only one to notice. It is asked again after returnFirst, and if it is still
+	// silent after twice as long, and so on: up to vouchedEvery if others tell that they keep
+	// links with it, up to askedEvery if nobody does.
+	returnFirst, vouchedEvery = decide.Epoch, time.Minute
 )
 
 // warmth is how long a session is wanted.
@@ -56,22 +64,19 @@ const (
 type warming struct {
 	sparse bool // they are wanted with few only
 	looked overlay.Instant
-	stale  bool // the view doesn't show all members
+	stale  bool            // the view doesn't show all members
+	alone  overlay.Instant // since when nobody answers, 0: somebody does
 
 	neighbours []overlay.AgentID // whom this agent measures, ascending
 	chose      overlay.Instant   // when it chose them, of how many
 	among      int
 	room       overlay.Bucket // seconds that candidates wait for
 	most       int            // neighbours
-
-	// When somebody told last that he keeps a link with an agent, by his clock.
-	vouched map[discovery.Brief]overlay.Instant
 }
 
 // newWarming returns one of an agent that has just begun.
 func newWarming() warming {
-	gap := int64(candidateGap / time.Second)
-	return warming{most: warmNeighbours, room: overlay.NewBucket(1, gap*candidateBurst)}
+	return warming{most: warmNeighbours, room: overlay.NewBucket(1, int64(candidateGap/time.Second))}
 }
 
 // isSparse says whether there are so many agents that sessions are wanted with few only:
@@ -81,6 +86,15 @@ func (n *node) isSparse() bool {
 	return l.chosen || l.agreed == nil && !l.crowded && len(n.peers) >= measure.EverybodyUpTo
 }
 
+// mindSparse takes over whether there are so many. It is called for each member that is met:
+// who comes late is told of all at once, and is to begin sessions with few of them.
+func (n *node) mindSparse() {
+	if sparse := n.isSparse(); sparse != n.warm.sparse {
+		n.warm.sparse, n.warm.stale = sparse, true
+		n.log.Debug("sessions are kept", "with few", sparse)
+	}
+}
+
 // keepWarm decides each second with whom sessions are wanted.
 func (n *node) keepWarm(now overlay.Instant) {
 	w := &n.warm
@@ -88,10 +102,7 @@ func (n *node) keepWarm(now overlay.Instant) {
 		return
 	}
 	w.looked = now
-	if sparse := n.isSparse(); sparse != w.sparse {
-		w.sparse, w.stale = sparse, true
-		n.log.Debug("sessions are kept", "with few", sparse)
-	}
+	n.mindSparse()
 	if w.sparse {
 		n.chooseNeighbours(now)
 	}
@@ -109,6 +120,7 @@ func (n *node) keepWarm(now overlay.Instant) {
 		}
 	}
 	n.held.expire(now, n.dropHeld)
+	n.mindAlone(now)
 	if w.stale {
 		n.publish(now)
 	}
@@ -129,6 +141,26 @@ func (n *node) warmthOf(now overlay.Instant, p *peer) warmth {
 		return brief
 	}
 	return cold
+}
+
+// mindAlone notices that nobody answers, and that somebody does again: who was found to be
+// gone meanwhile, or a moment before, need not be, and is there by what others tell.
+func (n *node) mindAlone(now overlay.Instant) {
+	w := &n.warm
+	answers := n.inState(measure.Up) > 0
+	switch {
+	case !answers && w.alone == 0:
+		w.alone = now
+	case answers && w.alone != 0:
+		since := w.alone.Add(-measure.GoneAfter)
+		w.alone = 0
+		for _, p := range n.byIndex {
+			if w.sparse && p != nil && p.state == measure.Gone && !p.barred && p.out.Load() == nil && p.since >= since {
+				n.become(now, p, measure.Idle)
+				w.stale = true
+			}
+		}
+	}
 }
 
 func contains(ascending []overlay.AgentID, id overlay.AgentID) bool {
@@ -190,7 +222,7 @@ func (n *node) open(now overlay.Instant, p *peer) {
 		return
 	}
 	p.called = now
-	if p.state != measure.Suspect {
+	if p.state != measure.Suspect && p.state != measure.Gone { // who is gone is so until it answers
 		n.become(now, p, measure.Suspect)
 	}
 	var relays []overlay.AgentID
@@ -238,39 +270,62 @@ func (n *node) watchAbsent(now overlay.Instant, p *peer) {
 
 // lookAround takes over what an epoch's picture and the records say of who is there: of those
 // without a session nothing else is known. Who seems to be gone is asked before that is
-// believed, and who spoke since, or is spoken of, isn't gone any more.
+// believed. Who is gone and spoke since isn't gone any more; others who are gone are asked
+// again, but hardly before those: that it is known in time who died is more urgent.
 func (n *node) lookAround(now overlay.Instant, picture *decide.Picture) {
-	w := &n.warm
-	if !w.sparse {
+	if !n.warm.sparse {
 		return
 	}
-	w.vouched = vouches(n.routing.told)
-	room := max(len(n.peers)/20, askedLeast)
+	vouched := vouches(n.toldLinks())
+	var idle, gone []*peer // to ask
 	for _, p := range n.byIndex {
 		if p == nil || p.barred || p.out.Load() != nil {
 			continue
 		}
-		at, vouched := w.vouched[discovery.BriefOf(p.id)]
-		lost := picture.View.Index(p.id) < 0 || !vouched && keepsAny(n.routing.told[p.id].Rows)
+		known := vouched[discovery.BriefOf(p.id)]
+		late := keepsAny(n.routing.told[p.id].Rows) || n.wall().Sub(n.toldAt(p.id)) >= linkedAfter
+		lost := picture.View.Index(p.id) < 0 || !known && late
 		switch {
-		case p.state == measure.Gone && max(at, n.toldAt(p.id)) > p.goneAt:
+		case p.state == measure.Gone && n.toldAt(p.id) > p.goneAt:
 			n.become(now, p, measure.Idle)
-			w.stale = true
-		case p.state == measure.Idle && lost && room > 0 && (p.lost == 0 || now.Sub(p.lost) >= askedEvery):
-			room--
-			n.demand(now, p)
-			p.lost, p.wanted = now, now.Add(askedFor)
+			n.warm.stale = true
+		case p.state == measure.Gone && p.warmth == cold && now.Sub(max(p.since, p.lost)) >= returnAfter(p.missed, known):
+			gone = append(gone, p)
+		case p.state == measure.Idle && known && !lost:
+			p.lost = 0
+		case p.state == measure.Idle && lost && (p.lost == 0 || now.Sub(p.lost) >= askedEvery):
+			idle = append(idle, p)
 		}
+	}
+	room := max(len(n.peers)/20, askedLeast)
+	idle = idle[:min(len(idle), room)]
+	gone = gone[:min(len(gone), max(room-len(idle), 1))]
+	for _, p := range append(idle, gone...) {
+		if p.state == measure.Gone {
+			p.missed++
+		}
+		n.demand(now, p)
+		p.lost, p.wanted = now, now.Add(askedFor)
 	}
 }
 
-// vouches returns when agents told last that they keep a link with each agent.
-func vouches(told map[overlay.AgentID]decide.Told) map[discovery.Brief]overlay.Instant {
-	all := make(map[discovery.Brief]overlay.Instant, len(told))
+// returnAfter returns how long after it was asked last one is asked that is gone, and was
+// silent so many times since.
+func returnAfter(missed int, vouched bool) time.Duration {
+	most := askedEvery
+	if vouched {
+		most = vouchedEvery
+	}
+	return min(returnFirst<<min(missed, 10), most)
+}
+
+// vouches returns with whom agents tell that they keep links.
+func vouches(told []decide.Told) map[discovery.Brief]bool {
+	all := make(map[discovery.Brief]bool, len(told))
 	for _, t := range told {
 		for _, r := range t.Rows {
-			if r.Kept() && all[r.Peer] < t.At {
-				all[r.Peer] = t.At
+			if r.Kept() {
+				all[r.Peer] = true
 			}
 		}
 	}

@@ -81,3 +81,31 @@ func TestSessionsWakeUp(t *testing.T) {
 		t.Errorf("met though it isn't wanted any more")
 	}
 }
+
+// A member that begins handshakes again and again with one that doesn't want it has few
+// sessions with it at a time, and none when it stops.
+func TestRestingIsBounded(t *testing.T) {
+	w := newWorld(t, 3, 2)
+	w.introduce()
+	w.run(5 * time.Second)
+	a, b := w.agents[0], w.agents[1]
+	a.s.Rest(w.now, b.id, true)
+	b.s.Rest(w.now, a.id, true)
+	count := func() (all int) {
+		a.s.Live(func(Live) { all++ })
+		return all
+	}
+	most := 0
+	for range 300 {
+		b.s.Renew(w.now, a.id)
+		w.run(time.Second)
+		most = max(most, count())
+	}
+	if t.Logf("%d sessions at most", most); most < 2 || most > 1+maxOlder+maxPending {
+		t.Errorf("%d sessions with one member", most)
+	}
+	w.run(RejectAfter + time.Minute)
+	if left := count(); left > 0 {
+		t.Errorf("%d sessions are left", left)
+	}
+}
