@@ -49,6 +49,7 @@ type peer struct {
 	watched   bool            // see chooseWatched
 	warmth    warmth          // how long a session is wanted
 	wanted    overlay.Instant // until when one was asked for
+	warmed    overlay.Instant // since when one is wanted
 	called    overlay.Instant // when one was begun for that
 	forOthers bool            // that is only to relay to it
 	lost      overlay.Instant // when it was asked because it was gone, or seemed to be by what others tell, 0 never

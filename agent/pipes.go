@@ -162,11 +162,22 @@ func (p *peer) lastHeard() overlay.Instant {
 // nil if there is none.
 func (n *node) unreached(now overlay.Instant) *peer {
 	for _, p := range n.byIndex {
-		if p != nil && !p.barred && p.state != measure.Up && p.state != measure.Idle && now.Sub(p.known) >= time.Second && now.Sub(p.since) < time.Minute {
+		if p != nil && !p.barred && now.Sub(p.known) >= time.Second && p.isMissed(now) {
 			return p
 		}
 	}
 	return nil
+}
+
+// isMissed says whether a peer is wanted and doesn't answer, or hasn't for long.
+func (p *peer) isMissed(now overlay.Instant) bool {
+	switch p.state {
+	case measure.Up:
+		return false
+	case measure.Idle:
+		return p.warmth != cold
+	}
+	return now.Sub(p.since) < time.Minute
 }
 
 // linkedTo returns a member to which no pipe is, that has a link to p and may relay.

@@ -29,6 +29,9 @@ const (
 	// callEvery is how often a handshake with the same peer is begun anew: those that were
 	// begun are repeated.
 	callEvery = 2 * time.Second
+	// answerTime is for how long a peer stays idle with whom a session is opened: it is taken
+	// for there until then, and a busy machine may take so long to answer.
+	answerTime = 3 * time.Second
 	// Sessions that are begun only to measure with whom a link could be made: one each
 	// candidateGap, of which overlay.RejectAfter/candidateGap last at a time and as many that
 	// others begin; and as many as are nominated in coldStart, when links are chosen that
@@ -170,6 +173,9 @@ func contains(ascending []overlay.AgentID, id overlay.AgentID) bool {
 
 // warmTo notes for how long a session with a peer is wanted, and has the sessions do it.
 func (n *node) warmTo(now overlay.Instant, p *peer, w warmth) {
+	if p.warmth == cold {
+		p.warmed = now
+	}
 	p.warmth = w
 	n.sessions.Rest(now, p.id, w == cold)
 	if onDemand := n.warm.sparse && !p.barred; p.onDemand.Load() != onDemand {
@@ -222,9 +228,6 @@ func (n *node) open(now overlay.Instant, p *peer) {
 		return
 	}
 	p.called = now
-	if p.state != measure.Suspect && p.state != measure.Gone { // who is gone is so until it answers
-		n.become(now, p, measure.Suspect)
-	}
 	var relays []overlay.AgentID
 	if !p.forOthers {
 		relays = n.relaysTo(p, n.relayers(now, metRelays))
@@ -260,7 +263,10 @@ func (n *node) watchAbsent(now overlay.Instant, p *peer) {
 			p.fathom = false
 		}
 	case p.state == measure.Idle:
-		n.become(now, p, measure.Suspect)
+		if asked := max(p.warmed, p.since); now.Sub(asked) >= answerTime {
+			n.become(now, p, measure.Suspect)
+			p.since = asked
+		}
 	case p.state != measure.Gone && lasted >= measure.GoneAfter:
 		n.gone(now, p, "no answer")
 	case p.state == measure.Up:
