@@ -36,6 +36,7 @@ type agent struct {
 	own     own
 	meshing meshing
 	place   place
+	places  [3]places // in trees, by which of these
 }
 
 // A saying is a record that was published.
@@ -77,7 +78,7 @@ func (a *agent) start() {
 	a.life = a.lives
 	a.store = discovery.NewStore(a.id, a.network, a.draw(1<<62), discovery.Limits{})
 	a.store.Share(&a.archive)
-	a.control, a.own, a.due, a.awake = control{}, own{}, 0, 0
+	a.control, a.own, a.due, a.awake, a.places = control{}, own{}, 0, 0, [3]places{}
 	a.meshing = newMeshing(decide.NewLinks(a.id), a.set.mutant)
 	a.settle()
 	a.port++

@@ -14,22 +14,11 @@ type frame struct {
 	from int32
 	gate int32         // the gateway by which it left the sender's area, none: it didn't
 	seen map[int32]int // who took it, and how often
+	wide map[int32]int // and on the backbone
 }
-
-// A broadcast of a divided network goes by three trees: the sender's in its area, that of the
-// gateway by which it leaves that area, on the backbone, and those of the gateways by which it
-// comes into others.
-const (
-	inside   = iota // the sender's area
-	between         // on the backbone
-	arriving        // in another area
-)
 
 // none is no agent.
 const none = -1
-
-// What is said with a frame of a broadcast: on which tree, and how many links it came on it.
-func leg(f int, tree, hops uint64) uint64 { return uint64(f)<<8 | tree<<6 | hops }
 
 // Traffic counts frames.
 type Traffic struct {
@@ -42,6 +31,7 @@ type Traffic struct {
 	Wanted    int // agents who should get one
 	Got       int
 	Again     int // came a second time and was taken
+	Spare     int // came a second time by a tree, which only its number told
 	Deep      int // went on after route.TreeHops links
 }
 
@@ -210,21 +200,6 @@ func (s *Sim) far(c *chart, from, to int32) (all route.Path) {
 	return all
 }
 
-// tree returns how an agent's broadcasts spread.
-func (s *Sim) tree(c *chart, origin int32) *route.Tree {
-	t := c.trees[origin]
-	if t == nil {
-		t = new(route.Tree)
-		at, ok := c.nodes[origin]
-		if !ok {
-			at = -1
-		}
-		s.atlas.finder.Tree(c.links, at, t)
-		c.trees[origin] = t
-	}
-	return t
-}
-
 // emit sends a frame from one agent to another, and one from it to all.
 func (s *Sim) emit(from, to int32) {
 	a := s.agents[from]
@@ -244,7 +219,7 @@ func (s *Sim) emit(from, to int32) {
 			s.counted.Wanted++
 		}
 	}
-	s.frames = append(s.frames, frame{from: from, gate: none, seen: map[int32]int{from: 1}})
+	s.frames = append(s.frames, frame{from: from, gate: none, seen: map[int32]int{from: 1}, wide: make(map[int32]int)})
 	s.spread(a, len(s.frames)-1, inside, 0)
 }
 
@@ -261,92 +236,4 @@ func (s *Sim) hop(f int, place uint64) {
 		return
 	}
 	s.push(event{at: s.now.Add(s.world.delay(from, to)), what: frames, to: to, from: from, id: uint64(f)<<8 | (place + 1)})
-}
-
-// root returns the chart of a broadcast's tree, as an agent sees it, and whose tree it is.
-func (a *agent) root(x *frame, tree uint64) (c *chart, origin int32) {
-	area, moving := a.store.Area()
-	switch {
-	case area == 0 && !moving:
-		return a.chart(), x.from
-	case tree == inside:
-		return a.around(), x.from
-	case tree == between:
-		return a.backbone(), x.gate
-	}
-	return a.local(), a.entry(area)
-}
-
-// entry returns the gateway by which broadcasts come into an area and leave it, as an agent
-// sees it; none if there is none.
-func (a *agent) entry(area uint32) int32 {
-	if id, ok := a.beyond().Entry(a.backbone().graph(), area); ok {
-		return a.index[id]
-	}
-	return none
-}
-
-// spread sends a broadcast to an agent's children, and on another tree from where it begins.
-func (s *Sim) spread(a *agent, f int, tree, hops uint64) {
-	x := &s.frames[f]
-	c, origin := a.root(x, tree)
-	at, ok := c.nodes[a.n]
-	if !ok {
-		return
-	}
-	if hops >= route.TreeHops {
-		s.counted.Deep++
-		return
-	}
-	for _, child := range s.tree(c, origin).Children(at) {
-		if n := c.agents[child]; a.reaches(n) {
-			s.push(event{at: s.now.Add(s.world.delay(a.n, n)), what: frames, to: n, from: a.n, id: leg(f, tree, hops+1)})
-		}
-	}
-	area, _ := a.store.Area()
-	if area == 0 || a.entry(area) != a.n {
-		return
-	}
-	switch {
-	case tree == inside && x.gate == none:
-		x.gate = a.n
-		s.spread(a, f, between, 0)
-	case tree == between && a.outside(x):
-		s.get(x, a.n)
-		s.spread(a, f, arriving, 0)
-	}
-}
-
-// get counts an agent that takes a broadcast; false if it has done so much too often.
-func (s *Sim) get(x *frame, n int32) bool {
-	if x.seen[n]++; x.seen[n] == 1 {
-		s.counted.Got++
-		return true
-	}
-	s.counted.Again++
-	return x.seen[n] <= 8 // enough for a mutant
-}
-
-// take takes a frame.
-func (a *agent) take(e event) {
-	s, f := a.Sim, int(e.id>>8)
-	x := &s.frames[f]
-	if x.path != nil {
-		if x.seen[a.n]++; x.seen[a.n] > 1 {
-			s.counted.Looped++
-			return
-		}
-		s.hop(f, e.id&0xff)
-		return
-	}
-	tree, hops := e.id>>6&3, e.id&63
-	c, origin := a.root(x, tree)
-	at, known := c.nodes[a.n]
-	from, also := c.nodes[e.from]
-	if !known || !also || tree == arriving && s.set.mutant != noSides && !a.outside(x) || !s.tree(c, origin).Accept(at, from, int(hops)) && s.set.mutant != noCheck {
-		return
-	}
-	if tree == between || s.get(x, a.n) {
-		s.spread(a, f, tree, hops)
-	}
 }

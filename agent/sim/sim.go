@@ -47,11 +47,12 @@ type mutant uint8
 
 const (
 	sane         mutant = iota
-	noCheck             // broadcasts are taken from anybody
+	noNumbers           // former places in trees, and numbers of broadcasts, don't count
+	noCheck             // nor is there a reverse-path check: broadcasts are taken from anybody
 	noTurns             // agents move to better links, and flows to better ways, as soon as they see them
 	noHysteresis        // agents move to better links however little better
 	asRoutes            // flows choose as without turns, but with them
-	noSides             // broadcasts that come into an area are taken from its members, too
+	noSides             // as noNumbers, and broadcasts that come into an area are taken from its members, too
 )
 
 // A Sim is a simulation. It is not safe for concurrent use.

@@ -1,0 +1,196 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"farlan/overlay"
+	"farlan/overlay/route"
+)
+
+// Broadcasts spread as agents have them spread (agent/spread.go): each agent has its place in
+// the origin's tree by what it knows, and for a while the place that it had before; what comes
+// twice is told by its number.
+
+// A broadcast of a divided network goes by three trees: the sender's in its area, that of the
+// gateway by which it leaves that area, on the backbone, and those of the gateways by which it
+// comes into others.
+const (
+	inside   = iota // the sender's area
+	between         // on the backbone
+	arriving        // in another area
+)
+
+// What is said with a frame of a broadcast: on which tree, and how many links it came on it.
+func leg(f int, tree, hops uint64) uint64 { return uint64(f)<<8 | tree<<6 | hops }
+
+// formerFor is how long a place counts that was left.
+const formerFor = 3 * time.Second
+
+// places are the graphs by which an agent has its places in trees: now, and before, nil if that
+// doesn't count any more.
+type places struct {
+	now, before *canopy
+	until       overlay.Instant // before counts
+}
+
+// by notes by which graph an agent has its places now, and returns all that count.
+func (p *places) by(c *canopy, now overlay.Instant) []*canopy {
+	if p.now != c {
+		p.before, p.until, p.now = p.now, now.Add(formerFor), c
+	}
+	if p.before == nil || now > p.until {
+		return []*canopy{c}
+	}
+	return []*canopy{c, p.before}
+}
+
+// bare says whether agents go by the trees of what they know alone, to show what these are
+// worth without former places and numbers.
+func (s *Sim) bare() bool {
+	return s.set.mutant == noNumbers || s.set.mutant == noCheck || s.set.mutant == noSides
+}
+
+// canopies returns the graphs by which an agent has its places in a broadcast's tree.
+func (a *agent) canopies(c *chart, tree uint64) []*canopy {
+	if a.bare() {
+		return []*canopy{c.canopy}
+	}
+	return a.places[tree].by(c.canopy, a.now)
+}
+
+// tree returns how an agent's broadcasts spread.
+func (s *Sim) tree(c *canopy, origin int32) *route.Tree {
+	t := c.trees[origin]
+	if t == nil {
+		t = new(route.Tree)
+		at, ok := c.nodes[origin]
+		if !ok {
+			at = -1
+		}
+		s.atlas.finder.Tree(c.links, at, t)
+		c.trees[origin] = t
+	}
+	return t
+}
+
+// root returns the chart of a broadcast's tree, as an agent sees it, and whose tree it is.
+func (a *agent) root(x *frame, tree uint64) (c *chart, origin int32) {
+	area, moving := a.store.Area()
+	switch {
+	case area == 0 && !moving:
+		return a.chart(), x.from
+	case tree == inside:
+		return a.around(), x.from
+	case tree == between:
+		return a.backbone(), x.gate
+	}
+	return a.local(), a.entry(area)
+}
+
+// entry returns the gateway by which broadcasts come into an area and leave it, as an agent
+// sees it; none if there is none.
+func (a *agent) entry(area uint32) int32 {
+	if id, ok := a.beyond().Entry(a.backbone().graph(), area); ok {
+		return a.index[id]
+	}
+	return none
+}
+
+// spread sends a broadcast to an agent's children, and on another tree from where it begins.
+func (s *Sim) spread(a *agent, f int, tree, hops uint64) {
+	x := &s.frames[f]
+	c, origin := a.root(x, tree)
+	var to []int32
+	for _, by := range a.canopies(c, tree) {
+		at, ok := by.nodes[a.n]
+		if !ok {
+			continue
+		}
+		for _, child := range s.tree(by, origin).Children(at) {
+			if n := by.agents[child]; !slices.Contains(to, n) {
+				to = append(to, n)
+			}
+		}
+	}
+	if len(to) > 0 && hops >= route.TreeHops {
+		s.counted.Deep++
+		return
+	}
+	for _, n := range to {
+		if a.reaches(n) {
+			s.push(event{at: s.now.Add(s.world.delay(a.n, n)), what: frames, to: n, from: a.n, id: leg(f, tree, hops+1)})
+		}
+	}
+	area, _ := a.store.Area()
+	if area == 0 || a.entry(area) != a.n {
+		return
+	}
+	switch {
+	case tree == inside && x.gate == none:
+		x.gate, x.wide[a.n] = a.n, 1
+		s.spread(a, f, between, 0)
+	case tree == between && a.outside(x):
+		if a.get(x, arriving) {
+			s.spread(a, f, arriving, 0)
+		}
+	}
+}
+
+// get counts that the agent takes a broadcast by a tree. It is false if it has taken it before,
+// or a mutant has too often.
+func (a *agent) get(x *frame, tree uint64) bool {
+	seen, counted := x.seen, &a.counted
+	if tree == between {
+		seen = x.wide
+	}
+	seen[a.n]++
+	switch {
+	case seen[a.n] == 1 && tree != between:
+		counted.Got++
+	case seen[a.n] == 1:
+	case !a.bare():
+		counted.Spare++
+		return false
+	case tree != between:
+		counted.Again++
+	}
+	return seen[a.n] <= 8
+}
+
+// accepts says whether a broadcast comes from whom an agent takes it of.
+func (a *agent) accepts(x *frame, from int32, tree, hops uint64) bool {
+	c, origin := a.root(x, tree)
+	if tree == arriving && a.set.mutant != noSides && !a.outside(x) {
+		return false
+	}
+	for _, by := range a.canopies(c, tree) {
+		at, known := by.nodes[a.n]
+		parent, also := by.nodes[from]
+		if known && also && (a.set.mutant == noCheck || a.Sim.tree(by, origin).Accept(at, parent, int(hops))) {
+			return true
+		}
+	}
+	return false
+}
+
+// take takes a frame.
+func (a *agent) take(e event) {
+	s, f := a.Sim, int(e.id>>8)
+	x := &s.frames[f]
+	if x.path != nil {
+		if x.seen[a.n]++; x.seen[a.n] > 1 {
+			s.counted.Looped++
+			return
+		}
+		s.hop(f, e.id&0xff)
+		return
+	}
+	tree, hops := e.id>>6&3, e.id&63
+	if !a.accepts(x, e.from, tree, hops) {
+		return
+	}
+	if a.get(x, tree) {
+		s.spread(a, f, tree, hops)
+	}
+}
