@@ -27,13 +27,16 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 		// Our own record of a former life, or one less: say again who we are.
 		r, _ := n.store.Record(n.self, c.Kind)
 		n.own.due(c.Kind, r.Version)
+		if c.Kind == discovery.KindArea || c.Kind == discovery.KindBackbone {
+			n.toldAgain(c.Kind, r.Version)
+		}
 		if c.Kind == discovery.KindLinks {
 			n.rememberLinks()
 		}
 		return
 	}
 	switch c.Kind {
-	case discovery.KindMember:
+	case discovery.KindMember, discovery.KindArea:
 		n.memberChanged(now, c.Origin)
 	case discovery.KindLinks:
 		n.noteLinks(c.Origin)
@@ -48,7 +51,9 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 func (n *node) memberChanged(now overlay.Instant, id overlay.AgentID) {
 	m, ok := n.store.Member(id)
 	if !ok {
-		n.forget(id)
+		if !n.keepsFar(id) {
+			n.forget(id)
+		}
 		return
 	}
 	p := n.peers[id]
@@ -58,7 +63,8 @@ func (n *node) memberChanged(now overlay.Instant, id overlay.AgentID) {
 		n.log.Info("member found", "name", m.Name, "id", id)
 	}
 	moved := p.member.Addrs != nil && !slices.Equal(p.member.Addrs, m.Addrs)
-	p.member = m
+	p.member, p.far = m, n.isFar(id, m)
+	n.notFar(p)
 	allowed := n.allowed(now, p, m)
 	if p.barred = m.Left || !allowed; p.barred {
 		why := "left"
@@ -110,6 +116,7 @@ func (n *node) forget(id overlay.AgentID) {
 		n.guesser.forget(id)
 	}
 	delete(n.routing.told, id)
+	n.afar.forget(p)
 	n.dropHeld(n.held.take(p))
 	p.silenced.Store(true)
 	p.out.Store(nil) // what it relayed takes another way

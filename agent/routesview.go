@@ -149,7 +149,7 @@ func namesOf(ids []overlay.AgentID, names map[overlay.AgentID]string) []string {
 	for i, id := range ids {
 		all[i] = names[id]
 		if all[i] == "" {
-			all[i] = id.Short()
+			all[i] = shortName(id)
 		}
 	}
 	return all

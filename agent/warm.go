@@ -78,7 +78,7 @@ func newWarming() warming {
 // links are chosen, or will be.
 func (n *node) isSparse() bool {
 	l := &n.linking
-	return l.chosen || l.agreed == nil && !l.crowded && len(n.peers) >= measure.EverybodyUpTo
+	return n.divided() || l.chosen || l.agreed == nil && !l.crowded && n.near() >= measure.EverybodyUpTo
 }
 
 // keepWarm decides each second with whom sessions are wanted.
@@ -120,7 +120,7 @@ func (n *node) warmthOf(now overlay.Instant, p *peer) warmth {
 	switch {
 	case p.barred:
 		return cold
-	case !w.sparse, kept.Holds, kept.Accepts, kept.Leaving, p.pipe.is != nil, p.pipe.opening,
+	case !w.sparse && !p.far, n.onBackbone(p.id), kept.Holds, kept.Accepts, kept.Leaving, p.pipe.is != nil, p.pipe.opening,
 		p.usedSince(now.Add(-usedFor)):
 		return steady
 	case p.state != measure.Gone && contains(w.neighbours, p.id):
@@ -140,7 +140,7 @@ func contains(ascending []overlay.AgentID, id overlay.AgentID) bool {
 func (n *node) warmTo(now overlay.Instant, p *peer, w warmth) {
 	p.warmth = w
 	n.sessions.Rest(now, p.id, w == cold)
-	if onDemand := n.warm.sparse && !p.barred; p.onDemand.Load() != onDemand {
+	if onDemand := (n.warm.sparse || p.far) && !p.barred; p.onDemand.Load() != onDemand {
 		p.onDemand.Store(onDemand)
 	}
 }
@@ -151,7 +151,7 @@ func (n *node) chooseNeighbours(now overlay.Instant) {
 	w := &n.warm
 	var live []discovery.Link
 	for _, p := range n.byIndex {
-		if p == nil || p.barred || p.state == measure.Gone {
+		if p == nil || p.barred || p.far || p.state == measure.Gone {
 			continue
 		}
 		l := discovery.Link{Peer: p.id}
@@ -169,6 +169,10 @@ func (n *node) chooseNeighbours(now overlay.Instant) {
 // demand opens a session with a peer to which something is to be sent, unless there is one
 // or it is being opened.
 func (n *node) demand(now overlay.Instant, p *peer) {
+	if n.afar.holds(p) {
+		n.seek(now, discovery.BriefOf(p.id))
+		return
+	}
 	p.forOthers = false
 	n.open(now, p)
 }
@@ -247,7 +251,7 @@ func (n *node) lookAround(now overlay.Instant, picture *decide.Picture) {
 	w.vouched = vouches(n.routing.told)
 	room := max(len(n.peers)/20, askedLeast)
 	for _, p := range n.byIndex {
-		if p == nil || p.barred || p.out.Load() != nil {
+		if p == nil || p.barred || p.far || p.out.Load() != nil {
 			continue
 		}
 		at, vouched := w.vouched[discovery.BriefOf(p.id)]
