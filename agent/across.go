@@ -220,6 +220,9 @@ func (in *inbound) cross(d []byte, at int, x overlay.Spread, frames []byte, coun
 	}
 	to, ok := is.follow(x, from)
 	o := in.n.afar.origin(in.now, discovery.Brief(x.Name), x.Origin)
+	if p := in.view.byLabel[x.Origin]; o != nil && p != nil && o.is.Load() == nil && discovery.BriefOf(p.id) == discovery.Brief(x.Name) {
+		o.is.Store(p) // it isn't unknown
+	}
 	switch {
 	case !ok || o == nil:
 		in.n.drops.add(dropSpread)
@@ -376,4 +379,3 @@ func (n *node) crossing(s *spreading) *crossing {
 	}
 	return c
 }
-

@@ -236,8 +236,10 @@ func (n *node) newSpreading(of map[overlay.Label]*branch) *spreading {
 		next.own = n.addPeers(next.own, places.of[n.self].children)
 	}
 	inTree := len(next.own)
+	area, _ := n.store.Area()
 	for _, p := range v.floods() {
 		switch {
+		case p.member.Area != area: // to the area that this agent comes from only down its tree
 		case n.inTrees(p.id), slices.Contains(next.own[:inTree], p):
 		case p.out.Load() != nil:
 			next.own = append(next.own, p)
