@@ -26,7 +26,8 @@ type place struct {
 	area   uint32        // of what was looked at last
 	moving bool
 	wide   [32]byte       // hash of the records that
-	beyond *decide.Beyond // is made of
+	epoch  int64          // and the epoch in which
+	beyond *decide.Beyond // is made
 }
 
 // divided says whether this agent is in an area, or comes from one.
@@ -38,8 +39,9 @@ func (n *node) divided() bool {
 // beyond returns what gateways tell.
 func (n *node) beyond() *decide.Beyond {
 	a := &n.area
-	if wide := n.store.WideHash(); a.beyond == nil || a.wide != wide {
-		a.beyond, a.wide = decide.NewBeyond(decide.Gates(n.store)), wide
+	wide, epoch := n.store.WideHash(), decide.EpochOf(n.wall())
+	if a.beyond == nil || a.wide != wide || a.epoch != epoch {
+		a.beyond, a.wide, a.epoch = decide.NewBeyond(decide.Living(n.self, epoch, decide.Gates(n.store))), wide, epoch
 	}
 	return a.beyond
 }

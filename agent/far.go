@@ -181,6 +181,9 @@ func (n *node) mindFar(now overlay.Instant) {
 			n.ask1(now, name, q)
 		}
 	}
+	for _, id := range n.sessions.Strangers(now) {
+		n.seek(now, discovery.BriefOf(id))
+	}
 	if now.Sub(f.looked) < time.Second {
 		return
 	}
@@ -195,15 +198,20 @@ func (n *node) mindFar(now overlay.Instant) {
 	if !n.divided() && n.near() == len(n.peers) {
 		return
 	}
-	for _, id := range n.sessions.Strangers(now) {
-		n.seek(now, discovery.BriefOf(id))
-	}
 	for id, p := range n.peers {
-		if _, known := n.store.Record(id, discovery.KindArea); p.far && !known && !n.keepsFar(id) {
+		if p.far && !n.hasRecord(id) && !n.keepsFar(id) {
 			n.forget(id)
 			n.store.Dismiss(discovery.BriefOf(id))
 		}
 	}
+}
+
+// hasRecord says whether the store has a record of an agent by itself: then that is forgotten
+// when the record goes.
+func (n *node) hasRecord(id overlay.AgentID) bool {
+	_, member := n.store.Record(id, discovery.KindMember)
+	_, gateway := n.store.Record(id, discovery.KindArea)
+	return member || gateway
 }
 
 // foundFar has what waits for an agent sent to it, now that its record is there.

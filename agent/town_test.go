@@ -16,8 +16,9 @@ import (
 // areas: they know whom they hear of, and nobody else.
 type town struct {
 	*village
-	conns map[[2]int]time.Time // both ways; until when those last that were dialled
-	post  []letter
+	conns   map[[2]int]time.Time // both ways; until when those last that were dialled
+	post    []letter
+	dialled int // when somebody dialled last
 }
 
 // A letter is a message between stores.
@@ -51,7 +52,10 @@ func (w *town) resize(z decide.Sizes) {
 	}
 }
 
-func (w *town) dial(i, j int) { w.conns[[2]int{i, j}] = time.Now().Add(20 * time.Second) }
+func (w *town) dial(i, j int) {
+	w.conns[[2]int{i, j}] = time.Now().Add(20 * time.Second)
+	w.dialled = w.ticks
+}
 
 // run lets time pass.
 func (w *town) run(d time.Duration) {
@@ -59,7 +63,7 @@ func (w *town) run(d time.Duration) {
 		time.Sleep(villageTick)
 		w.deliver()
 		w.ticks++
-		if w.ticks%100 == 0 {
+		if w.ticks%100 == 0 || w.ticks == w.dialled+5 {
 			w.connect()
 		}
 		post := w.post

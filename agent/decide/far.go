@@ -46,3 +46,13 @@ func (l *Lookout) Paths(to discovery.Brief) (all []FarPath) {
 	})
 	return all
 }
+
+// Living returns those of gateways, ascending, that are there in an epoch, by what they tell:
+// those that told something of late, and who is linked with them. What a gateway told that died
+// lasts as long as any record, and it would be reckoned with, and its area.
+func Living(self overlay.AgentID, epoch int64, gates []Gate) []Gate {
+	told := Backbone(gates)
+	here := present(told, pairsOf(told), self, overlay.Instant(epoch)*overlay.Instant(Epoch))
+	i := -1
+	return slices.DeleteFunc(gates, func(Gate) bool { i++; return !here[i] })
+}
