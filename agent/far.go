@@ -100,7 +100,7 @@ func (n *node) isElsewhere(id overlay.AgentID) bool {
 		return false
 	}
 	_, known := n.beyond().Area(discovery.BriefOf(id))
-	return known || n.area.gate == nil && len(n.control.connected) > 0
+	return known || n.area.gate == nil && n.near() > 0 && len(n.control.connected) > 0
 }
 
 // seek looks for an agent of another area.

@@ -262,7 +262,9 @@ func (n *node) withGateways(want, live []overlay.AgentID) []overlay.AgentID {
 	case n.area.gate != nil:
 		all = discovery.Neighbours(n.self, all, nil, backboneDegree)
 	case len(live) == 0:
-		all = n.likeliest(discovery.Neighbours(n.self, all, nil, backboneDegree))
+		area, _ := n.store.Area()
+		all = n.likeliest(slices.Concat(n.beyond().Of(area), discovery.Neighbours(n.self, all, nil, backboneDegree)))
+		all = slices.DeleteFunc(all, func(id overlay.AgentID) bool { return id == n.self })
 		all = all[:min(len(all), strayGates)]
 	default:
 		return want

@@ -210,6 +210,10 @@ func (n *node) explainView(now overlay.Instant, g goal, c overlay.Class, names m
 			v.History = append(v.History, changeView{lastSeen(now, h.At), whatChanged(h, names), h.Why.String()})
 		}
 	}
+	if why := n.explainFar(p, &v, names); why != "" {
+		v.WouldChange = why
+		return v
+	}
 	x, ok := routes.Explain(p.id, c)
 	if !ok {
 		v.WouldChange = "that another agent tells of a link to it"
