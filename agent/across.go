@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -187,21 +188,12 @@ func (s *spreading) follow(x overlay.Spread, from *peer) (to []*peer, ok bool) {
 		b = s.far.between[x.Root]
 	}
 	switch {
-	case b != nil && (b.origin == from || contained(b.parents, from)):
+	case b != nil && (b.origin == from || slices.Contains(b.parents, from)):
 		return b.children, true
 	case x.Leg == overlay.LegArriving && from.label == x.Root:
 		return nil, true // to one that isn't in its tree
 	}
 	return nil, false
-}
-
-func contained(all []*peer, p *peer) bool {
-	for _, x := range all {
-		if x == p {
-			return true
-		}
-	}
-	return false
 }
 
 // isNear says whether an origin is in this agent's area, or is this agent.
@@ -238,7 +230,7 @@ func (in *inbound) cross(d []byte, at int, x overlay.Spread, frames []byte, coun
 		if is.far.entry && !is.far.own[x.Root] {
 			if v := take(&o.peer().floods, in.now, x.Number, count); v == overlay.Flood {
 				in.turn(d, overlay.LegArriving, is.far.inward, from)
-				in.deliver(o, d, frames)
+				in.deliver(o, frames)
 			}
 		}
 		if len(to) > 0 {
@@ -253,11 +245,11 @@ func (in *inbound) cross(d []byte, at int, x overlay.Spread, frames []byte, coun
 	if len(to) > 0 {
 		in.passSpread(d, at, o.stand, to)
 	}
-	in.deliver(o, d, frames)
+	in.deliver(o, frames)
 }
 
 // deliver takes an origin's frames to the ports.
-func (in *inbound) deliver(o *origin, d, frames []byte) {
+func (in *inbound) deliver(o *origin, frames []byte) {
 	p := o.peer()
 	x := &p.lanes[in.lane]
 	if x.spread == nil {
@@ -281,7 +273,9 @@ func (in *inbound) turn(d []byte, leg overlay.Leg, to []*peer, but *peer) {
 		return
 	}
 	in.turned = append(in.turned[:0], d...)
-	overlay.TurnSpread(in.turned, leg, in.n.label)
+	if !overlay.TurnSpread(in.turned, leg, in.n.label) {
+		return
+	}
 	if o.shaper != nil {
 		in.one[0] = overlay.Frame{Head: in.turned}
 		if !o.shaper.Enqueue(in.now, passPlace, laneClass(d), uint32(in.n.label), &in.one[0]) {
@@ -309,7 +303,9 @@ func (o *outgoing) leaveOwn(is *spreading, class overlay.Class, b []byte, segmen
 	}
 	o.turned = append(o.turned[:0], b...)
 	for at := 0; at < len(b); at += segment {
-		overlay.TurnSpread(o.turned[at:min(at+segment, len(b))], overlay.LegBetween, o.n.label)
+		if !overlay.TurnSpread(o.turned[at:min(at+segment, len(b))], overlay.LegBetween, o.n.label) {
+			return // it was packed before the network was divided
+		}
 	}
 	o.n.spread.copies.Add(uint64(o.copies(is.far.outward, nil, class, o.turned, segment)))
 }

@@ -132,7 +132,7 @@ func (n *node) enter(now overlay.Instant, area uint32) {
 	was, _ := n.store.Area()
 	n.log.Info("this agent goes to another area", "from", was, "to", area)
 	l := &n.linking
-	n.retire(now)
+	n.retire()
 	n.area.former = l.kept
 	l.links, l.kept, l.named, l.former, l.repeat = decide.NewLinks(n.self), nil, nil, nil, 0
 	n.store.Enter(n.wall(), area)

@@ -108,7 +108,7 @@ func (n *node) served(now overlay.Instant, d *duty) {
 		n.control.next, n.spread.stirred = 0, true
 	case !is && a.gate != nil:
 		if a.out++; a.out >= outFor {
-			n.retire(now)
+			n.retire()
 		}
 	}
 	g := a.gate
@@ -162,7 +162,7 @@ func (n *node) onBackbone(id overlay.AgentID) bool {
 }
 
 // retire ends being a gateway.
-func (n *node) retire(now overlay.Instant) {
+func (n *node) retire() {
 	g := n.area.gate
 	if g == nil {
 		return

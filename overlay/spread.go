@@ -109,11 +109,16 @@ func OpenedSpread(d []byte) []byte { return d[HeaderLen : len(d)-TagLen] }
 func AgeSpread(d []byte) { d[HeaderLen+itemHeaderLen+4]++ }
 
 // TurnSpread begins another leg for datagram d, which was opened and holds a Spread of a
-// divided network: down the tree of the agent with a label, over its first link.
-func TurnSpread(d []byte, leg Leg, root Label) {
+// divided network: down the tree of the agent with a label, over its first link. It is false,
+// and nothing is changed, if the Spread isn't of a divided network.
+func TurnSpread(d []byte, leg Leg, root Label) bool {
+	if binary.BigEndian.Uint16(d[HeaderLen+1:]) != farSpreadLen {
+		return false
+	}
 	c := d[HeaderLen+itemHeaderLen:]
 	c[4], c[5] = 1, byte(leg)
 	binary.BigEndian.PutUint32(c[22:], uint32(root))
+	return true
 }
 
 const (
