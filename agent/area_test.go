@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"farlan/agent/decide"
+	"farlan/discovery"
 	"farlan/overlay"
 )
 
@@ -155,6 +156,53 @@ func TestDivideAndJoin(t *testing.T) {
 		for _, h := range w.homes {
 			if !h.down && h.n.divided() {
 				t.Errorf("%s is in an area: %v", h.n.cfg.Name, w.areas())
+			}
+		}
+		w.reachAll()
+	})
+}
+
+// A member that says that it is the gateway of an area with agents of others attracts their
+// frames for seconds only, and takes nobody's place.
+func TestLiarAmongGateways(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		area := func(i int) uint32 { return uint32(1 + i/7) }
+		w := newTown(t, 20, few, area)
+		w.cut = func(i, j int) bool {
+			return area(i) != area(j) && (w.homes[i].n.area.gate == nil || w.homes[j].n.area.gate == nil)
+		}
+		w.run(70 * time.Second)
+		w.reachAll()
+		gates := w.gateways()
+		var plain []int
+		for i := range w.homes {
+			if !slices.Contains(gates, i) {
+				plain = append(plain, i)
+			}
+		}
+		victim, liar := w.homes[plain[len(plain)-1]].n, w.homes[plain[1]].n
+		lie := discovery.Area{Number: 99, Size: 500, Member: liar.memberRecord(99)}
+		for _, h := range w.homes {
+			if h.n != liar {
+				lie.Tree = append(lie.Tree, discovery.Leaf{Agent: discovery.BriefOf(h.n.self), Label: h.n.label, Parent: -1})
+			}
+		}
+		liar.publishArea(lie)
+		w.run(5 * time.Second)
+		if got, _ := w.homes[plain[0]].n.beyond().Area(discovery.BriefOf(victim.self)); got != 99 {
+			t.Fatalf("nobody believes the liar: area %d", got)
+		}
+		began := time.Now()
+		for !w.tell(plain[0], w.index[victim.self], time.Second) {
+			if time.Since(began) > 15*time.Second {
+				w.why(plain[0], w.index[victim.self])
+				t.Fatal("the victim isn't reached")
+			}
+		}
+		t.Logf("the victim is reached after %v", time.Since(began))
+		for range 30 {
+			if !w.tell(plain[0], w.index[victim.self], time.Second) {
+				t.Error("frames are lost again")
 			}
 		}
 		w.reachAll()

@@ -136,7 +136,7 @@ func (n *node) explainFar(p *peer, v *explainView, names map[overlay.AgentID]str
 			continue
 		case p.direct():
 			r.Reason += ": it is reached directly"
-		case n.far.failed[f.Gateway] != 0:
+		case n.shuns(n.now(), f.Gateway):
 			r.Reason += ": a path by it failed a moment ago"
 		default:
 			r.Reason += ": costs more"

@@ -29,8 +29,12 @@ const (
 	// farIdle is how long after it was last of use a far agent without a session is
 	// forgotten.
 	farIdle = time.Minute
-	// shunFor is for how long no path is taken by a gateway by which one failed.
-	shunFor = 15 * time.Second
+	// shunFor is for how long no path is taken by a gateway by which one failed, twice as
+	// long after each further one, up to shunMost. So one that says that it reaches what it
+	// doesn't costs little.
+	shunFor, shunMost = 15 * time.Second, 10 * time.Minute
+	// wayPatience is how long a path is given until the agent must be up.
+	wayPatience = 1500 * time.Millisecond
 	// sampledAreas is how many areas' gateways a newcomer measures to choose one.
 	sampledAreas = 16
 )
@@ -40,7 +44,13 @@ type seeking struct {
 	dial   func(now overlay.Instant, gateway overlay.AgentID)
 	quests map[discovery.Brief]*quest
 	looked overlay.Instant
-	failed map[overlay.AgentID]overlay.Instant // gateways by which a path failed, until when none is taken
+	failed map[overlay.AgentID]shunned // gateways by which a path failed
+}
+
+// A shunned gateway isn't taken until some time.
+type shunned struct {
+	until overlay.Instant
+	last  time.Duration // for how long
 }
 
 // A quest is a search for the record of a far agent.
@@ -52,13 +62,14 @@ type quest struct {
 // A farWay is the path to a far agent that isn't reached directly.
 type farWay struct {
 	gateway overlay.AgentID   // by whose tree it leads
+	since   overlay.Instant   // when it was chosen
 	between []overlay.AgentID // the agents on it but its ends; some by an alias
 }
 
 func newSeeking(n *node) seeking {
 	return seeking{
 		dial:   func(now overlay.Instant, gateway overlay.AgentID) { n.dial(now, gateway, nil) },
-		quests: make(map[discovery.Brief]*quest), failed: make(map[overlay.AgentID]overlay.Instant),
+		quests: make(map[discovery.Brief]*quest), failed: make(map[overlay.AgentID]shunned),
 	}
 }
 
@@ -113,8 +124,7 @@ func (n *node) seek(now overlay.Instant, name discovery.Brief) {
 		n.foundFar(now, id)
 		return
 	}
-	area, known := n.beyond().Area(name)
-	if own, _ := n.store.Area(); !known || area == own {
+	if len(n.beyond().Tellers(name)) == 0 {
 		return
 	}
 	q := &quest{since: now}
@@ -132,33 +142,27 @@ func (n *node) farUsed() (count int) {
 	return count
 }
 
-// ask1 asks a gateway for an agent's record, the next one in each try; or connects to it.
+// ask1 asks one of those gateways for an agent's record that tell of it, in each try the next
+// one: one that lies is no more than one of them. If it isn't connected it is asked when it is.
 func (n *node) ask1(now overlay.Instant, name discovery.Brief, q *quest) {
 	q.asked = now
-	area, _ := n.beyond().Area(name)
-	gates := slices.Clone(n.beyond().Of(area))
+	gates := n.beyond().Tellers(name)
 	if len(gates) == 0 {
 		return
 	}
-	first := slices.IndexFunc(gates, func(id overlay.AgentID) bool { return n.control.connected[id] })
-	if first < 0 {
-		first = (int(uint64(n.label)%uint64(len(gates))) + q.tries) % len(gates)
-		n.far.dial(now, gates[first])
-		q.tries++
-	}
-	if n.control.connected[gates[first]] {
-		n.store.Seek(n.wall(), gates[first], name)
+	id := gates[(int(uint64(n.label)%uint64(len(gates)))+q.tries)%len(gates)]
+	q.tries++
+	if n.control.connected[id] {
+		n.store.Seek(n.wall(), id, name)
+	} else {
+		n.far.dial(now, id)
 	}
 }
 
-// connectedTo asks a gateway that is connected since for those of its area who are looked for.
+// connectedTo asks a gateway that is connected since for those who are looked for.
 func (n *node) connectedTo(id overlay.AgentID) {
-	a, _, ok := n.store.Gateway(id)
-	if !ok {
-		return
-	}
 	for name := range n.far.quests {
-		if area, _ := n.beyond().Area(name); area == a.Number {
+		if slices.Contains(n.beyond().Tellers(name), id) {
 			n.store.Seek(n.wall(), id, name)
 		}
 	}
@@ -188,8 +192,8 @@ func (n *node) mindFar(now overlay.Instant) {
 		return
 	}
 	f.looked = now
-	for id, until := range f.failed {
-		if now >= until {
+	for id, x := range f.failed {
+		if now.Sub(x.until) >= 2*x.last {
 			delete(f.failed, id)
 		}
 	}
@@ -311,8 +315,8 @@ func (n *node) leadTo(now overlay.Instant, p *peer, lookout *decide.Lookout) {
 	if _, _, gateway := n.store.Gateway(p.id); gateway {
 		return // routes lead there
 	}
-	if p.way.gateway != (overlay.AgentID{}) && p.state == measure.Suspect && p.out.Load() != nil && n.far.failed[p.way.gateway] == 0 {
-		n.far.failed[p.way.gateway] = now.Add(shunFor)
+	if p.way.gateway != (overlay.AgentID{}) && p.state == measure.Suspect && now.Sub(p.way.since) >= wayPatience {
+		n.shun(now, p.way.gateway)
 	}
 	var best decide.FarPath
 	for _, f := range lookout.Paths(discovery.BriefOf(p.id)) {
@@ -321,7 +325,7 @@ func (n *node) leadTo(now overlay.Instant, p *peer, lookout *decide.Lookout) {
 			first = n.briefly(f.Tree[0].Agent)
 		}
 		usable := first != nil && first.direct() && first.state == measure.Up
-		if usable && (best.Near == nil || n.far.failed[best.Gateway] != 0 && n.far.failed[f.Gateway] == 0) {
+		if usable && (best.Near == nil || n.shuns(now, best.Gateway) && !n.shuns(now, f.Gateway)) {
 			best = f
 		}
 	}
@@ -335,13 +339,26 @@ func (n *node) leadTo(now overlay.Instant, p *peer, lookout *decide.Lookout) {
 	if slices.Equal(way.between, p.way.between) {
 		return
 	}
-	p.way = way
+	way.since, p.way = now, way
 	if out := p.out.Load(); out != nil && out.relay != nil && len(way.between) > 0 {
 		next := *out
 		n.lead(p, &next)
 		p.out.Store(&next)
 		p.probe = now
 	}
+}
+
+// shun has paths take other gateways for a while, if there are.
+func (n *node) shun(now overlay.Instant, gateway overlay.AgentID) {
+	if x := n.far.failed[gateway]; now >= x.until {
+		x.last = min(max(2*x.last, shunFor), shunMost)
+		x.until = now.Add(x.last)
+		n.far.failed[gateway] = x
+	}
+}
+
+func (n *node) shuns(now overlay.Instant, gateway overlay.AgentID) bool {
+	return now < n.far.failed[gateway].until
 }
 
 // named returns how to name a leaf: by its id, if that is known.

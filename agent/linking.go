@@ -130,10 +130,11 @@ func (n *node) decided(now overlay.Instant, records [32]byte, d decision) {
 			n.log.Warn("links aren't chosen", "error", d.err)
 		}
 		l.kept, l.named, l.late, l.chosen, l.crowded, l.agreed = nil, nil, nil, false, true, nil
+		n.comeApart(now)
 		n.chooseWatched(n.view.Load().linked)
 		return
 	}
-	l.crowded = false
+	l.crowded, n.area.crowds = false, 0
 	l.named, l.agents, l.chosen = d.named, d.picture.View.Agents(), !d.picture.View.Full()
 	l.agreed = &agreementView{
 		Epoch: l.epoch, Agents: l.agents,
