@@ -27,6 +27,7 @@ type place struct {
 	gate   *gate         // nil: this agent is no gateway
 	out    int           // for how many epochs it is one that the others don't reckon with
 	told   uint64        // version of what it told of an area, 0: nothing
+	fars   int           // peers that are far
 	crowds int           // for how many epochs they have been too many to choose links
 	area   uint32        // of what was looked at last
 	moving bool
@@ -60,13 +61,18 @@ func (n *node) isFar(id overlay.AgentID, m discovery.Member) bool {
 }
 
 // near returns how many others aren't far.
-func (n *node) near() (count int) {
-	for _, p := range n.peers {
-		if !p.far {
-			count++
-		}
+func (n *node) near() int { return len(n.peers) - n.area.fars }
+
+// setFar notes whether a peer is far.
+func (n *node) setFar(p *peer, far bool) {
+	if p.far == far {
+		return
 	}
-	return count
+	if p.far = far; far {
+		n.area.fars++
+	} else {
+		n.area.fars--
+	}
 }
 
 // mindArea follows which area this agent is in.
@@ -80,7 +86,7 @@ func (n *node) mindArea(now overlay.Instant) {
 		a.former = nil
 	}
 	for _, p := range n.peers {
-		p.far = n.isFar(p.id, p.member)
+		n.setFar(p, n.isFar(p.id, p.member))
 	}
 	n.spread.met, n.spread.stirred, n.warm.stale = true, true, true
 	n.routing.broke = true

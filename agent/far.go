@@ -185,8 +185,10 @@ func (n *node) mindFar(now overlay.Instant) {
 			n.ask1(now, name, q)
 		}
 	}
-	for _, id := range n.sessions.Strangers(now) {
-		n.seek(now, discovery.BriefOf(id))
+	if len(n.beyond().Gates()) > 0 {
+		for _, id := range n.sessions.Strangers(now) {
+			n.seek(now, discovery.BriefOf(id))
+		}
 	}
 	if now.Sub(f.looked) < time.Second {
 		return
@@ -233,10 +235,28 @@ func (n *node) foundFar(now overlay.Instant, id overlay.AgentID) {
 	n.demand(now, p)
 }
 
-// notFar has what waits for an agent whose record came without that it was looked for.
-func (n *node) notFar(p *peer) {
-	if !p.far {
-		p.way = farWay{}
+// forgetFar forgets a far agent that is no member any more.
+func (n *node) forgetFar(id overlay.AgentID) {
+	if p := n.peers[id]; p != nil && p.far {
+		n.forget(id)
+		n.store.Dismiss(discovery.BriefOf(id))
+	}
+}
+
+// expelFar forgets those far agents that are no members of a signed network any more: of most
+// there is no record that the store would drop.
+func (n *node) expelFar(admits *discovery.Admission) {
+	for id, p := range n.peers {
+		if !p.far {
+			continue
+		}
+		c, err := discovery.ParseCredential(p.member.Credential)
+		if err == nil {
+			_, err = admits.Verify(n.wall(), id, c)
+		}
+		if err != nil {
+			n.forgetFar(id)
+		}
 	}
 }
 
@@ -247,7 +267,7 @@ func (n *node) keepsFar(id overlay.AgentID) bool {
 	if p == nil || p.barred || !n.divided() {
 		return false
 	}
-	p.far = true
+	n.setFar(p, true)
 	return p.out.Load() != nil || p.usedSince(n.now().Add(-farIdle)) || n.now().Sub(max(p.wanted, p.known)) < farIdle
 }
 

@@ -19,6 +19,7 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 	}
 	if c.Cause != nil {
 		n.excluded(c)
+		n.forgetFar(c.Origin)
 	}
 	if c.Origin == n.self {
 		if c.Cause != nil {
@@ -63,8 +64,10 @@ func (n *node) memberChanged(now overlay.Instant, id overlay.AgentID) {
 		n.log.Info("member found", "name", m.Name, "id", id)
 	}
 	moved := p.member.Addrs != nil && !slices.Equal(p.member.Addrs, m.Addrs)
-	p.member, p.far = m, n.isFar(id, m)
-	n.notFar(p)
+	p.member = m
+	if n.setFar(p, n.isFar(id, m)); !p.far {
+		p.way = farWay{}
+	}
 	allowed := n.allowed(now, p, m)
 	if p.barred = m.Left || !allowed; p.barred {
 		why := "left"
@@ -109,6 +112,7 @@ func (n *node) forget(id overlay.AgentID) {
 	if p == nil {
 		return
 	}
+	n.setFar(p, false)
 	n.sessions.Forget(id)
 	p.pipe.end()
 	n.sw.Stations.Forget(p.place())

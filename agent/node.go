@@ -350,6 +350,7 @@ func (n *node) gone(now overlay.Instant, p *peer, why string) {
 func (n *node) leave(now overlay.Instant) {
 	n.own.left = true
 	n.own.member = 0
+	n.retire()
 	n.tell(now)
 	n.store.Flush(n.p2p.Send)
 	for _, p := range n.view.Load().linked {
