@@ -354,11 +354,8 @@ func (n *node) crossing(s *spreading) *crossing {
 	for _, id := range n.beyond().Of(area) {
 		c.own[id.Label()] = true
 	}
-	if n.area.gate == nil {
-		return c
-	}
-	for _, places := range n.spread.places {
-		c.entry = places.entry // as the newest say
+	for _, places := range n.spread.places { // former ones, too: others learn later that they changed
+		c.entry = c.entry || places.entry
 		c.outward = n.addPeers(c.outward, places.between[n.self].children)
 		for root, x := range places.between {
 			p := n.peers[root]

@@ -56,6 +56,9 @@ func (c *crowd) joined(areas, agents int, limit time.Duration) time.Duration {
 		eventually(c.t, limit-time.Since(start), func() error {
 			time.Sleep(200 * time.Millisecond)
 			v, err := a.status()
+			if err == nil && v.Area != nil && (len(v.Area.Gateways) != 4 || v.Area.Gateway != slices.Contains(v.Area.Gateways, a.name)) {
+				return fmt.Errorf("%s: %+v", a.name, v.Area)
+			}
 			if err == nil && (v.Area == nil || v.Area.Areas != areas || v.Area.All != agents || !v.Floods.Tree || v.Floods.Direct > 0) {
 				err = fmt.Errorf("%s: %+v, floods %+v", a.name, v.Area, v.Floods)
 			}
@@ -110,7 +113,8 @@ func TestAreasOfProcesses(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	vms := [2]*vm{{agent: 2}, {agent: 16}}
+	t.Logf("areas are joined %v after the last agent was started", c.joined(3, count, 2*time.Minute))
+	vms := [2]*vm{c.member(0, each), c.member(2*each, count)}
 	c.separate(vms)
 	guests := make([]*guest, count)
 	for i := range guests {
@@ -121,13 +125,27 @@ func TestAreasOfProcesses(t *testing.T) {
 	for i, v := range vms {
 		v.move(c, i)
 	}
-	t.Logf("areas are joined %v after the last agent was started", c.joined(3, count, 2*time.Minute))
 	took := eventually(t, time.Minute, func() error { return c.hearsFirst(guests) })
 	t.Logf("floods reach all areas %v later, %v after the start", took, time.Since(began))
 	c.floods(guests)
 	c.talk(vms, 10*time.Second)
 	c.killBetween(vms, guests)
+	t.Logf("floods reach all again %v later", eventually(t, 30*time.Second, func() error { return c.hearsFirst(guests) }))
 	c.floods(guests)
+}
+
+// member returns a machine behind an agent of some that is no gateway.
+func (c *crowd) member(from, to int) *vm {
+	c.t.Helper()
+	for i := from; i < to; i++ {
+		if v, err := c.agents[i].status(); err != nil {
+			c.t.Fatal(err)
+		} else if !v.Area.Gateway {
+			return &vm{agent: i}
+		}
+	}
+	c.t.Fatal("all are gateways")
+	return nil
 }
 
 // separate has no datagram pass between the agents of two machines.
@@ -141,7 +159,10 @@ func (c *crowd) separate(vms [2]*vm) {
 
 // hearsFirst says who doesn't hear the first guest of each area.
 func (c *crowd) hearsFirst(guests []*guest) error {
-	for i, from := range []int{0, 7, 14} {
+	for i, from := range []int{0, 8, 15} {
+		for guests[from] == nil {
+			from++
+		}
 		number := uint64(time.Now().UnixNano())
 		guests[from].broadcast([6]byte{2, 0, 0, 0, 8, byte(i)}, number)
 		time.Sleep(500 * time.Millisecond)
