@@ -129,7 +129,7 @@ func (n *node) seek(now overlay.Instant, name discovery.Brief) {
 	}
 	q := &quest{since: now}
 	f.quests[name] = q
-	n.ask1(now, name, q)
+	n.askGateway(now, name, q)
 }
 
 // farUsed returns how many far agents there are besides gateways.
@@ -142,9 +142,9 @@ func (n *node) farUsed() (count int) {
 	return count
 }
 
-// ask1 asks one of those gateways for an agent's record that tell of it, in each try the next
+// askGateway asks one of those gateways for an agent's record that tell of it, in each try the next
 // one: one that lies is no more than one of them. If it isn't connected it is asked when it is.
-func (n *node) ask1(now overlay.Instant, name discovery.Brief, q *quest) {
+func (n *node) askGateway(now overlay.Instant, name discovery.Brief, q *quest) {
 	q.asked = now
 	gates := n.beyond().Tellers(name)
 	if len(gates) == 0 {
@@ -182,7 +182,7 @@ func (n *node) mindFar(now overlay.Instant) {
 			delete(f.quests, name)
 			n.dropHeld(n.held.take(n.afar.stand(name)))
 		case now.Sub(q.asked) >= questEvery:
-			n.ask1(now, name, q)
+			n.askGateway(now, name, q)
 		}
 	}
 	if len(n.beyond().Gates()) > 0 {
