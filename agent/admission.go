@@ -84,6 +84,7 @@ func (n *node) admit(now overlay.Instant) {
 			n.stale = now
 		}
 		n.takeRenewal(now)
+		n.expelFar(admits)
 	}
 	was := a.cause
 	_, a.cause = admits.Verify(n.wall(), n.self, a.own)

@@ -23,7 +23,7 @@ const (
 // connected, so they are dialled only when they don't come: then the network is in
 // pieces, and this joins them.
 func (n *node) found(now overlay.Instant, id overlay.AgentID, addrs []netip.AddrPort) {
-	if n.peers[id] != nil {
+	if n.peers[id] != nil || n.isElsewhere(id) {
 		return
 	}
 	if addrs = n.reachable(addrs); len(addrs) > 0 {

@@ -53,11 +53,16 @@ func (o *outgoing) spread(class overlay.Class, f *overlay.Frame) {
 				o.n.spread.sent.Add(uint64((len(b) + segment - 1) / segment))
 				copies := o.copies(is.own, nil, class, b, segment)
 				o.n.spread.copies.Add(uint64(copies))
+				o.leaveOwn(is, class, b, segment)
 			}
 		})
 	}
 	if !s.open {
-		s.packer.BeginSpread(o.n.label, &o.n.spread.numbers, &o.n.spread.cuts, overlay.DatagramSize)
+		name := uint64(0)
+		if is := o.n.spread.now.Load(); is != nil && is.far != nil {
+			name = uint64(is.far.name)
+		}
+		s.packer.BeginFarSpread(o.n.label, name, &o.n.spread.numbers, &o.n.spread.cuts, overlay.DatagramSize)
 		s.open = true
 	}
 	if !s.packer.Add(f) {
@@ -133,6 +138,10 @@ func (in *inbound) spread(d []byte, at int) {
 		in.n.drops.add(dropMalformed)
 		return
 	}
+	if s.Leg != overlay.LegInside {
+		in.cross(d, at, s, frames, count)
+		return
+	}
 	from := in.at.peer
 	origin, to := in.n.spread.now.Load().source(s.Origin, from)
 	switch {
@@ -147,6 +156,7 @@ func (in *inbound) spread(d []byte, at int) {
 		in.n.drops.verdict(v)
 		return
 	}
+	in.leave(d, s)
 	if len(to) > 0 {
 		in.passSpread(d, at, origin, to)
 	}
@@ -179,10 +189,7 @@ func (in *inbound) passSpread(d []byte, at int, origin *peer, to []*peer) {
 		return
 	}
 	overlay.AgeSpread(d)
-	class := overlay.ClassBulk
-	if overlay.Lane(d)&overlay.LaneDelay != 0 {
-		class = overlay.ClassDelay
-	}
+	class := laneClass(d)
 	if o := in.out; o.shaper != nil {
 		in.one[0] = overlay.Frame{Head: d}
 		if !o.shaper.Enqueue(in.now, passPlace, class, uint32(origin.label), &in.one[0]) {
@@ -235,6 +242,10 @@ func (o *outgoing) pass(limit *overlay.Bucket, r *spreadRun) {
 func (o *outgoing) passLater(class overlay.Class, d []byte) {
 	s, _, _, ok := overlay.ParseSpread(overlay.OpenedSpread(d))
 	is := o.n.spread.now.Load()
+	if ok && is != nil && (s.Leg != overlay.LegInside || s.Root == o.n.label) {
+		o.pass(o.limit, &spreadRun{to: is.passAcross(o.n.label, s), class: class, data: d, end: len(d), segment: len(d)})
+		return
+	}
 	if !ok || is == nil || is.of[s.Origin] == nil {
 		o.n.drops.add(dropSpread)
 		return

@@ -97,7 +97,7 @@ func (n *node) traffic() (t discovery.Traffic) {
 
 // tellFlows publishes what this agent's stations send, if it is news.
 func (n *node) tellFlows(now overlay.Instant) {
-	t, agents := n.traffic(), len(n.peers)+1
+	t, agents := n.traffic(), n.near()+1
 	if !n.own.flows.Due(now, t, agents) {
 		return
 	}

@@ -174,6 +174,10 @@ func (n *node) summon(ctx context.Context, p *peer) {
 func (n *node) reachPeer(ctx context.Context, name string) (p *peer) {
 	if n.do(ctx, func(overlay.Instant) { p = n.find(name, n.names()) }) == nil && p != nil {
 		n.summon(ctx, p)
+		return p
+	}
+	if p = n.lookFor(ctx, name); p != nil {
+		n.summon(ctx, p)
 	}
 	return p
 }

@@ -54,6 +54,7 @@ type inbound struct {
 
 	out       *outgoing // to pass on what is flooded; nil: nothing is
 	spreading spreadRun
+	turned    []byte // scratch: a datagram that begins another leg
 
 	one    [1]overlay.Frame
 	reply  []byte

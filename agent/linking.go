@@ -59,6 +59,7 @@ type decision struct {
 	picture *decide.Picture
 	routes  []byte // hash of those that follow from what is told
 	named   []overlay.AgentID
+	duty    *duty // nil outside of areas
 	err     error
 }
 
@@ -73,6 +74,8 @@ func (n *node) mindLinks(now overlay.Instant) {
 		n.chooseLinks(now, epoch)
 	case l.repeat != 0 && !now.Before(l.repeat):
 		n.agreeOnLinks(now)
+	case n.area.gate != nil && n.area.gate.repeat != 0 && !now.Before(n.area.gate.repeat):
+		n.agreeOnBackbone(now)
 	}
 }
 
@@ -86,6 +89,8 @@ func (n *node) chooseLinks(now overlay.Instant, epoch int64) {
 			l.busy = append(l.busy, r.Peer)
 		}
 	}
+	told = n.inArea(told)
+	duty := n.duty(now)
 	network, measured, predicted, busy := n.networkNumber(), n.measured(now), n.predicted(), slices.Clone(l.busy)
 	records := n.store.Hash()
 	work := func() (d decision) {
@@ -93,6 +98,8 @@ func (n *node) chooseLinks(now overlay.Instant, epoch int64) {
 			l.links.Step(now, epoch, d.picture, measured, rates)
 			d.named = l.links.Nominees(func(id overlay.AgentID) int32 { return predicted[id] }, busy)
 			d.routes = decide.RoutesHash(network, told)
+			duty.decide(now, epoch, n.self, d.picture, told)
+			d.duty = duty
 		}
 		return d
 	}
@@ -123,10 +130,11 @@ func (n *node) decided(now overlay.Instant, records [32]byte, d decision) {
 			n.log.Warn("links aren't chosen", "error", d.err)
 		}
 		l.kept, l.named, l.late, l.chosen, l.crowded, l.agreed = nil, nil, nil, false, true, nil
+		n.comeApart(now)
 		n.chooseWatched(n.view.Load().linked)
 		return
 	}
-	l.crowded = false
+	l.crowded, n.area.crowds = false, 0
 	l.named, l.agents, l.chosen = d.named, d.picture.View.Agents(), !d.picture.View.Full()
 	l.agreed = &agreementView{
 		Epoch: l.epoch, Agents: l.agents,
@@ -141,9 +149,11 @@ func (n *node) decided(now overlay.Instant, records [32]byte, d decision) {
 	n.chooseWatched(n.view.Load().linked)
 	n.lookAround(now, d.picture)
 	n.meetCandidates(now)
+	n.served(now, d.duty)
 	if len(n.peers) > 0 && l.links.Alone(now, n.own.rows.At) {
 		n.own.rows.Again()
 	}
+	n.dwell(now, d.picture)
 	n.log.Debug("links decided", "epoch", l.epoch, "agents", l.agents, "kept", len(l.kept), "records", l.agreed.Records, "links", l.agreed.Links, "routes", l.agreed.Routes)
 }
 
@@ -167,13 +177,20 @@ func (n *node) requested(now overlay.Instant, from *peer, msg []byte) {
 	case !l.working:
 		n.takeRequest(now, from, msg)
 		n.agreeOnLinks(now)
+		n.agreeOnBackbone(now)
 	case len(l.late) < maxLate:
 		l.late = append(l.late, lateRequest{from, msg})
 	}
 }
 
 func (n *node) takeRequest(now overlay.Instant, from *peer, msg []byte) {
-	if err := n.linking.links.Receive(now, from.id, msg); err != nil {
+	links := n.linking.links
+	if g := n.area.gate; decide.OfBackbone(msg) && g != nil {
+		links = g.links
+	} else if decide.OfBackbone(msg) {
+		return // it is a gateway no longer
+	}
+	if err := links.Receive(now, from.id, msg); err != nil {
 		n.drops.add(dropRequest)
 		n.log.Debug("request refused", "error", err)
 	}
@@ -223,7 +240,7 @@ func (n *node) replicated() []decide.Told {
 	}
 	add(own)
 	for id, p := range n.peers {
-		if p.barred || p.member.Left {
+		if p.barred || p.member.Left || p.far {
 			continue
 		}
 		t, ok := n.routing.told[id]
@@ -238,8 +255,13 @@ func (n *node) replicated() []decide.Told {
 }
 
 // measured returns what links with those would cost that were to be measured.
-func (n *node) measured(now overlay.Instant) (all []decide.Measured) {
-	for _, id := range n.linking.named {
+func (n *node) measured(now overlay.Instant) []decide.Measured {
+	return n.measuredOf(now, n.linking.named)
+}
+
+// measuredOf returns what links with some would cost.
+func (n *node) measuredOf(now overlay.Instant, named []overlay.AgentID) (all []decide.Measured) {
+	for _, id := range named {
 		p := n.peers[id]
 		if p == nil || p.state != measure.Up || p.cut || !p.direct() {
 			continue
@@ -298,16 +320,19 @@ func (n *node) keeps(id overlay.AgentID) (t discovery.Intent) {
 			return discovery.Intent{Holds: r.Holds, Leaving: r.Leaving, Accepts: r.Accepts}
 		}
 	}
-	return t
+	return n.keptBefore(id)
 }
 
 // link returns the link that is kept with a peer, nil if none is.
-func (l *linking) link(id overlay.AgentID) *decide.Kept {
-	i, ok := slices.BinarySearchFunc(l.kept, id, func(k decide.Kept, id overlay.AgentID) int { return k.Peer.Compare(id) })
+func (l *linking) link(id overlay.AgentID) *decide.Kept { return keptLink(l.kept, id) }
+
+// keptLink returns that with a peer of links, ascending; nil if there is none.
+func keptLink(kept []decide.Kept, id overlay.AgentID) *decide.Kept {
+	i, ok := slices.BinarySearchFunc(kept, id, func(k decide.Kept, id overlay.AgentID) int { return k.Peer.Compare(id) })
 	if !ok {
 		return nil
 	}
-	return &l.kept[i]
+	return &kept[i]
 }
 
 // watches says whether a peer is to be probed each second: if a link is kept with it, or, as

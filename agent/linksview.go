@@ -32,7 +32,7 @@ func (n *node) common() string {
 		return ""
 	case l.crowded:
 		return tooMany
-	case l.agreed != nil || len(n.peers) < measure.EverybodyUpTo:
+	case l.agreed != nil || n.near() < measure.EverybodyUpTo:
 		return fewAgents
 	}
 	return undecided
@@ -45,11 +45,15 @@ func (n *node) linksView(now overlay.Instant, own bool) linksView {
 		if p.state == measure.Gone && now.Sub(p.since) >= goneShown {
 			continue
 		}
-		if n.linking.shows(id) && p.state != measure.Idle {
+		backbone := n.backboneReason(p)
+		if n.linking.shows(id) && !p.far && p.state != measure.Idle || backbone != "" {
 			v.Links = append(v.Links, n.ownLink(now, p, names, common))
 		}
 		if own {
 			continue
+		}
+		if p.state != measure.Gone {
+			v.Links = append(v.Links, n.toldBackbone(p, names)...)
 		}
 		links, _ := n.store.Links(id)
 		for _, l := range links {
@@ -106,6 +110,7 @@ func (n *node) ownLink(now overlay.Instant, p *peer, names map[overlay.AgentID]s
 	if k := n.linking.link(p.id); common == "" && k != nil {
 		l.Reason = n.why(k, p, l.To)
 	}
+	l.Reason = joinReasons(n.linking.shows(p.id) && !p.far, l.Reason, n.backboneReason(p))
 	switch p.state {
 	case measure.Up:
 		l.State = "up"
@@ -127,6 +132,18 @@ func (n *node) ownLink(now overlay.Instant, p *peer, names map[overlay.AgentID]s
 		l.RTTms = millis(rtt)
 	}
 	return l
+}
+
+// joinReasons returns why there is a link of an area, if there is one, and why one of the
+// backbone.
+func joinReasons(near bool, why, backbone string) string {
+	switch {
+	case !near:
+		return backbone
+	case backbone == "":
+		return why
+	}
+	return why + "; " + backbone
 }
 
 // why says why a link is kept that was chosen.

@@ -63,7 +63,11 @@ func (n *node) mapFacts(now overlay.Instant) mapFacts {
 		if p.state == measure.Gone || p.member.Left {
 			continue
 		}
-		f.told[id], _, _ = n.store.Told(id)
+		told, _, ok := n.store.Told(id)
+		if !ok && p.far {
+			told, _, _ = n.store.Backbone(id)
+		}
+		f.told[id] = told
 		if via := p.via(); via != (overlay.AgentID{}) {
 			f.via[id] = via
 		}

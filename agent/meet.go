@@ -19,6 +19,7 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 	}
 	if c.Cause != nil {
 		n.excluded(c)
+		n.forgetFar(c.Origin)
 	}
 	if c.Origin == n.self {
 		if c.Cause != nil {
@@ -27,13 +28,16 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 		// Our own record of a former life, or one less: say again who we are.
 		r, _ := n.store.Record(n.self, c.Kind)
 		n.own.due(c.Kind, r.Version)
+		if c.Kind == discovery.KindArea || c.Kind == discovery.KindBackbone {
+			n.toldAgain(c.Kind, r.Version)
+		}
 		if c.Kind == discovery.KindLinks {
 			n.rememberLinks()
 		}
 		return
 	}
 	switch c.Kind {
-	case discovery.KindMember:
+	case discovery.KindMember, discovery.KindArea:
 		n.memberChanged(now, c.Origin)
 	case discovery.KindLinks:
 		n.noteLinks(c.Origin)
@@ -48,7 +52,9 @@ func (n *node) recordChanged(now overlay.Instant, c discovery.Change) {
 func (n *node) memberChanged(now overlay.Instant, id overlay.AgentID) {
 	m, ok := n.store.Member(id)
 	if !ok {
-		n.forget(id)
+		if !n.keepsFar(id) {
+			n.forget(id)
+		}
 		return
 	}
 	p := n.peers[id]
@@ -59,6 +65,9 @@ func (n *node) memberChanged(now overlay.Instant, id overlay.AgentID) {
 	}
 	moved := p.member.Addrs != nil && !slices.Equal(p.member.Addrs, m.Addrs)
 	p.member = m
+	if n.setFar(p, n.isFar(id, m)); !p.far {
+		p.way = farWay{}
+	}
 	allowed := n.allowed(now, p, m)
 	if p.barred = m.Left || !allowed; p.barred {
 		why := "left"
@@ -104,6 +113,7 @@ func (n *node) forget(id overlay.AgentID) {
 	if p == nil {
 		return
 	}
+	n.setFar(p, false)
 	n.sessions.Forget(id)
 	p.pipe.end()
 	n.sw.Stations.Forget(p.place())
@@ -111,6 +121,7 @@ func (n *node) forget(id overlay.AgentID) {
 		n.guesser.forget(id)
 	}
 	delete(n.routing.told, id)
+	n.afar.forget(p)
 	n.dropHeld(n.held.take(p))
 	p.silenced.Store(true)
 	p.out.Store(nil) // what it relayed takes another way

@@ -74,6 +74,7 @@ type node struct {
 	byways   byways
 	trains   *trains
 	held     held // frames that wait for a session
+	afar     afar // origins of floods in other areas
 
 	// The loop's own.
 	admission admission
@@ -106,6 +107,8 @@ type node struct {
 	routing  routing
 	spread   spreads // partly shared with the frame path
 	linking  linking
+	area     place
+	far      seeking
 	stun     stun
 	warm     warming
 	late     *outgoing // for what was held, nil: nothing was yet
@@ -154,6 +157,9 @@ func newNode(c *config, log *slog.Logger, keys discovery.Keyring, ident identity
 	n.routing = newRouting(n.self)
 	n.linking = linking{links: decide.NewLinks(n.self), send: n.sendRequest}
 	n.warm = newWarming()
+	n.area.sizes = areaSizes()
+	n.far = newSeeking(n)
+	n.afar.lanes = func() int { return n.lanes + len(n.sockets) + 1 }
 	n.spread.numbers.Store(uint64(n.epoch) / uint64(time.Microsecond))
 	n.view.Store(&view{})
 	return n
@@ -206,6 +212,8 @@ func (n *node) step(now overlay.Instant) {
 		}
 	}
 	n.mindStun(now)
+	n.mindArea(now)
+	n.mindFar(now)
 	n.keepWarm(now)
 	n.reroute(now)
 	n.mindLinks(now)
@@ -342,6 +350,7 @@ func (n *node) gone(now overlay.Instant, p *peer, why string) {
 func (n *node) leave(now overlay.Instant) {
 	n.own.left = true
 	n.own.member = 0
+	n.retire()
 	n.tell(now)
 	n.store.Flush(n.p2p.Send)
 	for _, p := range n.view.Load().linked {
@@ -370,8 +379,9 @@ func (n *node) remember(now overlay.Instant) {
 	defer func() { n.saving = n.now().Sub(began) }()
 	r := remembered{
 		Network: n.network.ID(), Claims: n.store.DumpClaims(),
-		Records: n.store.Dump(discovery.KindMember, discovery.KindAdmin, discovery.KindRotation),
+		Records: n.store.Dump(discovery.KindMember, discovery.KindAdmin, discovery.KindRotation, discovery.KindArea),
 	}
+	r.Area, _ = n.store.Area()
 	if own, ok := n.store.Record(n.self, discovery.KindLinks); ok {
 		r.Links = [][]byte{own.Bytes()}
 	}

@@ -44,6 +44,7 @@ type outgoing struct {
 	spreads [overlay.Classes]spreader
 	limit   *overlay.Bucket // bytes that may be passed on, nil: no limit
 	copied  []byte          // scratch: a run for one of many
+	turned  []byte          // scratch: a run that begins another leg
 	single  run             // of that
 }
 

@@ -65,6 +65,8 @@ type peer struct {
 	fathom    bool            // the search may go on
 	member    discovery.Member
 	rights    discovery.Rights
+	far       bool            // it is in another area
+	way       farWay          // to it then
 	barred    bool            // it has left, or may not do what it does: no session with it
 	cut       bool            // what it was sent isn't answered: see mindSilence
 	echoed    overlay.Instant // where its try came from was tried
@@ -127,11 +129,15 @@ type view struct {
 	members  []*peer // those who are there, with a session or not; nil: all have one
 	sessions map[uint32]*inboundSession
 	byLabel  map[overlay.Label]*peer // nil where two have the same
+	afar     *afar                   // nil in tests
 }
 
 // peer returns the peer at a place, nil if there is none.
 func (v *view) peer(at overlay.Place) *peer {
 	i, ok := at.Agent()
+	if ok && i >= farPlaces && v.afar != nil {
+		return v.afar.at(i - farPlaces)
+	}
 	if !ok || i >= len(v.byIndex) {
 		return nil
 	}
@@ -238,7 +244,7 @@ func (n *node) publish(now overlay.Instant) {
 	old := n.view.Load()
 	v := &view{
 		byIndex: slices.Clone(n.byIndex), sessions: make(map[uint32]*inboundSession),
-		byLabel: make(map[overlay.Label]*peer, len(n.peers)),
+		byLabel: make(map[overlay.Label]*peer, len(n.peers)), afar: &n.afar,
 	}
 	for _, p := range n.peers {
 		if n.relaysNothing() {
@@ -273,15 +279,24 @@ func (n *node) publish(now overlay.Instant) {
 			p.out.Store(nil)
 		}
 	}
-	if n.warm.stale = false; n.warm.sparse {
-		for _, p := range n.peers {
-			if !p.barred && (p.state != measure.Gone || current[p]) {
-				v.members = append(v.members, p)
-			}
-		}
-	}
+	n.warm.stale = false
+	n.listMembers(v)
 	n.chooseWatched(v.linked)
 	n.view.Store(v)
+}
+
+// listMembers notes in a view who is there to flood to, if that isn't everybody with a
+// session: where sessions are kept with few, and where some are far.
+func (n *node) listMembers(v *view) {
+	if n.near() == len(n.peers) && !n.warm.sparse {
+		return
+	}
+	v.members = []*peer{}
+	for _, p := range n.peers {
+		if !p.barred && !p.far && (p.out.Load() != nil || n.warm.sparse && p.state != measure.Gone) {
+			v.members = append(v.members, p)
+		}
+	}
 }
 
 // floods returns whom frames go to that are for everybody.

@@ -78,10 +78,10 @@ func (n *node) chooseWatched(linked []*peer) {
 		next++
 	}
 	for i, p := range linked {
-		p.candidate = slices.Contains(n.linking.named, p.id)
+		p.candidate = slices.Contains(n.linking.named, p.id) || n.area.gate != nil && slices.Contains(n.area.gate.named, p.id)
 		switch {
 		case n.linking.chosen:
-			p.watched = n.linking.watches(p.id)
+			p.watched = n.linking.watches(p.id) || n.onBackbone(p.id)
 		case n.own.watched != nil:
 			p.watched = slices.Contains(n.own.watched, p.id)
 		default:

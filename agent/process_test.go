@@ -54,6 +54,7 @@ type process struct {
 	log  string // a file
 
 	namespace string // "" the test's own
+	program   string // "" that under test
 	done      chan struct{}
 	err       error
 }
@@ -97,10 +98,14 @@ func (d *process) start() {
 		d.t.Fatal(err)
 	}
 	defer log.Close()
-	d.cmd = exec.Command(program(d.t), d.args...)
+	run := d.program
+	if run == "" {
+		run = program(d.t)
+	}
+	d.cmd = exec.Command(run, d.args...)
 	if d.namespace != "" {
 		// ip becomes the agent, so the process is the agent's own.
-		d.cmd = exec.Command("ip", append([]string{"netns", "exec", d.namespace, program(d.t)}, d.args...)...)
+		d.cmd = exec.Command("ip", append([]string{"netns", "exec", d.namespace, run}, d.args...)...)
 	}
 	d.cmd.Stderr, d.cmd.Stdout = log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

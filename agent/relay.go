@@ -79,7 +79,7 @@ func (n *node) lead(p *peer, o *outbound) {
 	}
 	o.path = []overlay.Label{n.label}
 	for _, id := range o.between {
-		o.path = append(o.path, id.Label())
+		o.path = append(o.path, labelOf(id))
 	}
 	o.path = append(o.path, p.label)
 	o.around = overlay.RelayOverhead(len(o.path)) + packetOverhead(netip.AddrPortFrom(netip.IPv6Unspecified(), 0))

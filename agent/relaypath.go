@@ -15,6 +15,9 @@ import (
 // whom is reached directly: the relay alone, if it is said to have a link to p or nothing
 // better is known.
 func (n *node) relayPath(relay overlay.AgentID, p *peer) []overlay.AgentID {
+	if len(p.way.between) > 0 {
+		return p.way.between
+	}
 	if n.tellsOf(relay, p.id) || n.tellsOf(p.id, relay) {
 		return []overlay.AgentID{relay}
 	}
@@ -27,6 +30,9 @@ func (n *node) relayPath(relay overlay.AgentID, p *peer) []overlay.AgentID {
 // routeTo returns the agents between this one and p on the route of urgent frames, nil if
 // there are none, or not all of them are known.
 func (n *node) routeTo(p *peer) []overlay.AgentID {
+	if len(p.way.between) > 0 {
+		return p.way.between
+	}
 	path := n.routing.routes.Way(p.id, overlay.ClassDelay).Path
 	if len(path) < 3 {
 		return nil

@@ -149,7 +149,7 @@ func namesOf(ids []overlay.AgentID, names map[overlay.AgentID]string) []string {
 	for i, id := range ids {
 		all[i] = names[id]
 		if all[i] == "" {
-			all[i] = id.Short()
+			all[i] = shortName(id)
 		}
 	}
 	return all
@@ -209,6 +209,10 @@ func (n *node) explainView(now overlay.Instant, g goal, c overlay.Class, names m
 		if h.Class == c {
 			v.History = append(v.History, changeView{lastSeen(now, h.At), whatChanged(h, names), h.Why.String()})
 		}
+	}
+	if why := n.explainFar(p, &v, names); why != "" {
+		v.WouldChange = why
+		return v
 	}
 	x, ok := routes.Explain(p.id, c)
 	if !ok {

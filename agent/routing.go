@@ -79,6 +79,7 @@ func (n *node) reroute(now overlay.Instant) {
 			n.lay(p)
 		}
 	}
+	n.leadFar(now)
 	n.wantRates(now)
 }
 
@@ -97,7 +98,7 @@ func (n *node) toldLinks() []decide.Told {
 		all = append(all, t)
 	}
 	slices.SortFunc(all, func(a, b decide.Told) int { return a.ID.Compare(b.ID) })
-	return all
+	return n.joined(all)
 }
 
 // linksNow returns the links of this agent that work now, ascending.
@@ -223,12 +224,13 @@ func (n *node) mtu(from, to overlay.AgentID) int {
 		}
 		return assumedMTU
 	}
-	rows := n.routing.told[from].Rows
-	i, ok := slices.BinarySearchFunc(rows, discovery.BriefOf(to), compareRow)
-	if !ok || rows[i].MTU == 0 {
-		return assumedMTU
+	backbone, _, _ := n.store.Backbone(from)
+	for _, rows := range [][]discovery.Row{n.routing.told[from].Rows, backbone.Rows} {
+		if i, ok := slices.BinarySearchFunc(rows, discovery.BriefOf(to), compareRow); ok && rows[i].MTU > 0 {
+			return rows[i].MTU
+		}
 	}
-	return rows[i].MTU
+	return assumedMTU
 }
 
 // detourFailed finds other routes than one whose frames aren't acknowledged: one of its links

@@ -15,7 +15,7 @@ func (n *node) tellLinks(now overlay.Instant) {
 	if n.stun.holds(now) || n.meetsFormer(now) {
 		return
 	}
-	links, facts, agents := n.rowsToTell(now), n.ownFacts(now), len(n.peers)+1
+	links, facts, agents := n.rowsToTell(now), n.ownFacts(now), n.near()+1
 	if !own.rows.Due(now, links, facts, agents) {
 		return
 	}
@@ -104,7 +104,7 @@ func (n *node) access(now overlay.Instant) (a measure.Access) {
 func (n *node) ownLinks(now overlay.Instant) (links, relayed []discovery.Link) {
 	links = []discovery.Link{}
 	for _, p := range n.view.Load().linked {
-		if p.state != measure.Up {
+		if p.state != measure.Up || p.far {
 			continue
 		}
 		v := p.pair(now)

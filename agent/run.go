@@ -210,7 +210,11 @@ func (n *node) startP2P(start func(context.Context, string, func(context.Context
 			start(ctx, "libp2p", func(context.Context) error { f(); return nil })
 		},
 		Connected: func(id overlay.AgentID) {
-			must(func(overlay.Instant) { n.control.connected[id] = true; n.store.Connected(n.wall(), id) })
+			must(func(overlay.Instant) {
+				n.control.connected[id] = true
+				n.store.Connected(n.wall(), id)
+				n.connectedTo(id)
+			})
 		},
 		Disconnected: func(id overlay.AgentID) {
 			must(func(now overlay.Instant) { n.control.hungUp(now, id); n.store.Disconnected(id) })
@@ -256,6 +260,7 @@ func (n *node) recall() {
 	if err != nil {
 		n.log.Warn("starting without remembered peers", "error", err)
 	}
+	n.store.Enter(n.wall(), known.Area)
 	bad := n.store.Load(n.wall(), slices.Concat(known.Records, known.Links))
 	if n.admission.network.Signed() {
 		bad += n.store.LoadClaims(n.wall(), known.Claims)

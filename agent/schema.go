@@ -32,6 +32,7 @@ type statusView struct {
 	Rotation   *rotationView   `json:"rotation"`   // null: the network's key isn't changing
 	Agreement  *agreementView  `json:"agreement"`  // null: no links were decided on yet
 	Floods     floodsView      `json:"floods"`
+	Area       *areaView       `json:"area"` // null: the network isn't divided
 }
 
 // floodsView is how what all are to get spreads from this agent: broadcasts, and frames for
@@ -123,6 +124,7 @@ type peerView struct {
 	MTU       *int       `json:"mtu"` // of the path to it, bytes of an IP packet
 	LastSeen  *time.Time `json:"last_seen"`
 	Reason    *string    `json:"reason"` // why it isn't reached better; null: it is, directly
+	Area      *uint32    `json:"area"`   // in which it is; null: it isn't known, or the network isn't divided
 
 	// What the path to it carries, bits of underlay IP packets a second.
 	CapacityMbit   *float64 `json:"capacity_mbit"`

@@ -50,6 +50,9 @@ func showStatus(w io.Writer, v statusView) {
 	if c := v.Credential; c != nil {
 		fmt.Fprintf(t, "  credential\t%s, until %s\n", cmp.Or(strings.Join(c.Rights, ", "), "no rights"), c.Expires.Local().Format(time.DateTime))
 	}
+	if v.Area != nil {
+		fmt.Fprintf(t, "  area\t%v\n", v.Area)
+	}
 	for _, l := range v.Listen {
 		fmt.Fprintf(t, "  listen\t%s\n", l)
 	}

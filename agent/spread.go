@@ -63,6 +63,10 @@ type spreads struct {
 type treePlaces struct {
 	until overlay.Instant // 0: now
 	of    map[overlay.AgentID]treePlace
+	// Of a gateway: its places in the trees of others on the backbone, by their origins, and
+	// whether floods enter its area by this agent, and leave it.
+	between map[overlay.AgentID]treePlace
+	entry   bool
 }
 
 // A treePlace is of whom an agent takes the floods of an origin, and to whom it passes them
@@ -80,6 +84,7 @@ type spreading struct {
 	direct int     // how many of these, the last ones, aren't in the tree
 	idle   []*peer // who isn't either, and has no session: one is opened for each frame
 	of     map[overlay.Label]*branch
+	far    *crossing // nil: the network isn't divided
 }
 
 // A branch is an agent's part in the floods of an origin.
@@ -109,7 +114,7 @@ func (s *spreading) source(label overlay.Label, from *peer) (origin *peer, child
 func (n *node) mindSpread(now overlay.Instant) {
 	s := &n.spread
 	s.stirred = s.stirred || s.told != n.own.linksVersion
-	past, agents := now.Sub(s.found), time.Duration(len(n.peers)+1)
+	past, agents := now.Sub(s.found), time.Duration(n.near()+1)
 	changed := s.met
 	if past >= max(treesEvery, agents*treesEveryShare) || s.stirred && past >= max(treesGap, agents*treesGapShare) {
 		s.found, s.stirred, s.told = now, false, n.own.linksVersion
@@ -123,7 +128,7 @@ func (n *node) mindSpread(now overlay.Instant) {
 		s.met = false
 		is = &spreading{of: n.branches()}
 	}
-	if is.view != n.view.Load() || is.chosen != (n.linking.chosen && !s.shared) {
+	if is.view != n.view.Load() || is.chosen != n.floodsByTree() {
 		s.now.Store(n.newSpreading(is.of))
 	}
 }
@@ -133,12 +138,44 @@ func (n *node) mindSpread(now overlay.Instant) {
 func (n *node) findPlaces(now overlay.Instant) bool {
 	s := &n.spread
 	g := decide.Trees(n.replicated())
+	backbone := n.backboneTrees()
 	hash := g.Hash()
+	if backbone != nil {
+		hash = hash*31 + backbone.Hash()
+	}
 	if hash == s.hash && len(s.places) > 0 {
 		return false
 	}
+	p := treePlaces{of: n.placesIn(g)}
+	if backbone != nil {
+		area, _ := n.store.Area()
+		entry, ok := n.beyond().Entry(backbone, area)
+		p.between, p.entry = n.placesIn(backbone), ok && entry == n.self
+	}
+	if len(s.places) > 0 {
+		s.places[len(s.places)-1].until = now.Add(formerFor)
+	}
+	s.places, s.hash = append(s.places, p), hash
+	return true
+}
+
+// floodsByTree says whether this agent's own floods go down its tree.
+func (n *node) floodsByTree() bool {
+	return (n.linking.chosen || n.divided()) && !n.spread.shared
+}
+
+// backboneTrees returns the graph of gateways' trees, nil if this agent is none.
+func (n *node) backboneTrees() *route.Graph {
+	if n.area.gate == nil {
+		return nil
+	}
+	return decide.Trees(decide.Backbone(n.beyond().Gates()))
+}
+
+// placesIn returns this agent's places in the trees of a graph, by their origins.
+func (n *node) placesIn(g *route.Graph) map[overlay.AgentID]treePlace {
+	s, of := &n.spread, make(map[overlay.AgentID]treePlace)
 	self, ok := g.Index(n.self)
-	p := treePlaces{of: make(map[overlay.AgentID]treePlace)}
 	if ok {
 		b := &s.branches
 		s.finder.Branches(g, self, b)
@@ -154,14 +191,10 @@ func (n *node) findPlaces(now overlay.Instant) bool {
 			for _, v := range b.Children(nil, origin) {
 				x.children = append(x.children, g.ID(v))
 			}
-			p.of[g.ID(origin)] = x
+			of[g.ID(origin)] = x
 		}
 	}
-	if len(s.places) > 0 {
-		s.places[len(s.places)-1].until = now.Add(formerFor)
-	}
-	s.places, s.hash = append(s.places, p), hash
-	return true
+	return of
 }
 
 // branches returns this agent's part in the floods of all others, but for those that share a
@@ -171,6 +204,9 @@ func (n *node) branches() map[overlay.Label]*branch {
 	n.spread.shared = false
 	for id, p := range n.peers {
 		n.spread.shared = n.spread.shared || p.label == n.label
+		if p.far {
+			continue
+		}
 		b := &branch{origin: p}
 		for _, places := range n.spread.places {
 			if x, ok := places.of[id]; ok {
@@ -195,13 +231,15 @@ func (n *node) branches() map[overlay.Label]*branch {
 // newSpreading returns what counts now, of which the part in others' floods is given.
 func (n *node) newSpreading(of map[overlay.Label]*branch) *spreading {
 	v := n.view.Load()
-	next := &spreading{view: v, of: of, chosen: n.linking.chosen && !n.spread.shared}
+	next := &spreading{view: v, of: of, chosen: n.floodsByTree()}
 	for _, places := range n.spread.places {
 		next.own = n.addPeers(next.own, places.of[n.self].children)
 	}
 	inTree := len(next.own)
+	area, _ := n.store.Area()
 	for _, p := range v.floods() {
 		switch {
+		case p.member.Area != area: // to the area that this agent comes from only down its tree
 		case n.inTrees(p.id), slices.Contains(next.own[:inTree], p):
 		case p.out.Load() != nil:
 			next.own = append(next.own, p)
@@ -210,6 +248,7 @@ func (n *node) newSpreading(of map[overlay.Label]*branch) *spreading {
 		}
 	}
 	next.direct = len(next.own) - inTree
+	next.far = n.crossing(next)
 	return next
 }
 

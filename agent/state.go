@@ -190,6 +190,8 @@ type remembered struct {
 	Records [][]byte `json:"records"` // signed, as they came; base64
 	// Claims are who has which one-time invite of a signed network.
 	Claims [][]byte `json:"claims,omitempty"`
+	// Area is the one that this agent was in, 0 if the network isn't divided.
+	Area uint32 `json:"area,omitempty"`
 	// Links are this agent's own record of its links, if it told any.
 	Links [][]byte `json:"links,omitempty"`
 }

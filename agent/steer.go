@@ -128,6 +128,7 @@ func (n *node) steer(now overlay.Instant) {
 	live := n.liveMembers()
 	n.guess(now, live)
 	want := discovery.Neighbours(n.self, live, discovery.Near(n.self, n.store.Links), controlDegree)
+	want = n.withGateways(want, live)
 	settled, crowded := n.control.settled(now)
 	switch {
 	case len(n.control.connected) == 0:
@@ -165,7 +166,7 @@ func (n *node) chooseServer(now overlay.Instant, live []overlay.AgentID) {
 	if now.Before(first) || (c.chosen != 0 && now.Sub(c.chosen) < serverEvery) {
 		return
 	}
-	server := slices.Contains(discovery.Servers(append(live, n.self), dhtServers), n.self)
+	server := slices.Contains(n.dhtServers(live), n.self)
 	if c.chosen == 0 || c.server != server {
 		n.p2p.SetServer(server)
 	}
@@ -213,7 +214,7 @@ func (n *node) likeliest(ids []overlay.AgentID) []overlay.AgentID {
 func (n *node) liveMembers() []overlay.AgentID {
 	var live []overlay.AgentID
 	for _, p := range n.byIndex {
-		if p != nil && p.state != measure.Gone {
+		if p != nil && p.state != measure.Gone && !p.far {
 			live = append(live, p.id)
 		}
 	}
@@ -292,10 +293,9 @@ func (n *node) tell(now overlay.Instant) {
 		addrs = n.own.addrs // nobody could hear of it
 	}
 	if n.own.member == 0 || !slices.Equal(addrs, n.own.addrs) || now.Sub(n.own.member) >= renewEvery {
-		m := discovery.Member{
-			Name: n.cfg.Name, SessionKey: n.ident.static.Public, Addrs: addrs, Left: n.own.left,
-			LAN: len(n.cfg.LANs) > 0, Mapping: n.mapping, Credential: n.admission.own.Bytes(),
-		}
+		area, _ := n.store.Area()
+		m := n.memberRecord(area)
+		m.Addrs = addrs
 		if body, err := m.Append(nil); err != nil {
 			n.log.Error("can't tell of this agent", "error", err)
 		} else if v, ok := n.sign(discovery.KindMember, body); ok {
@@ -304,6 +304,15 @@ func (n *node) tell(now overlay.Instant) {
 	}
 	n.tellLinks(now)
 	n.tellFlows(now)
+	n.tellArea(now)
+}
+
+// memberRecord returns what this agent tells of itself, as one of an area.
+func (n *node) memberRecord(area uint32) discovery.Member {
+	return discovery.Member{
+		Name: n.cfg.Name, SessionKey: n.ident.static.Public, Addrs: n.own.addrs, Left: n.own.left,
+		LAN: len(n.cfg.LANs) > 0, Mapping: n.mapping, Credential: n.admission.own.Bytes(), Area: area,
+	}
 }
 
 // sign publishes a record of this agent and returns its version.

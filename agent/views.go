@@ -91,7 +91,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 		Listen: n.multiaddrs(), Ports: []portView{}, Health: n.health(now), Drops: n.drops.views(),
 		Control: len(n.control.connected), Goroutines: runtime.NumGoroutine(),
 		Admission: admissionName(n.admission.network), Credential: n.credentialView(), Rotation: n.rotation(),
-		TrainBytes: n.trains.sent.Load(), Agreement: n.linking.agreed, Floods: n.floodsView(),
+		TrainBytes: n.trains.sent.Load(), Agreement: n.linking.agreed, Floods: n.floodsView(), Area: n.areaView(),
 	}
 	stations := n.sw.Stations.List()
 	for i, p := range n.ports {
@@ -245,7 +245,7 @@ func lastSeen(now, at overlay.Instant) time.Time {
 }
 
 func (n *node) peerView(now overlay.Instant, p *peer, names map[overlay.AgentID]string) peerView {
-	v := peerView{ID: p.id.String(), Name: names[p.id], State: p.state.String(), Path: "none", Via: []string{}}
+	v := peerView{ID: p.id.String(), Name: names[p.id], State: p.state.String(), Path: "none", Via: []string{}, Area: n.areaOf(p)}
 	pair := p.pair(now)
 	v.CapacityMbit, v.AvailableMbit = megabits(pair.Capacity), megabits(pair.Available)
 	v.CapacitySource, v.CapacityBound = pair.CapacitySource.String(), pair.CapacityBound
@@ -288,8 +288,8 @@ func (n *node) stationsView(now overlay.Instant) stationsView {
 		}
 		if i, ok := s.Place.Port(); ok {
 			row.Agent, row.Port, row.Local = names[n.self], new(n.ports[i].name), true
-		} else if i, _ := s.Place.Agent(); i < len(n.byIndex) && n.byIndex[i] != nil {
-			row.Agent = names[n.byIndex[i].id]
+		} else if p := n.view.Load().peer(s.Place); p != nil {
+			row.Agent = namesOf([]overlay.AgentID{p.id}, names)[0]
 		} else {
 			continue
 		}

@@ -19,12 +19,13 @@ import (
 // session, but no network: what they send to each other takes a while, and what they tell is
 // handed on. It runs in a bubble of testing/synctest.
 type village struct {
-	age    time.Duration // of agents when they start
 	t      *testing.T
+	age    time.Duration // of agents when they start
 	homes  []*home
 	index  map[overlay.AgentID]int
 	air    []parcel
 	ticks  int
+	areas  func(i int) uint32      // that they remember; nil: none
 	frozen bool                    // nobody chooses links or neighbours any more
 	mute   bool                    // what is told isn't handed on
 	cut    func(from, to int) bool // no datagram passes; nil: all do
@@ -89,15 +90,40 @@ func (v *village) start(i, neighbours int) {
 	n.openByways()
 	h.out = newOutgoing(n, 0)
 	v.homes[i], v.index[n.self] = h, i
+	area := uint32(0)
+	if v.areas != nil {
+		area = v.areas(i)
+	}
+	n.store.Enter(n.wall(), area)
 	n.sign(discovery.KindMember, must(discovery.Member{
-		Name: n.cfg.Name, SessionKey: static.Public, Addrs: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 1)},
+		Area: area, Name: n.cfg.Name, SessionKey: static.Public, Addrs: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 2, byte(i)}), 1)},
 	}.Append(nil)))
 }
 
 // meet has an agent know all others, and where to send to.
 func (v *village) meet(i int) {
+	v.wire(i)
 	h := v.homes[i]
 	now := h.n.now()
+	for j, o := range v.homes {
+		if i == j {
+			continue
+		}
+		p := h.n.meet(now, o.n.self)
+		p.member, p.rights = discovery.Member{Name: o.n.cfg.Name, SessionKey: o.n.ident.static.Public}, discovery.RightRelay
+		if err := h.n.sessions.Know(now, p.id, p.member.SessionKey, []netip.AddrPort{h.to[j].addr}); err != nil {
+			v.t.Fatal(err)
+		}
+	}
+	for _, p := range h.n.byIndex {
+		h.n.warmTo(now, p, h.n.warmthOf(now, p))
+	}
+	h.n.publish(now)
+}
+
+// wire has an agent have ways to all others.
+func (v *village) wire(i int) {
+	h := v.homes[i]
 	h.to = make([]*byway, len(v.homes))
 	for j, o := range v.homes {
 		if i == j {
@@ -112,16 +138,7 @@ func (v *village) meet(i int) {
 			return nil
 		}}
 		h.n.byways.add(h.to[j], socketByway)
-		p := h.n.meet(now, o.n.self)
-		p.member, p.rights = discovery.Member{Name: o.n.cfg.Name, SessionKey: o.n.ident.static.Public}, discovery.RightRelay
-		if err := h.n.sessions.Know(now, p.id, p.member.SessionKey, []netip.AddrPort{h.to[j].addr}); err != nil {
-			v.t.Fatal(err)
-		}
 	}
-	for _, p := range h.n.byIndex {
-		h.n.warmTo(now, p, h.n.warmthOf(now, p))
-	}
-	h.n.publish(now)
 }
 
 // delay is what a datagram takes: they are on a line.
@@ -248,7 +265,9 @@ func (v *village) tend(h *home) {
 	v.open(h, n.mail.take())
 	now := n.now()
 	for _, p := range n.byIndex {
-		n.watch(now, p)
+		if p != nil {
+			n.watch(now, p)
+		}
 	}
 	if v.frozen {
 		n.warm.chose = now

@@ -86,7 +86,7 @@ func newWarming() warming {
 // links are chosen, or will be.
 func (n *node) isSparse() bool {
 	l := &n.linking
-	return l.chosen || l.agreed == nil && !l.crowded && len(n.peers) >= measure.EverybodyUpTo
+	return n.divided() || l.chosen || l.agreed == nil && !l.crowded && n.near() >= measure.EverybodyUpTo
 }
 
 // mindSparse takes over whether there are so many. It is called for each member that is met:
@@ -135,7 +135,7 @@ func (n *node) warmthOf(now overlay.Instant, p *peer) warmth {
 	switch {
 	case p.barred:
 		return cold
-	case !w.sparse, kept.Holds, kept.Accepts, kept.Leaving, p.pipe.is != nil, p.pipe.opening,
+	case !w.sparse && !p.far, n.onBackbone(p.id), kept.Holds, kept.Accepts, kept.Leaving, p.pipe.is != nil, p.pipe.opening,
 		p.usedSince(now.Add(-usedFor)):
 		return steady
 	case p.state != measure.Gone && contains(w.neighbours, p.id):
@@ -178,7 +178,7 @@ func (n *node) warmTo(now overlay.Instant, p *peer, w warmth) {
 	}
 	p.warmth = w
 	n.sessions.Rest(now, p.id, w == cold)
-	if onDemand := n.warm.sparse && !p.barred; p.onDemand.Load() != onDemand {
+	if onDemand := (n.warm.sparse || p.far) && !p.barred; p.onDemand.Load() != onDemand {
 		p.onDemand.Store(onDemand)
 	}
 }
@@ -189,7 +189,7 @@ func (n *node) chooseNeighbours(now overlay.Instant) {
 	w := &n.warm
 	var live []discovery.Link
 	for _, p := range n.byIndex {
-		if p == nil || p.barred || p.state == measure.Gone {
+		if p == nil || p.barred || p.far || p.state == measure.Gone {
 			continue
 		}
 		l := discovery.Link{Peer: p.id}
@@ -207,6 +207,10 @@ func (n *node) chooseNeighbours(now overlay.Instant) {
 // demand opens a session with a peer to which something is to be sent, unless there is one
 // or it is being opened.
 func (n *node) demand(now overlay.Instant, p *peer) {
+	if n.afar.holds(p) {
+		n.seek(now, discovery.BriefOf(p.id))
+		return
+	}
 	p.forOthers = false
 	n.open(now, p)
 }
@@ -285,7 +289,7 @@ func (n *node) lookAround(now overlay.Instant, picture *decide.Picture) {
 	vouched := vouches(n.toldLinks())
 	var idle, gone []*peer // to ask
 	for _, p := range n.byIndex {
-		if p == nil || p.barred || p.out.Load() != nil {
+		if p == nil || p.barred || p.far || p.out.Load() != nil {
 			continue
 		}
 		known := vouched[discovery.BriefOf(p.id)]

@@ -54,7 +54,7 @@ func TestShelvesAreShared(t *testing.T) {
 	}
 	stores[1].Load(at(0), [][]byte{member(0, 0).Bytes(), member(3, 1).Bytes()})
 	for _, s := range stores {
-		s.Tick(at(0))
+		s.Tick(at(0).Add(shareEvery))
 	}
 	if stores[0].Hash() != stores[1].Hash() || stores[0].shelf != stores[1].shelf {
 		t.Error("equal records are kept twice again")

@@ -50,6 +50,17 @@ func (s *Store) rows(k key) (l Links, at overlay.Instant, ok bool) {
 	return *e.links, at, true
 }
 
+// Sought returns the agent with a brief name whose member record came because it was sought.
+func (s *Store) Sought(b Brief) (id overlay.AgentID, ok bool) {
+	if e := s.areas.guests[b]; e != nil {
+		return e.record.Origin, true
+	}
+	return id, false
+}
+
+// Dismiss forgets the member record of an agent that was sought.
+func (s *Store) Dismiss(b Brief) { delete(s.areas.guests, b) }
+
 // Find returns the agent with a brief name of whom there is a record. When there are
 // several, which nobody can bring about, there is none.
 func (s *Store) Find(b Brief) (id overlay.AgentID, ok bool) {

@@ -54,6 +54,16 @@ func (s *Sessions) answerEarly(now Instant, id AgentID) {
 	_, _ = s.respond(now, e.from, e.d) // if it can't be, the agent asks again
 }
 
+// Strangers returns the agents whose attempts are kept: they aren't known yet.
+func (s *Sessions) Strangers(now Instant) (ids []AgentID) {
+	for _, e := range s.early {
+		if now.Sub(e.at) < earlyLife {
+			ids = append(ids, e.id)
+		}
+	}
+	return ids
+}
+
 // forgetEarly forgets what an agent has sent, and what is too old.
 func (s *Sessions) forgetEarly(now Instant, id AgentID) {
 	s.early = slices.DeleteFunc(s.early, func(e early) bool { return e.id == id || now.Sub(e.at) >= earlyLife })

@@ -58,6 +58,7 @@ const (
 	ackLen           = 44
 	noticeLen        = 5
 	spreadLen        = 14
+	farSpreadLen     = spreadLen + 12
 
 	chunkECN = 0x80
 

@@ -46,6 +46,7 @@ type Packer struct {
 
 	// Of what is flooded, see BeginSpread; numbers is nil in other runs.
 	origin  Label
+	name    uint64
 	numbers *atomic.Uint64
 }
 
@@ -70,7 +71,13 @@ func (p *Packer) Begin(s *Session, space Space, cuts *atomic.Uint32, size int, l
 // receiver gets the same, who sends them does that in copies. There is room for header and
 // tag in each.
 func (p *Packer) BeginSpread(origin Label, numbers *atomic.Uint64, cuts *atomic.Uint32, size int) {
-	p.session, p.cuts, p.origin, p.numbers = nil, cuts, origin, numbers
+	p.BeginFarSpread(origin, 0, numbers, cuts, size)
+}
+
+// BeginFarSpread is BeginSpread in a network that is divided into areas: name is the first 8
+// bytes of the origin's id.
+func (p *Packer) BeginFarSpread(origin Label, name uint64, numbers *atomic.Uint64, cuts *atomic.Uint32, size int) {
+	p.session, p.cuts, p.origin, p.name, p.numbers = nil, cuts, origin, name, numbers
 	p.size = min(max(size, DatagramSize), MaxDatagram)
 	p.start = 0
 	p.open()
@@ -80,7 +87,7 @@ func (p *Packer) BeginSpread(origin Label, numbers *atomic.Uint64, cuts *atomic.
 func (p *Packer) open() {
 	p.end = p.start + HeaderLen
 	if p.numbers != nil {
-		p.end = len(appendSpread(p.buf[:p.end], Spread{p.origin, 1, p.numbers.Add(1)}))
+		p.end = len(appendSpread(p.buf[:p.end], Spread{Origin: p.origin, Links: 1, Number: p.numbers.Add(1), Name: p.name, Root: p.origin}))
 	}
 	p.front = p.end
 }

@@ -9,28 +9,58 @@ import (
 // down the tree of the agent from whose ports they came:
 //
 //	0–3    label of that agent, the origin
-//	4      how many links the datagram has gone, this one included
-//	5      reserved, zero; ignored on receipt
+//	4      how many links the datagram has gone on its leg, this one included
+//	5      leg; reserved, zero, ignored on receipt if the item ends after the number
 //	6–13   number of the datagram, by the origin: each more than the one before, after a
 //	       restart, too, so it starts with the wall clock's microseconds
+//	14–21  in a network that is divided into areas: the first 8 bytes of the origin's id
+//	22–25  there, too: label of the agent down whose tree it goes; in the origin's area
+//	       that is the origin
 //
 // It is the first item of its datagram, and nothing but frames follows it: all else is
 // about the session of two agents, and must not be passed on to a third. So who passes it on
-// changes nothing but the links that it has gone.
+// changes nothing but the links that it has gone, and the leg and its root where another one
+// begins.
 type Spread struct {
 	Origin Label
 	Links  uint8
 	Number uint64
+
+	// Of a divided network; Name is 0 in others.
+	Leg  Leg
+	Name uint64
+	Root Label
 }
 
-// SpreadOverhead is how many bytes a Spread takes in a datagram.
+// A Leg is the part of its way on which a datagram that floods a divided network is. The
+// values are on the wire.
+type Leg uint8
+
+// The legs, in order. A datagram never goes back to an earlier one.
+const (
+	LegInside   Leg = iota // in the origin's area
+	LegBetween             // among gateways of areas
+	LegArriving            // in another area
+	legs
+)
+
+// SpreadOverhead is how many bytes a Spread takes in a datagram of a network that isn't
+// divided.
 const SpreadOverhead = itemHeaderLen + spreadLen
 
 func appendSpread(b []byte, s Spread) []byte {
-	b = append(b, itemSpread, 0, spreadLen)
+	length := byte(spreadLen)
+	if s.Name != 0 {
+		length = farSpreadLen
+	}
+	b = append(b, itemSpread, 0, length)
 	b = binary.BigEndian.AppendUint32(b, uint32(s.Origin))
-	b = append(b, s.Links, 0)
-	return binary.BigEndian.AppendUint64(b, s.Number)
+	b = append(b, s.Links, byte(s.Leg))
+	b = binary.BigEndian.AppendUint64(b, s.Number)
+	if s.Name == 0 {
+		return b
+	}
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(b, s.Name), uint32(s.Root))
 }
 
 // IsSpread says whether the first item of a body is a Spread, or is to be one.
@@ -40,12 +70,23 @@ func IsSpread(body []byte) bool { return len(body) > 0 && body[0] == itemSpread 
 // body, and how many there are. It is false if it isn't one, if something else than frames
 // follows, or if nothing does.
 func ParseSpread(body []byte) (s Spread, frames []byte, count int, ok bool) {
-	if len(body) < SpreadOverhead || !IsSpread(body) || binary.BigEndian.Uint16(body[1:]) != spreadLen {
+	if len(body) < SpreadOverhead || !IsSpread(body) {
 		return s, nil, 0, false
 	}
 	c := body[itemHeaderLen:]
-	s = Spread{Label(binary.BigEndian.Uint32(c)), c[4], binary.BigEndian.Uint64(c[6:])}
-	frames = body[SpreadOverhead:]
+	s = Spread{Origin: Label(binary.BigEndian.Uint32(c)), Links: c[4], Number: binary.BigEndian.Uint64(c[6:])}
+	switch length := binary.BigEndian.Uint16(body[1:]); {
+	case length == spreadLen:
+		frames = c[spreadLen:]
+	case length == farSpreadLen && len(c) >= farSpreadLen:
+		s.Leg, s.Name, s.Root = Leg(c[5]), binary.BigEndian.Uint64(c[14:]), Label(binary.BigEndian.Uint32(c[22:]))
+		frames = c[farSpreadLen:]
+		if s.Leg >= legs || s.Name == 0 {
+			return s, nil, 0, false
+		}
+	default:
+		return s, nil, 0, false
+	}
 	for b := frames; len(b) > 0 && b[0] != itemPadding; count++ {
 		if len(b) < itemHeaderLen {
 			return s, nil, 0, false
@@ -66,6 +107,19 @@ func OpenedSpread(d []byte) []byte { return d[HeaderLen : len(d)-TagLen] }
 
 // AgeSpread counts one link more in datagram d, which was opened and holds a Spread.
 func AgeSpread(d []byte) { d[HeaderLen+itemHeaderLen+4]++ }
+
+// TurnSpread begins another leg for datagram d, which was opened and holds a Spread of a
+// divided network: down the tree of the agent with a label, over its first link. It is false,
+// and nothing is changed, if the Spread isn't of a divided network.
+func TurnSpread(d []byte, leg Leg, root Label) bool {
+	if binary.BigEndian.Uint16(d[HeaderLen+1:]) != farSpreadLen {
+		return false
+	}
+	c := d[HeaderLen+itemHeaderLen:]
+	c[4], c[5] = 1, byte(leg)
+	binary.BigEndian.PutUint32(c[22:], uint32(root))
+	return true
+}
 
 const (
 	// SpreadFactor is how many times the floods of one agent's budget a neighbour may pass

@@ -126,6 +126,9 @@ func TestSpreadOfOtherThings(t *testing.T) {
 		"a probe":         AppendProbe(slices.Clone(good), Probe{}, false),
 		"another":         slices.Concat(good, good),
 		"no link":         slices.Concat(appendSpread(nil, Spread{Origin: 7}), frame),
+		"no such leg":     slices.Concat(appendSpread(nil, Spread{Origin: 7, Links: 1, Leg: legs, Name: 1}), frame),
+		"no name":         slices.Concat([]byte{itemSpread, 0, farSpreadLen}, front[3:], make([]byte, farSpreadLen-spreadLen), frame),
+		"half a far one":  append(append([]byte{itemSpread, 0, farSpreadLen}, front[3:]...), 1, 2, 3),
 		"another length":  slices.Concat([]byte{itemSpread, 0, spreadLen - 1}, good[3:]),
 		"another's front": slices.Concat(frame, good),
 	} {
@@ -221,6 +224,7 @@ func FuzzSpread(f *testing.F) {
 	frame := append([]byte{itemFrame, 0, 14}, frameOf(14, 1)...)
 	f.Add(append(appendSpread(nil, Spread{Origin: 7, Links: 3, Number: 1 << 50}), frame...))
 	f.Add(append(appendSpread(nil, Spread{Origin: 7, Links: 255}), itemPiece, 0, 9, 0, 0, 0, 1, 0, 0, 0, 14, 9))
+	f.Add(append(appendSpread(nil, Spread{Origin: 7, Links: 3, Number: 1 << 50, Leg: LegBetween, Name: 9, Root: 5}), frame...))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		s, items, count, ok := ParseSpread(body)
 		if !ok {
@@ -234,6 +238,13 @@ func FuzzSpread(f *testing.F) {
 			if older, _, _, ok := ParseSpread(OpenedSpread(d)); !ok || older.Links != s.Links+1 || older.Number != s.Number {
 				t.Fatalf("%+v gets %+v", s, older)
 			}
+		}
+		turned := s
+		turned.Links, turned.Leg, turned.Root = 1, LegArriving, 3
+		if TurnSpread(d, LegArriving, 3) != (s.Name != 0) {
+			t.Fatalf("%+v turns, or doesn't", s)
+		} else if x, rest, n, ok := ParseSpread(OpenedSpread(d)); s.Name != 0 && (!ok || x != turned || n != count || !bytes.Equal(rest, items)) {
+			t.Fatalf("%+v becomes %+v with %d", s, x, n)
 		}
 		var u Unpacker
 		var all sink
