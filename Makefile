@@ -107,16 +107,24 @@ lint: $(GOLANGCI)
 	go mod tidy -diff
 	$(GOLANGCI) run ./...
 
-# All tests, under the race detector: those that don't mind others beside them on all
-# cores, and one more, as those of the DHT wait most of the time; then one package at a time,
-# as some start dozens of agents. Those of the agent that may run beside each other wait most
-# of the time, so it's five at once there. As root none may be skipped.
-BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/sim farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/mesh farlan/overlay/poll farlan/overlay/route farlan/reserve
+# All tests, under the race detector but for those that run in one goroutine alone: of packages
+# that start none (arch_test.go sees to that) and share nothing, and of agents in a bubble of
+# testing/synctest, which take ten times as long under it. First the former; then those that
+# don't mind others beside them on all cores, and one more, as those of the DHT wait most of the
+# time; then one package at a time, as some start dozens of agents. Those of the agent that may
+# run beside each other wait most of the time, so it's five at once there. As root none may be
+# skipped.
+ALONE := farlan/agent/sim farlan/overlay/mesh farlan/overlay/route
+TOWNS := ^Test(AcrossAreas|ByGateways|DivideAndJoin|LiarAmongGateways|SessionsAreFew)$$
+BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/reserve
+NOSKIP := $(if $(ROOT),FARLAN_NO_SKIP=1)
 
 race:
-	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -p 3 -timeout 14m $(BESIDE)
-	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -parallel 5 -timeout 14m farlan/agent
-	$(if $(ROOT),FARLAN_NO_SKIP=1) .ci/gotest -race -p 1 -timeout 14m $$(go list ./... | grep -vxF "$$(printf '%s\n' $(BESIDE) farlan/agent)")
+	CGO_ENABLED=0 $(NOSKIP) .ci/gotest -trimpath $(ALONE)
+	CGO_ENABLED=0 $(NOSKIP) .ci/gotest -trimpath -run '$(TOWNS)' farlan/agent
+	$(NOSKIP) .ci/gotest -race -p 3 -timeout 14m $(BESIDE)
+	$(NOSKIP) .ci/gotest -race -parallel 5 -timeout 14m -skip '$(TOWNS)' farlan/agent
+	$(NOSKIP) .ci/gotest -race -p 1 -timeout 14m $$(go list ./... | grep -vxF "$$(printf '%s\n' $(ALONE) $(BESIDE) farlan/agent)")
 	$(if $(ROOT),,@echo "NOT ROOT: the tests that need network namespaces were SKIPPED" >&2)
 
 unit:
