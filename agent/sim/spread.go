@@ -167,11 +167,22 @@ func (a *agent) accepts(x *frame, from int32, tree, hops uint64) bool {
 	for _, by := range a.canopies(c, tree) {
 		at, known := by.nodes[a.n]
 		parent, also := by.nodes[from]
-		if known && also && (a.set.mutant == noCheck || a.Sim.tree(by, origin).Accept(at, parent, int(hops))) {
+		if known && also && (a.set.mutant == noCheck || a.isParent(a.tree(by, origin), at, parent, int(hops))) {
 			return true
 		}
 	}
 	return false
+}
+
+// isParent says whether a node of a tree takes a broadcast of another one. By numbers it does
+// however many links that came: one of a former place is longer, or shorter. Without, that
+// tells agents apart that see different trees.
+func (a *agent) isParent(t *route.Tree, at, from int32, hops int) bool {
+	if a.bare() {
+		return t.Accept(at, from, hops)
+	}
+	parent, ok := t.Parent(at)
+	return ok && parent == from
 }
 
 // take takes a frame.
