@@ -37,6 +37,9 @@ type agent struct {
 	meshing meshing
 	place   place
 	places  [3]places // in trees, by which of these
+	heard   map[heardOf]*overlay.Floods
+
+	broadcasts uint64 // number of its last one
 }
 
 // A saying is a record that was published.
@@ -79,6 +82,7 @@ func (a *agent) start() {
 	a.store = discovery.NewStore(a.id, a.network, a.draw(1<<62), discovery.Limits{})
 	a.store.Share(&a.archive)
 	a.control, a.own, a.due, a.awake, a.places = control{}, own{}, 0, 0, [3]places{}
+	a.heard, a.broadcasts = make(map[heardOf]*overlay.Floods), uint64(a.wall())/1000 // as agents number them
 	a.meshing = newMeshing(decide.NewLinks(a.id), a.set.mutant)
 	a.settle()
 	a.port++

@@ -15,6 +15,8 @@ type frame struct {
 	gate int32         // the gateway by which it left the sender's area, none: it didn't
 	seen map[int32]int // who took it, and how often
 	wide map[int32]int // and on the backbone
+
+	number uint64 // of the sender's broadcasts
 }
 
 // none is no agent.
@@ -219,7 +221,8 @@ func (s *Sim) emit(from, to int32) {
 			s.counted.Wanted++
 		}
 	}
-	s.frames = append(s.frames, frame{from: from, gate: none, seen: map[int32]int{from: 1}, wide: make(map[int32]int)})
+	a.broadcasts++
+	s.frames = append(s.frames, frame{from: from, gate: none, number: a.broadcasts, seen: map[int32]int{from: 1}, wide: make(map[int32]int)})
 	s.spread(a, len(s.frames)-1, inside, 0)
 }
 

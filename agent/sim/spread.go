@@ -27,6 +27,12 @@ func leg(f int, tree, hops uint64) uint64 { return uint64(f)<<8 | tree<<6 | hops
 // formerFor is how long a place counts that was left.
 const formerFor = 3 * time.Second
 
+// heardOf is whose broadcasts an agent remembers, and whether among gateways.
+type heardOf struct {
+	from int32
+	wide bool
+}
+
 // places are the graphs by which an agent has its places in trees: now, and before, nil if that
 // doesn't count any more.
 type places struct {
@@ -137,9 +143,13 @@ func (s *Sim) spread(a *agent, f int, tree, hops uint64) {
 	}
 }
 
-// get counts that the agent takes a broadcast by a tree. It is false if it has taken it before,
-// or a mutant has too often.
+// get counts that the agent takes a broadcast by a tree. It is false if it tells by the number
+// that it has taken it before, or a mutant has too often.
 func (a *agent) get(x *frame, tree uint64) bool {
+	if !a.isNew(x, tree) {
+		a.counted.Spare++
+		return false
+	}
 	seen, counted := x.seen, &a.counted
 	if tree == between {
 		seen = x.wide
@@ -149,13 +159,22 @@ func (a *agent) get(x *frame, tree uint64) bool {
 	case seen[a.n] == 1 && tree != between:
 		counted.Got++
 	case seen[a.n] == 1:
-	case !a.bare():
-		counted.Spare++
-		return false
 	case tree != between:
 		counted.Again++
 	}
 	return seen[a.n] <= 8
+}
+
+// isNew says whether the agent hasn't taken a broadcast before, by what it remembers of numbers.
+func (a *agent) isNew(x *frame, tree uint64) bool {
+	of := heardOf{x.from, tree == between}
+	f := a.heard[of]
+	if f == nil {
+		f = new(overlay.Floods)
+		*f = overlay.NewFloods()
+		a.heard[of] = f
+	}
+	return a.bare() || f.Take(a.steady(), x.number, 1) == overlay.Flood
 }
 
 // accepts says whether a broadcast comes from whom an agent takes it of.
