@@ -32,7 +32,7 @@ type gate struct {
 	others  []discovery.Brief // the other gateways of the area
 	size    int               // of the area
 	tree    []discovery.Leaf
-	stands  bool            // the links of the tree told last are there still
+	haste   discovery.News  // how soon to tell the tree
 	repeat  overlay.Instant // an ask that isn't answered
 }
 
@@ -49,7 +49,7 @@ type duty struct {
 	set    []overlay.AgentID // who the gateways of the area are
 	size   int
 	tree   []discovery.Leaf
-	stands bool
+	haste  discovery.News
 	named  []overlay.AgentID
 }
 
@@ -86,7 +86,7 @@ func (d *duty) decide(now overlay.Instant, epoch int64, self overlay.AgentID, pi
 	if d.gate == nil {
 		return
 	}
-	d.stands = decide.Stands(graph, self, d.gate.telling.Area.Tree, &finder) && !d.beyond.Untold(self, d.area, d.tree)
+	d.haste = d.beyond.Haste(graph, epoch, self, &d.gate.telling.Area, d.tree, &finder)
 	backbone, err := decide.NewBackbonePicture(d.network, epoch, self, decide.Backbone(d.beyond.Gates()))
 	if err == nil && backbone.View.Index(self) >= 0 {
 		d.gate.links.Step(now, epoch, backbone, d.measured, nil)
@@ -125,7 +125,7 @@ func (n *node) served(now overlay.Instant, d *duty) {
 		}
 	}
 	slices.Sort(g.others)
-	g.size, g.tree, g.stands, g.named = d.size, d.tree, d.stands, d.named
+	g.size, g.tree, g.haste, g.named = d.size, d.tree, d.haste, d.named
 	n.agreeOnBackbone(now)
 	n.meetGateways(now)
 }
@@ -184,10 +184,10 @@ func (n *node) tellArea(now overlay.Instant) {
 	area, _ := n.store.Area()
 	is := discovery.Area{Number: area, Size: g.size, Gateways: g.others, Member: n.memberRecord(area), Tree: g.tree}
 	gates := max(len(n.beyond().Gates()), 1)
-	if g.telling.Due(now, is, gates, g.stands) {
+	if g.telling.Due(now, is, gates, g.haste) {
 		n.publishArea(is)
 		g.telling.Told(now, is, gates)
-		g.stands = true
+		g.haste = discovery.NoNews
 	}
 	rows, facts := n.backboneRows(now), n.ownFacts(now)
 	if g.links.Alone(now, g.rows.At) {

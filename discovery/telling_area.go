@@ -29,9 +29,9 @@ type AreaTelling struct {
 	paid pace
 }
 
-// Due says whether to tell now; gateways is how many tell, this one included; stands says
-// whether the links of the tree that was told last are there still.
-func (t *AreaTelling) Due(now overlay.Instant, a Area, gateways int, stands bool) bool {
+// Due says whether to tell now; gateways is how many tell, this one included; haste says how soon
+// to tell because links of the tree that was told last went, or because of who is new.
+func (t *AreaTelling) Due(now overlay.Instant, a Area, gateways int, haste News) bool {
 	switch since := now.Sub(t.At); {
 	case t.At == 0 || since < 0:
 		return true
@@ -40,11 +40,7 @@ func (t *AreaTelling) Due(now overlay.Instant, a Area, gateways int, stands bool
 	case since >= max(tellRenew, 5*areaEvery(gateways)):
 		return true
 	}
-	news := newsOfArea(&t.Area, &a)
-	if !stands {
-		news = Urgent
-	}
-	switch news {
+	switch max(newsOfArea(&t.Area, &a), haste) {
 	case Urgent:
 		return t.paid.allow(now, areaEvery(gateways), areaBurst)
 	case SlowNews:

@@ -12,24 +12,25 @@ func TestAreaTelling(t *testing.T) {
 		return func(a *Area) { a.Tree = slices.Delete(slices.Clone(a.Tree), at, at+1) }
 	}
 	for _, c := range []struct {
-		name   string
-		stands bool
-		edit   func(*Area)
-		fresh  bool // it hasn't told often of late
-		tired  bool // and if it has
+		name  string
+		haste News
+		edit  func(*Area)
+		fresh bool // it hasn't told often of late
+		tired bool // and if it has
 	}{
-		{"nothing", true, func(*Area) {}, false, false},
-		{"another gateway", true, func(a *Area) { a.Gateways = []Brief{3} }, true, true},
-		{"an agent that others are reached by went", true, lose(0), true, true},
-		{"another went", true, lose(2), true, false},
-		{"one came", true, func(a *Area) { a.Tree = append(slices.Clone(a.Tree), Leaf{9, 90, -1, time.Millisecond}) }, true, false},
-		{"a way is far longer", true, func(a *Area) { a.Tree = slices.Clone(a.Tree); a.Tree[2].Cost *= 2 }, true, false},
-		{"a way is a little longer", true, func(a *Area) { a.Tree = slices.Clone(a.Tree); a.Tree[2].Cost += 4 * time.Millisecond }, false, false},
-		{"a link of a way is gone", false, func(*Area) {}, true, true},
+		{"nothing", NoNews, func(*Area) {}, false, false},
+		{"another gateway", NoNews, func(a *Area) { a.Gateways = []Brief{3} }, true, true},
+		{"an agent that others are reached by went", NoNews, lose(0), true, true},
+		{"another went", NoNews, lose(2), true, false},
+		{"one came", NoNews, func(a *Area) { a.Tree = append(slices.Clone(a.Tree), Leaf{9, 90, -1, time.Millisecond}) }, true, false},
+		{"a way is far longer", NoNews, func(a *Area) { a.Tree = slices.Clone(a.Tree); a.Tree[2].Cost *= 2 }, true, false},
+		{"a way is a little longer", NoNews, func(a *Area) { a.Tree = slices.Clone(a.Tree); a.Tree[2].Cost += 4 * time.Millisecond }, false, false},
+		{"a link of a way is gone", SlowNews, func(*Area) {}, true, false},
+		{"and there is no other way", Urgent, func(*Area) {}, true, true},
 	} {
 		for _, tired := range []bool{false, true} {
 			var k AreaTelling
-			if !k.Due(at(0), area(), 400, true) {
+			if !k.Due(at(0), area(), 400, NoNews) {
 				t.Fatal("what was never told isn't due")
 			}
 			times := 1
@@ -45,7 +46,7 @@ func TestAreaTelling(t *testing.T) {
 			if tired {
 				want = c.tired
 			}
-			if got := k.Due(at(10), is, 400, c.stands); got != want {
+			if got := k.Due(at(10), is, 400, c.haste); got != want {
 				t.Errorf("%s: due %v, tired %v", c.name, got, tired)
 			}
 		}
@@ -55,7 +56,7 @@ func TestAreaTelling(t *testing.T) {
 	told := 0
 	for now := range 4 * 3600 {
 		is := area()
-		if is.Gateways = []Brief{Brief(now)}; k.Due(at(now), is, 400, false) {
+		if is.Gateways = []Brief{Brief(now)}; k.Due(at(now), is, 400, Urgent) {
 			k.Told(at(now), is, 400)
 			told++
 		}

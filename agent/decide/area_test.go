@@ -377,27 +377,6 @@ func TestLieOfMembers(t *testing.T) {
 	}
 }
 
-// Of an agent of which no gateway of an area tells one of them has to tell at once.
-func TestUntold(t *testing.T) {
-	gates := []Gate{gate(1, 9, []int{2, 3}, 20), gate(2, 9, []int{1, 3}), gate(3, 9, []int{1, 2})}
-	b := NewBeyond(gates)
-	tree := func(all ...int) []discovery.Leaf { return gate(0, 0, nil, all...).Tree }
-	which := make(map[int]int)
-	for leaf := 30; leaf < 60; leaf++ {
-		for i := 1; i <= 3; i++ {
-			if b.Untold(agentID(i), 9, tree(20, leaf)) {
-				which[i]++
-			}
-			if b.Untold(agentID(i), 9, tree(20, 1, 2, 3)) {
-				t.Errorf("gateway %d would tell again", i)
-			}
-		}
-	}
-	if sum := which[1] + which[2] + which[3]; sum != 30 || len(which) != 3 {
-		t.Errorf("of 30 agents tell %v", which)
-	}
-}
-
 // A gateway can't make its area larger than the agents that it names.
 func TestLieOfSize(t *testing.T) {
 	g := gate(1, 5, nil, 2, 3)

@@ -51,30 +51,6 @@ func (b *Beyond) find(name discovery.Brief) []leaf {
 	return slices.DeleteFunc(slices.Clone(all), alone)
 }
 
-// Untold says whether there is an agent on the tree of an area's gateway that none of them tells of
-// yet, and that this one has to tell of at once: of all the first by hash. So all learn soon of
-// who is new, by one record.
-func (b *Beyond) Untold(gateway overlay.AgentID, area uint32, tree []discovery.Leaf) bool {
-	var told []discovery.Leaf
-	if i := findGate(b.gates, discovery.BriefOf(gateway)); i >= 0 {
-		told = b.gates[i].Tree
-	}
-	return slices.ContainsFunc(tree, func(l discovery.Leaf) bool {
-		if slices.ContainsFunc(told, func(x discovery.Leaf) bool { return x.Agent == l.Agent }) { // nearly always
-			return false
-		}
-		if slices.ContainsFunc(b.find(l.Agent), func(x leaf) bool { return b.gates[x.gate].Number == area }) || findGate(b.gates, l.Agent) >= 0 {
-			return false
-		}
-		rank := func(id overlay.AgentID) uint64 {
-			h := (uint64(l.Agent) + uint64(id.Label())) * 0x9e3779b97f4a7c15 // as SplitMix64 does
-			h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
-			return h ^ h>>27
-		}
-		return !slices.ContainsFunc(b.of[area], func(id overlay.AgentID) bool { return rank(id) < rank(gateway) })
-	})
-}
-
 // Of returns the gateways of an area, ascending. They must not be changed.
 func (b *Beyond) Of(area uint32) []overlay.AgentID { return b.of[area] }
 

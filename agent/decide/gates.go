@@ -243,25 +243,6 @@ func Joined(told []Told, gates []Gate) []Told {
 	return out
 }
 
-// Stands says whether all links of a gateway's tree are in a graph.
-func Stands(g *route.Graph, gateway overlay.AgentID, tree []discovery.Leaf, f *route.Finder) bool {
-	at := make([]int32, len(tree)+1)
-	var ok bool
-	if at[0], ok = g.Index(gateway); !ok {
-		return false
-	}
-	for i, l := range tree {
-		if at[i+1], ok = indexOf(g, l.Agent); !ok {
-			at[i+1] = -1
-			continue // that it is gone is known otherwise
-		}
-		if _, why := f.Figures(g, route.Path{at[l.Parent+1], at[i+1]}, nil); why != route.None {
-			return false
-		}
-	}
-	return true
-}
-
 // indexOf returns the index of the agent with a brief name.
 func indexOf(g *route.Graph, b discovery.Brief) (int32, bool) {
 	i := sort.Search(g.Len(), func(i int) bool { return discovery.BriefOf(g.ID(int32(i))) >= b })

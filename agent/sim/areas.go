@@ -38,7 +38,7 @@ type gate struct {
 	others  []discovery.Brief // the other gateways of the area
 	size    int
 	tree    []discovery.Leaf
-	stands  bool
+	haste   discovery.News
 }
 
 // regions is what agents share of areas.
@@ -253,8 +253,7 @@ func (a *agent) serve(epoch int64, area uint32, p *decide.Picture, b *decide.Bey
 	}
 	graph := a.local().graph()
 	g.size, g.tree = p.View.Agents(), decide.TreeOf(graph, a.id, &a.atlas.finder)
-	g.stands = decide.Stands(graph, a.id, g.telling.Area.Tree, &a.atlas.finder)
-	g.stands = g.stands && !b.Untold(a.id, area, g.tree)
+	g.haste = b.Haste(graph, epoch, a.id, &g.telling.Area, g.tree, &a.atlas.finder)
 	picture, err := a.draws(epoch, scene{a.store.WideHash(), backbone}, func() []decide.Told { return decide.Backbone(b.Gates()) })
 	if err == nil {
 		g.step(a, epoch, picture, nil, nil)
@@ -283,10 +282,10 @@ func (a *agent) tellArea() {
 	is := discovery.Area{Number: area, Size: g.size, Gateways: g.others, Member: a.member(area), Tree: g.tree}
 	slices.Sort(is.Gateways)
 	gates := len(a.beyond().Gates())
-	if g.telling.Due(a.steady(), is, gates, g.stands) {
+	if g.telling.Due(a.steady(), is, gates, g.haste) {
 		a.publishArea(is)
 		g.telling.Told(a.steady(), is, gates)
-		g.stands = true
+		g.haste = discovery.NoNews
 	}
 	rows, facts := a.rowsOf(&g.meshing), a.facts()
 	if g.links.Alone(a.steady(), g.rows.At) {

@@ -116,7 +116,7 @@ func (s *Sim) prepare() {
 		for _, id := range gatewaysOf(area, p) {
 			n := s.index[id]
 			gates = append(gates, n)
-			s.regions.states[n].gate = &gate{meshing: newMeshing(decide.NewBackbone(id), sane), size: len(who), stands: true}
+			s.regions.states[n].gate = &gate{meshing: newMeshing(decide.NewBackbone(id), sane), size: len(who)}
 		}
 	}
 	if len(gates) > 0 {
