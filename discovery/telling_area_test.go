@@ -65,3 +65,33 @@ func TestAreaTelling(t *testing.T) {
 		t.Errorf("told %d times in four hours, %d at most", told, most)
 	}
 }
+
+// Gateways that began together, and always have something to tell when there is room, don't tell
+// together ever after.
+func TestAreaTellingsSpread(t *testing.T) {
+	const gateways, hours = 100, 4
+	tellings, last := make([]AreaTelling, gateways), make(map[int]int)
+	for i := range tellings {
+		for range areaBurst {
+			tellings[i].Told(at(0).Add(time.Duration(i)*time.Millisecond), area(), gateways)
+		}
+	}
+	for now := range hours * 3600 {
+		for i := range tellings {
+			if tick := at(now).Add(time.Duration(i) * time.Millisecond); tellings[i].Due(tick, area(), gateways, SlowNews) {
+				tellings[i].Told(tick, area(), gateways)
+				if now >= (hours-1)*3600 {
+					last[now/10]++
+				}
+			}
+		}
+	}
+	most, sum := 0, 0
+	for _, n := range last {
+		most, sum = max(most, n), sum+n
+	}
+	if sum < 3600*8/10 || most > 3*sum/360 {
+		t.Errorf("in the last hour %d told, of whom %d within ten seconds", sum, most)
+	}
+	t.Logf("%d told, %d at most within ten seconds", sum, most)
+}

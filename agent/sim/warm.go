@@ -326,8 +326,8 @@ func (s *Sim) write(area uint32, p *decide.Picture, gates int) {
 			rows = a.keeps(&g.meshing)
 			body, err = discovery.AppendLinks(nil, s.now, a.facts(), rows)
 			put(discovery.KindBackbone, body, err)
-			for range spentOfAreas {
-				g.telling.Told(s.now, is, gates)
+			for range spentOfAreas { // not by all at once
+				g.telling.Told(s.now.Add(-time.Duration(mix(s.set.Seed, uint64(n))%uint64(gates))*time.Second), is, gates)
 			}
 			for range spent {
 				g.rows.Told(s.now, rows, a.facts(), gates)
