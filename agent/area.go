@@ -15,10 +15,6 @@ import (
 //
 // In a network that isn't divided nobody is far, and nothing of this does anything.
 
-// crowdedFor is for how many epochs there must be too many agents to choose links until the
-// network divides without.
-const crowdedFor = 3
-
 // A place is what the loop keeps of the area in which this agent is.
 type place struct {
 	sizes  decide.Sizes
@@ -28,7 +24,6 @@ type place struct {
 	out    int           // for how many epochs it is one that the others don't reckon with
 	told   uint64        // version of what it told of an area, 0: nothing
 	fars   int           // peers that are far
-	crowds int           // for how many epochs they have been too many to choose links
 	area   uint32        // of what was looked at last
 	moving bool
 	wide   [32]byte       // hash of the records that
@@ -149,17 +144,6 @@ func (n *node) enter(now overlay.Instant, area uint32) {
 	n.store.Enter(n.wall(), area)
 	n.own.member, n.control.next = 0, 0 // tell
 	n.mindArea(now)
-}
-
-// comeApart divides a network of too many even to choose links.
-func (n *node) comeApart(now overlay.Instant) {
-	area, moving := n.store.Area()
-	if n.area.crowds++; area != 0 || moving || n.area.crowds < crowdedFor {
-		return
-	}
-	if next := n.area.sizes.Apart(n.self, n.near()+1); next != area {
-		n.enter(now, next)
-	}
 }
 
 // keptBefore returns what is intended with a link of the area before.

@@ -46,11 +46,11 @@ type duty struct {
 	measured  []decide.Measured
 	predicted map[overlay.AgentID]int32
 
-	set    []overlay.AgentID // who the gateways of the area are
-	size   int
-	tree   []discovery.Leaf
-	haste  discovery.News
-	named  []overlay.AgentID
+	set   []overlay.AgentID // who the gateways of the area are
+	size  int
+	tree  []discovery.Leaf
+	haste discovery.News
+	named []overlay.AgentID
 }
 
 // duty returns what is known of gateways; nil outside of areas.

@@ -42,7 +42,7 @@ type linking struct {
 	epoch   int64             // of the last decision, 0 there is none
 	agents  int               // that were there
 	chosen  bool              // they were too many for a link with each
-	crowded bool              // they were too many even to choose
+	crowded bool              // they were too many, and this agent is none of those that choose
 	working bool              // beside the loop, which doesn't touch links then
 	late    []lateRequest
 	repeat  overlay.Instant // an ask that isn't answered, 0: there is none
@@ -61,6 +61,12 @@ type decision struct {
 	named   []overlay.AgentID
 	duty    *duty // nil outside of areas
 	err     error
+}
+
+// shows says whether it is one on the links of an agent: where they are too many it may be none
+// of those that choose.
+func (d *decision) shows(id overlay.AgentID) bool {
+	return d.err == nil && d.picture.View.Index(id) >= 0
 }
 
 // mindLinks decides once in an epoch which links this agent wants, and repeats what it
@@ -94,7 +100,7 @@ func (n *node) chooseLinks(now overlay.Instant, epoch int64) {
 	network, measured, predicted, busy := n.networkNumber(), n.measured(now), n.predicted(), slices.Clone(l.busy)
 	records := n.store.Hash()
 	work := func() (d decision) {
-		if d.picture, d.err = decide.NewPicture(network, epoch, n.self, told); d.err == nil {
+		if d.picture, d.err = decide.NewPictureOfArea(network, epoch, n.self, told); d.shows(n.self) {
 			l.links.Step(now, epoch, d.picture, measured, rates)
 			d.named = l.links.Nominees(func(id overlay.AgentID) int32 { return predicted[id] }, busy)
 			d.routes = decide.RoutesHash(network, told)
@@ -125,16 +131,18 @@ func (n *node) chooseLinks(now overlay.Instant, epoch int64) {
 func (n *node) decided(now overlay.Instant, records [32]byte, d decision) {
 	l := &n.linking
 	l.former = nil
-	if d.err != nil {
+	if !d.shows(n.self) {
 		if !l.crowded {
-			n.log.Warn("links aren't chosen", "error", d.err)
+			n.log.Warn("this agent's links aren't chosen", "agents", n.near()+1, "error", d.err)
 		}
 		l.kept, l.named, l.late, l.chosen, l.crowded, l.agreed = nil, nil, nil, false, true, nil
-		n.comeApart(now)
 		n.chooseWatched(n.view.Load().linked)
+		if d.err == nil {
+			n.dwell(now, d.picture)
+		}
 		return
 	}
-	l.crowded, n.area.crowds = false, 0
+	l.crowded = false
 	l.named, l.agents, l.chosen = d.named, d.picture.View.Agents(), !d.picture.View.Full()
 	l.agreed = &agreementView{
 		Epoch: l.epoch, Agents: l.agents,

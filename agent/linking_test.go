@@ -342,25 +342,44 @@ func TestLinksRemembered(t *testing.T) {
 	}
 }
 
-// What can't be chosen, as there are too many, is as it was before there were any choices.
+// Of more than can choose links together some do, the same ones at all, and go to areas. For the
+// others it is as it was before there were any choices.
 func TestTooManyToChoose(t *testing.T) {
-	var names []string
-	for i := range mesh.MaxAgents {
-		names = append(names, fmt.Sprintf("agent-%04d", i))
-	}
-	w := newMapWorld(t, names...)
-	n := w.n
-	n.sign(discovery.KindMember, must(discovery.Member{Name: "self", SessionKey: [32]byte{1}}.Append(nil)))
-	n.spawn = func(_ string, f func(context.Context) error) { _ = f(context.Background()) }
-	if n.common() != undecided {
-		t.Errorf("before: %q", n.common())
-	}
-	n.chooseLinks(n.now(), decide.EpochOf(n.wall()))
-	for _, e := range n.mail.take() {
-		e(n.now())
-	}
-	if n.linking.working || n.linking.chosen || n.linking.agreed != nil || n.common() != tooMany || len(n.linksView(n.now(), true).Links) != len(names) {
-		t.Errorf("links are there as %q", n.common())
+	for _, c := range []struct {
+		others int
+		chosen bool
+		common string
+		links  int
+	}{
+		{mesh.MaxAgents, true, "", 0}, // it is not the one too many
+		{mesh.MaxAgents * 3 / 2, false, tooMany, mesh.MaxAgents * 3 / 2},
+	} {
+		var names []string
+		for i := range c.others {
+			names = append(names, fmt.Sprintf("agent-%04d", i))
+		}
+		w := newMapWorld(t, names...)
+		n := w.n
+		n.sign(discovery.KindMember, must(discovery.Member{Name: "self", SessionKey: [32]byte{1}}.Append(nil)))
+		n.spawn = func(_ string, f func(context.Context) error) { _ = f(context.Background()) }
+		if n.common() != undecided {
+			t.Errorf("before: %q", n.common())
+		}
+		for i := range int64(3) {
+			if area, _ := n.store.Area(); area != 0 {
+				t.Errorf("%d others: in area %d after %d epochs", c.others, area, i)
+			}
+			n.chooseLinks(n.now(), decide.EpochOf(n.wall())+i)
+			for _, e := range n.mail.take() {
+				e(n.now())
+			}
+			if n.linking.working || n.linking.chosen != c.chosen || (n.linking.agreed != nil) != c.chosen || n.common() != c.common || len(n.linksView(n.now(), true).Links) != c.links {
+				t.Errorf("%d others: links are there as %q", c.others, n.common())
+			}
+		}
+		if area, _ := n.store.Area(); (area != 0) != c.chosen {
+			t.Errorf("%d others: in area %d", c.others, area)
+		}
 	}
 }
 

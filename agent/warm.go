@@ -294,7 +294,7 @@ func (n *node) lookAround(now overlay.Instant, picture *decide.Picture) {
 		}
 		known := vouched[discovery.BriefOf(p.id)]
 		late := keepsAny(n.routing.told[p.id].Rows) || n.wall().Sub(n.toldAt(p.id)) >= linkedAfter
-		lost := picture.View.Index(p.id) < 0 || !known && late
+		lost := !picture.Shows(p.id) || !known && late
 		switch {
 		case p.state == measure.Gone && n.toldAt(p.id) > p.goneAt:
 			n.become(now, p, measure.Idle)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"slices"
 
 	"farlan/discovery"
@@ -215,6 +216,16 @@ const rest = 2
 func child(area uint32, side byte) uint32 {
 	h := sha256.Sum256(append(binary.BigEndian.AppendUint32([]byte("farlan area 1"), area), side))
 	return max(binary.BigEndian.Uint32(h[:]), 1)
+}
+
+// NewPictureOfArea is NewPicture of an area, or of a network that isn't divided; where its
+// members are too many for that it is NewPictureOfSome.
+func NewPictureOfArea(network uint64, epoch int64, self overlay.AgentID, told []Told) (*Picture, error) {
+	p, err := NewPicture(network, epoch, self, told)
+	if errors.Is(err, mesh.ErrTooMany) {
+		return NewPictureOfSome(network, epoch, self, told)
+	}
+	return p, err
 }
 
 // Of returns those of told that are in an area.

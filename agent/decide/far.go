@@ -2,7 +2,6 @@ package decide
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"slices"
 
 	"farlan/discovery"
@@ -64,16 +63,4 @@ func (b *Beyond) Tellers(name discovery.Brief) (all []overlay.AgentID) {
 		all = append(all, b.gates[l.gate].ID)
 	}
 	return all
-}
-
-// Apart returns the area of an agent in a network of so many that nobody can draw a picture of
-// all, to divide it: it goes by a hash of the agent, and not by who is near to whom, so such
-// areas are worse than those that Abode makes.
-func (z Sizes) Apart(self overlay.AgentID, agents int) (area uint32) {
-	sum := sha256.Sum256(append([]byte("farlan area 2"), self[:]...))
-	for depth := 0; agents > z.Most && depth < 8*len(sum); depth++ {
-		area = child(area, sum[depth/8]>>(depth%8)&1)
-		agents /= 2
-	}
-	return area
 }

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"errors"
 	"slices"
 	"time"
 
@@ -131,15 +130,11 @@ func (a *agent) draws(epoch int64, of scene, told func() []decide.Told) (*decide
 	if p := a.album.find(at, a.id); p != nil {
 		return p, nil
 	}
-	draw, network := decide.NewPicture, uint64(1)
+	draw, network := decide.NewPictureOfArea, uint64(1)
 	if of.area == backbone {
 		draw, network = decide.NewBackbonePicture, 2
 	}
-	all := told()
-	p, err := draw(network, epoch, a.id, all)
-	if errors.Is(err, mesh.ErrTooMany) {
-		p, err = decide.NewPictureOfSome(network, epoch, a.id, all)
-	}
+	p, err := draw(network, epoch, a.id, told())
 	if err == nil {
 		a.drawn++
 		a.album.pictures[at] = p

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"cmp"
-	"errors"
 	"slices"
 	"time"
 
@@ -10,7 +9,6 @@ import (
 	"farlan/discovery"
 	"farlan/measure"
 	"farlan/overlay"
-	links "farlan/overlay/mesh"
 )
 
 // A history is for how many epochs agents decide on their links before the beginning: at first
@@ -111,7 +109,7 @@ func (s *Sim) prepare() {
 			of = ofWhole
 			s.sketch(who, func(n int32) *meshing { return &s.regions.states[n].mesh })
 		}
-		p := s.converge(1, of, decide.NewPicture, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
+		p := s.converge(1, of, decide.NewPictureOfArea, who, func(n int32) *meshing { return &s.regions.states[n].mesh })
 		pictures[area] = p
 		for _, id := range gatewaysOf(area, p) {
 			n := s.index[id]
@@ -148,11 +146,7 @@ func (s *Sim) converge(network uint64, h history, draw drawing, who []int32, mes
 	s.now = beginning.Add(-h.epochs() * decide.Epoch)
 	var last *decide.Picture
 	picture := func() *decide.Picture {
-		told := s.toldBy(who, mesh)
-		p, err := draw(network, decide.EpochOf(s.now), s.agents[who[0]].id, told)
-		if errors.Is(err, links.ErrTooMany) {
-			p, err = decide.NewPictureOfSome(network, decide.EpochOf(s.now), s.agents[who[0]].id, told)
-		}
+		p, err := draw(network, decide.EpochOf(s.now), s.agents[who[0]].id, s.toldBy(who, mesh))
 		if err != nil {
 			panic(err)
 		}
