@@ -101,8 +101,10 @@ func (z Sizes) next(in Situation) (area uint32, wait int) {
 	return in.Area, steadily
 }
 
-// sizesOf returns how many members areas have, as most of their gateways say. None can have
-// more than gateways tell of by name.
+// sizesOf returns how many members areas have, as at least half of their gateways say: none can
+// have more than they tell of by name. One gateway alone, which anybody can be in an area that he
+// makes up, counts for itself and nobody else. So one member's word divides no network, and keeps
+// none divided; and it makes an area seem smaller only where there is one other gateway.
 func sizesOf(gates []Gate) (sizes map[uint32]int, total int) {
 	all := make(map[uint32][]int)
 	for _, g := range gates {
@@ -111,8 +113,12 @@ func sizesOf(gates []Gate) (sizes map[uint32]int, total int) {
 	sizes = make(map[uint32]int, len(all))
 	for area, told := range all {
 		slices.Sort(told)
-		sizes[area] = told[len(told)/2]
-		total += told[len(told)/2]
+		size := 1
+		if len(told) > 1 {
+			size = told[(len(told)-1)/2]
+		}
+		sizes[area] = size
+		total += size
 	}
 	return sizes, total
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"farlan/discovery"
 	"farlan/overlay"
 	"farlan/overlay/mesh"
 )
@@ -123,4 +124,84 @@ func FuzzLinks(f *testing.F) {
 			b = b[3:]
 		}
 	})
+}
+
+// One gateway can't make its area larger, whatever it says, nor one of three or more smaller; and
+// who makes up areas adds himself alone to each.
+func TestLieOfSize(t *testing.T) {
+	leaves := func(n int) (all []int) {
+		for i := range n {
+			all = append(all, 100+i)
+		}
+		return all
+	}
+	says := func(n, size int) Gate {
+		g := gate(n, 5, nil, leaves(size-1)...)
+		g.Size = size
+		return g
+	}
+	for _, c := range []struct {
+		name string
+		told []int
+		want int
+	}{
+		{"alone", []int{500}, 1},
+		{"one of two says more", []int{20, 500}, 20},
+		{"one of three says more", []int{20, 500, 21}, 21},
+		{"one of three says less", []int{20, 1, 21}, 20},
+		{"one of four says more", []int{20, 500, 21, 22}, 21},
+		{"one of four says less", []int{20, 1, 21, 22}, 20},
+	} {
+		var gates []Gate
+		for i, size := range c.told {
+			gates = append(gates, says(i, size))
+		}
+		if sizes, total := sizesOf(gates); sizes[5] != c.want || total != c.want {
+			t.Errorf("%s: %d members, want %d", c.name, sizes[5], c.want)
+		}
+	}
+	g := says(1, 3)
+	g.Size = 500 // more than it names
+	if _, total := sizesOf([]Gate{g, g}); total != 3 {
+		t.Errorf("%d members", total)
+	}
+}
+
+// One who tells of a large area that he made up moves nobody: neither a network that isn't divided,
+// nor one that is to be one again.
+func TestLieMovesNobody(t *testing.T) {
+	z := Sizes{Whole: 20, Most: 12, Least: 4, Join: 14}
+	var crowd []int
+	for i := range discovery.MaxLeaves {
+		crowd = append(crowd, 1000+i)
+	}
+	liar := gate(900, 66, nil, crowd...)
+	liar.Rows = []discovery.Row{row(1, ms, holding)}
+	for _, c := range []struct {
+		name  string
+		area  uint32
+		agent int
+		gates []Gate
+		want  uint32
+	}{
+		{"a few", 0, 3, []Gate{liar}, 0},
+		{"a network that needn't be divided", 0, 18, []Gate{liar}, 0},
+		{"an area that is the whole network", 5, 8, []Gate{gate(1, 5, []int{2}, 0, 2, 3, 4, 5, 6, 7), gate(2, 5, []int{1}, 0, 1, 3, 4, 5, 6, 7), liar}, 0},
+		{"a small area joins no lie", 5, 3, []Gate{
+			gate(1, 5, []int{2}, 0, 2), gate(2, 5, []int{1}, 0, 1), gate(20, 6, []int{21}, 21, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39), gate(21, 6, []int{20}, 20, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39), liar,
+		}, 5},
+	} {
+		var a Abode
+		area := c.area
+		for range 5 {
+			area = a.Step(z, Situation{
+				Self: agentID(0), Area: area, Picture: draw(t, towns(c.agent)), Beyond: NewBeyond(c.gates),
+				Gone:    func(uint32) bool { return false },
+				Predict: func(id overlay.AgentID) int32 { return 1 },
+			})
+		}
+		if area != c.want {
+			t.Errorf("%s: to %d, want %d", c.name, area, c.want)
+		}
+	}
 }
