@@ -23,7 +23,8 @@ func (b *Beyond) Haste(g *route.Graph, epoch int64, gateway overlay.AgentID, tol
 		return discovery.NoNews
 	}
 	for _, id := range b.of[told.Number] {
-		if i := findGate(b.gates, discovery.BriefOf(id)); i >= 0 && id != gateway && len(missing) > 0 {
+		i := findGate(b.gates, discovery.BriefOf(id))
+		if i >= 0 && id != gateway && len(missing) > 0 && len(b.gates[i].Rows) > 0 { // others reach that one
 			led, _ = standing(g, id, b.gates[i].Tree, f)
 			missing = b.missing(missing, led)
 		}
