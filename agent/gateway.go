@@ -43,6 +43,7 @@ type duty struct {
 	network   uint64
 	beyond    *decide.Beyond
 	gate      *gate
+	told      discovery.Area // by this gateway
 	measured  []decide.Measured
 	predicted map[overlay.AgentID]int32
 
@@ -63,6 +64,7 @@ func (n *node) duty(now overlay.Instant) *duty {
 	if d.gate == nil {
 		return d
 	}
+	d.told = d.gate.telling.Area
 	d.measured, d.predicted = n.measuredOf(now, d.gate.named), make(map[overlay.AgentID]int32)
 	for _, g := range d.beyond.Gates() {
 		d.predicted[g.ID] = n.costOf(g.ID)
@@ -86,7 +88,7 @@ func (d *duty) decide(now overlay.Instant, epoch int64, self overlay.AgentID, pi
 	if d.gate == nil {
 		return
 	}
-	d.haste = d.beyond.Haste(graph, epoch, self, &d.gate.telling.Area, d.tree, &finder)
+	d.haste = d.beyond.Haste(graph, epoch, self, &d.told, d.tree, &finder)
 	backbone, err := decide.NewBackbonePicture(d.network, epoch, self, decide.Backbone(d.beyond.Gates()))
 	if err == nil && backbone.View.Index(self) >= 0 {
 		d.gate.links.Step(now, epoch, backbone, d.measured, nil)
