@@ -56,7 +56,7 @@ func Check(set Setting) Verdict {
 	v.Traffic = s.counted
 	var ok bool
 	if v.Agreed, ok = s.Until(flood+decide.Epoch, s.Agreed); !ok {
-		wrong("no agreement of the facts %v after the faults", v.Agreed)
+		wrong("no agreement of the facts %v after the faults: %s", v.Agreed, s.lacking())
 	}
 	// Links that broke are given up after three epochs, and new ones made in two.
 	s.Run(s.now.Sub(beginning) + 6*decide.Epoch)
