@@ -87,19 +87,6 @@ func (s *Store) receive(now overlay.Instant, n *neighbour, msg []byte) error {
 	return refused
 }
 
-// receiveHash answers another hash than ours by a digest, which is much longer,
-// so not too often.
-func (s *Store) receiveHash(now overlay.Instant, n *neighbour, body []byte) error {
-	if len(body) != len(s.hash) {
-		return errMalformed
-	}
-	if since := now.Sub(n.answered); !bytes.Equal(body, s.hash[:]) && (since >= s.patience(now) || since < 0) {
-		n.digest = true
-		n.answered = now
-	}
-	return nil
-}
-
 // receiveDigest walks what the neighbour has and what we have side by side.
 func (s *Store) receiveDigest(now overlay.Instant, n *neighbour, body []byte) error {
 	return s.walk(now, n, body, func(k key) bool { return s.reaches(n, k) })
@@ -111,6 +98,7 @@ func (s *Store) walk(now overlay.Instant, n *neighbour, body []byte, covers func
 		return errMalformed
 	}
 	above, upTo := parseKey(body), parseKey(body[keyLen:])
+	before := len(n.offers) + len(n.requests)
 	i, found := s.shelf.find(above)
 	if found {
 		i++
@@ -137,6 +125,9 @@ func (s *Store) walk(now overlay.Instant, n *neighbour, body []byte, covers func
 	}
 	for ; i < s.shelf.len() && s.shelf.key(i).compare(upTo) <= 0; i++ {
 		n.offer(s.shelf.key(i), covers)
+	}
+	if len(n.offers)+len(n.requests) > before {
+		s.other(now, n)
 	}
 	return nil
 }
@@ -308,7 +299,7 @@ func (n *neighbour) quiet() bool {
 			return false
 		}
 	}
-	return !n.hash && !n.digest && !n.told && !n.untold && n.parts == [scopes]uint32{} &&
+	return !n.hash && !n.digest && !n.sums && !n.told && !n.untold && n.parts == [scopes]uint32{} &&
 		len(n.offers)+len(n.requests)+len(n.records)+len(n.evidence)+len(n.seeks) == 0
 }
 

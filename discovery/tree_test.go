@@ -264,7 +264,7 @@ func TestPartition(t *testing.T) {
 			}
 			c.wire(nil)
 			limit := 10 * time.Second
-			if loss > 0 { // each message that is lost costs a comparison, five seconds later
+			if loss > 0 { // each message that is lost costs a comparison, seconds later
 				limit = 90 * time.Second
 			}
 			t.Logf("agreement after %v", c.until(t, limit, "the halves agree", c.agree))
