@@ -151,9 +151,14 @@ func (s *Store) receiveOffer(now overlay.Instant, n *neighbour, body []byte) err
 }
 
 // consider asks n for the record of a stamp that it has, if we have none as
-// new, would take it, and haven't just asked somebody else.
+// new and would take it. If we have just asked somebody else, n is asked later, unless
+// it comes: a connection may be dead and we not know it yet.
 func (s *Store) consider(now overlay.Instant, n *neighbour, t stamp) {
-	if !s.lacks(now, n, t) || s.waiting(now, t.key) {
+	if !s.lacks(now, n, t) {
+		return
+	}
+	if s.waiting(now, t.key) {
+		s.missing.tell(now, n.id, t)
 		return
 	}
 	if s.asked.len() > 4*s.limits.Origins {
