@@ -80,7 +80,7 @@ type common struct {
 	areas    []uint32
 	untold   bool // it is to be told ours
 	parts    [scopes]uint32
-	answered [scopes]overlay.Instant
+	answered [scopes]answer // to its sums
 	seeks    []Brief
 	sought   pace
 }
@@ -217,14 +217,6 @@ func (s *Store) leaves(k key, e *entry) overlay.Instant {
 	return m.record.made().Add(linger)
 }
 
-// compareWith begins to compare with a neighbour.
-func (s *Store) compareWith(n *neighbour) {
-	// A digest of one message at once spares a round trip; more is worth it
-	// only if the stores differ.
-	n.digest = !s.divided(n) && s.shelf.len() <= MaxMessage/stampLen
-	n.hash = !n.digest
-}
-
 // meet begins to compare anew if a neighbour is in the same area now, or not any more. was
 // says whether it was.
 func (s *Store) meet(n *neighbour, was bool) {
@@ -265,17 +257,29 @@ func (s *Store) receiveSums(now overlay.Instant, n *neighbour, body []byte) erro
 		return errMalformed
 	}
 	scope := int(body[0])
-	since := now.Sub(n.common.answered[scope])
-	if scope == local && !s.shares(n) || since < s.patience(now) && since >= 0 {
+	last := &n.common.answered[scope]
+	if scope == local && !s.shares(n) || s.spares(now, *last) {
 		return nil
 	}
 	for i := range parts {
-		if binary.BigEndian.Uint64(body[1+8*i:]) != s.areas.sums[scope][i] {
-			n.parts[scope] |= 1 << i
-			n.common.answered[scope] = now
+		if binary.BigEndian.Uint64(body[1+8*i:]) == s.areas.sums[scope][i] {
+			continue
 		}
+		if last.at != now {
+			*last = answer{at: now}
+			s.other(now, n)
+		}
+		n.parts[scope] |= 1 << i
+		last.stamps += s.partLen(i)
 	}
 	return nil
+}
+
+// partLen returns how many stamps a part has, of both scopes.
+func (s *Store) partLen(i int) int {
+	from, _ := s.shelf.find(partEnd(i - 1))
+	to, _ := s.shelf.find(partEnd(i))
+	return to - from
 }
 
 func (s *Store) receivePart(now overlay.Instant, n *neighbour, body []byte) error {
@@ -358,8 +362,8 @@ func (s *Store) packAreas(n *neighbour, p *packer) {
 			p.buf = binary.BigEndian.AppendUint32(p.buf, number)
 		}
 	}
-	if n.hash && s.divided(n) {
-		n.hash = false
+	if n.sums || n.hash && s.divided(n) {
+		n.hash, n.sums = n.hash && !s.divided(n), false
 		for scope := range scopes {
 			if scope == wide || s.shares(n) {
 				s.packSums(scope, p)

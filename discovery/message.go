@@ -21,7 +21,7 @@ const MaxMessage = 64 << 10
 // Types of sections; others are counted and skipped:
 //
 //	1 hash      32 bytes that depend on all records of the sender: whoever has
-//	            others answers with a digest
+//	            others answers with a digest, or with sums if they are many
 //	2 digest    key, key, stamps: all that the sender has of the keys above the
 //	            first and up to the second, ascending. The receiver asks for what
 //	            it lacks and offers what the sender lacks
@@ -35,16 +35,16 @@ const MaxMessage = 64 << 10
 //	8 prune     nothing: the sender gets records another way sooner, and wants to
 //	            have news instead
 //	9 graft     keys: what the sender wants to have, and what will be new, too
+//	11 sums     scope, 1 byte; 8 bytes for each of 32 parts of the keys: they depend on
+//	            all records of the scope that the sender has in the part. Whoever has
+//	            others answers with digests of these parts
+//	12 part     scope, 1 byte; as digest, of a part of the scope's keys
 //
 // In divided networks (areas.go) there are these besides, and prunes of one byte are for
 // what all of the network have:
 //
 //	10 areas    numbers, 4 bytes each: of the sender's area, and of those that it was in
 //	            a short while ago
-//	11 sums     scope, 1 byte; 8 bytes for each of 32 parts of the keys: they depend on
-//	            all records of the scope that the sender has in the part. Whoever has
-//	            others answers with digests of these parts
-//	12 part     scope, 1 byte; as digest, of a part of the scope's keys
 //	13 seek     brief names, 8 bytes each: of members whose records the sender wants to
 //	            have though they are in another area
 //

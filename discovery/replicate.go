@@ -87,19 +87,6 @@ func (s *Store) receive(now overlay.Instant, n *neighbour, msg []byte) error {
 	return refused
 }
 
-// receiveHash answers another hash than ours by a digest, which is much longer,
-// so not too often.
-func (s *Store) receiveHash(now overlay.Instant, n *neighbour, body []byte) error {
-	if len(body) != len(s.hash) {
-		return errMalformed
-	}
-	if since := now.Sub(n.answered); !bytes.Equal(body, s.hash[:]) && (since >= s.patience(now) || since < 0) {
-		n.digest = true
-		n.answered = now
-	}
-	return nil
-}
-
 // receiveDigest walks what the neighbour has and what we have side by side.
 func (s *Store) receiveDigest(now overlay.Instant, n *neighbour, body []byte) error {
 	return s.walk(now, n, body, func(k key) bool { return s.reaches(n, k) })
@@ -111,6 +98,7 @@ func (s *Store) walk(now overlay.Instant, n *neighbour, body []byte, covers func
 		return errMalformed
 	}
 	above, upTo := parseKey(body), parseKey(body[keyLen:])
+	before := len(n.offers) + len(n.requests)
 	i, found := s.shelf.find(above)
 	if found {
 		i++
@@ -138,6 +126,9 @@ func (s *Store) walk(now overlay.Instant, n *neighbour, body []byte, covers func
 	for ; i < s.shelf.len() && s.shelf.key(i).compare(upTo) <= 0; i++ {
 		n.offer(s.shelf.key(i), covers)
 	}
+	if len(n.offers)+len(n.requests) > before {
+		s.other(now, n)
+	}
 	return nil
 }
 
@@ -160,9 +151,14 @@ func (s *Store) receiveOffer(now overlay.Instant, n *neighbour, body []byte) err
 }
 
 // consider asks n for the record of a stamp that it has, if we have none as
-// new, would take it, and haven't just asked somebody else.
+// new and would take it. If we have just asked somebody else, n is asked later, unless
+// it comes: a connection may be dead and we not know it yet.
 func (s *Store) consider(now overlay.Instant, n *neighbour, t stamp) {
-	if !s.lacks(now, n, t) || s.waiting(now, t.key) {
+	if !s.lacks(now, n, t) {
+		return
+	}
+	if s.waiting(now, t.key) {
+		s.missing.tell(now, n.id, t)
 		return
 	}
 	if s.asked.len() > 4*s.limits.Origins {
@@ -308,7 +304,7 @@ func (n *neighbour) quiet() bool {
 			return false
 		}
 	}
-	return !n.hash && !n.digest && !n.told && !n.untold && n.parts == [scopes]uint32{} &&
+	return !n.hash && !n.digest && !n.sums && !n.told && !n.untold && n.parts == [scopes]uint32{} &&
 		len(n.offers)+len(n.requests)+len(n.records)+len(n.evidence)+len(n.seeks) == 0
 }
 

@@ -149,14 +149,16 @@ func (e *entry) stamp(k key) stamp { return stamp{k, e.record.Version, [8]byte(e
 // A neighbour is a connected agent and what it is to be sent.
 type neighbour struct {
 	id       overlay.AgentID
-	hash     bool            // our hash, so that it compares itself with us
-	digest   bool            // all our stamps
-	answered overlay.Instant // when it last made us send a digest
-	offers   keySet          // stamps of these
-	requests keySet          // requests for these
-	records  keySet          // these records
-	common                   // what of areas is kept of it
-	evidence []Serial        // who has these invites, at most maxEvidence
+	hash     bool     // our hash, so that it compares itself with us
+	digest   bool     // all our stamps
+	sums     bool     // our sums, to answer its hash
+	differs  bool     // it has other records, as far as is known
+	answered answer   // to its hashes
+	offers   keySet   // stamps of these
+	requests keySet   // requests for these
+	records  keySet   // these records
+	common            // what of areas is kept of it
+	evidence []Serial // who has these invites, at most maxEvidence
 	branches [scopes]branch
 	later    keySet          // it is to be offered these, with the news
 	speak    overlay.Instant // when, 0 not decided yet

@@ -124,9 +124,10 @@ func (s *Store) graft(now overlay.Instant) (next overlay.Instant) {
 		}
 		// The second condition is true only after the clock jumped back.
 		if now >= w.due || w.due.Sub(now) > askAgain {
-			w.due = now.Add(askAgain)
-			if !s.waiting(now, k) {
+			if w.due = now.Add(askAgain); !s.waiting(now, k) {
 				s.askTellers(now, k, w)
+			} else if asked, _ := s.asked.get(k); asked.Add(askAgain) > now {
+				w.due = asked.Add(askAgain)
 			}
 		}
 		next = min(next, w.due)

@@ -177,8 +177,13 @@ func TestTreeSteps(t *testing.T) {
 		{"and isn't asked for", 12, tick, ""},
 		{"what is known is no news", 12, receive(1, message(sectionNews, stampOf(member(6, 4)).append(nil))), ""},
 		{"nor missing", 14, tick, ""},
-		{"who told may be gone", 15, receive(1, message(sectionNews, stampOf(member(7, 9)).append(nil))), ""},
-		{"by then", 16, func(now overlay.Instant) error { b.Disconnected(agentID(1)); return tick(now) }, ""},
+		{"what is offered is asked for", 15, receive(1, message(sectionOffer, stampOf(member(8, 9)).append(nil))), "→1 request 8.member"},
+		{"of one", 15, receive(3, message(sectionOffer, stampOf(member(8, 9)).append(nil))), ""},
+		{"who may still answer", 16, tick, ""},
+		{"then of the other", 17, tick, "→3 graft 8.member"},
+		{"who answers", 17, receive(3, records(member(8, 9))), "→1 offer 8.member"},
+		{"who told may be gone", 20, receive(1, message(sectionNews, stampOf(member(7, 9)).append(nil))), ""},
+		{"by then", 21, func(now overlay.Instant) error { b.Disconnected(agentID(1)); return tick(now) }, ""},
 	} {
 		if err := step.do(at(step.after)); err != nil {
 			t.Errorf("%s: %v", step.name, err)
@@ -188,7 +193,7 @@ func TestTreeSteps(t *testing.T) {
 			t.Errorf("%s: sent %q, want %q", step.name, got, step.sent)
 		}
 	}
-	if err := b.Receive(at(20), agentID(3), message(sectionNews, make([]byte, stampLen-1))); err == nil {
+	if err := b.Receive(at(25), agentID(3), message(sectionNews, make([]byte, stampLen-1))); err == nil {
 		t.Error("half a stamp is taken")
 	}
 }
@@ -264,7 +269,7 @@ func TestPartition(t *testing.T) {
 			}
 			c.wire(nil)
 			limit := 10 * time.Second
-			if loss > 0 { // each message that is lost costs a comparison, five seconds later
+			if loss > 0 { // each message that is lost costs a comparison, seconds later
 				limit = 90 * time.Second
 			}
 			t.Logf("agreement after %v", c.until(t, limit, "the halves agree", c.agree))

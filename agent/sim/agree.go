@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"farlan/discovery"
@@ -9,23 +11,41 @@ import (
 // Agreed says whether all agents that run have the same records, but for those that were
 // published within the last flood and may be on their way.
 func (s *Sim) Agreed() bool {
-	if _, same := s.hash(); same {
-		return true
-	}
+	_, same := s.hash()
+	return same || s.lacks(func(int32, int32, discovery.Kind) bool { return false })
+}
+
+// lacks calls each for agents that run and lack records of others that they must have by now,
+// until it is false, and says whether it never was.
+func (s *Sim) lacks(each func(agent, of int32, kind discovery.Kind) bool) bool {
 	for _, b := range s.agents {
 		for k := range b.said {
-			version := b.settled(k)
+			version, kind := b.settled(k), discovery.KindMember+discovery.Kind(k)
 			for _, a := range s.agents {
 				if !a.runs() || version == 0 {
 					continue
 				}
-				if r, ok := a.store.Record(b.id, discovery.KindMember+discovery.Kind(k)); !ok || r.Version < version {
+				if r, ok := a.store.Record(b.id, kind); (!ok || r.Version < version) && !each(a.n, b.n, kind) {
 					return false
 				}
 			}
 		}
 	}
 	return true
+}
+
+// lacking says what agents lack by now.
+func (s *Sim) lacking() string {
+	const most = 5
+	var all []string
+	s.lacks(func(agent, of int32, kind discovery.Kind) bool {
+		all = append(all, fmt.Sprintf("agent %d lacks the %v record of agent %d", agent, kind, of))
+		return len(all) <= most
+	})
+	if len(all) > most {
+		all[most] = "and so on"
+	}
+	return strings.Join(all, ", ")
 }
 
 // settled returns the version of the newest record of a kind that all must have by now, 0 if

@@ -56,7 +56,7 @@ func Check(set Setting) Verdict {
 	v.Traffic = s.counted
 	var ok bool
 	if v.Agreed, ok = s.Until(flood+decide.Epoch, s.Agreed); !ok {
-		wrong("no agreement of the facts %v after the faults", v.Agreed)
+		wrong("no agreement of the facts %v after the faults: %s", v.Agreed, s.lacking())
 	}
 	// Links that broke are given up after three epochs, and new ones made in two.
 	s.Run(s.now.Sub(beginning) + 6*decide.Epoch)
@@ -95,7 +95,7 @@ func Check(set Setting) Verdict {
 // add adds what was counted later.
 func (t *Traffic) add(u Traffic) {
 	t.Sent, t.Delivered, t.NoPath, t.Broken, t.Looped = t.Sent+u.Sent, t.Delivered+u.Delivered, t.NoPath+u.NoPath, t.Broken+u.Broken, t.Looped+u.Looped
-	t.Broadcast, t.Wanted, t.Got, t.Again, t.Spare, t.Deep = t.Broadcast+u.Broadcast, t.Wanted+u.Wanted, t.Got+u.Got, t.Again+u.Again, t.Spare+u.Spare, t.Deep+u.Deep
+	t.Broadcast, t.Wanted, t.Cut, t.Got, t.Again, t.Spare, t.Deep = t.Broadcast+u.Broadcast, t.Wanted+u.Wanted, t.Cut+u.Cut, t.Got+u.Got, t.Again+u.Again, t.Spare+u.Spare, t.Deep+u.Deep
 }
 
 // check says what must not be when nothing goes wrong. While agents don't agree broadcasts

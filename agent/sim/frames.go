@@ -31,6 +31,7 @@ type Traffic struct {
 	Looped    int // came by an agent twice
 	Broadcast int // sent to all
 	Wanted    int // agents who should get one
+	Cut       int // of them those who were out of reach of the sender and of all whom it reached
 	Got       int
 	Again     int // came a second time and was taken
 	Spare     int // came a second time by a tree, which only its number told
@@ -221,6 +222,7 @@ func (s *Sim) emit(from, to int32) {
 			s.counted.Wanted++
 		}
 	}
+	s.counted.Cut += s.cutOff(a)
 	a.broadcasts++
 	s.frames = append(s.frames, frame{from: from, gate: none, number: a.broadcasts, seen: map[int32]int{from: 1}, wide: make(map[int32]int)})
 	s.spread(a, len(s.frames)-1, inside, 0)

@@ -89,6 +89,8 @@ func (x *tally) report(t *testing.T) {
 	atMost(t, fmt.Sprintf("%d networks with faults: frames looped, broadcasts that went too far or came twice", n),
 		float64(x.trouble.Looped+x.trouble.Deep+x.trouble.Again+x.steady.Looped+x.steady.Deep+x.steady.Again), 0)
 	if n >= 10 { // one may change its links just then
+		atMost(t, fmt.Sprintf("%d networks with faults: percent of broadcasts' copies lost in trouble on the way to who was within reach", n),
+			100*(1-float64(x.trouble.Got)/float64(max(x.trouble.Wanted-x.trouble.Cut, 1))), 15)
 		atMost(t, fmt.Sprintf("%d networks with faults: percent of broadcasts' copies that numbers told, afterwards", n),
 			100*float64(x.steady.Spare)/float64(max(x.steady.Got, 1)), 5)
 	}

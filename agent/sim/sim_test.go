@@ -56,7 +56,7 @@ func TestReplay(t *testing.T) {
 // Without the reverse-path check broadcasts come twice where agents disagree, and the
 // checks notice.
 func TestReversePathMutant(t *testing.T) {
-	set := setting(5, 20, Churn|Restart|Partition)
+	set := setting(11, 20, Churn|Restart|Partition)
 	set.mutant = noNumbers
 	if v := Check(set); v.Traffic.Again > 0 || len(v.Wrong) > 0 {
 		t.Fatalf("%+v", v)

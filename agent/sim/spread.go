@@ -9,8 +9,9 @@ import (
 )
 
 // Broadcasts spread as agents have them spread (agent/spread.go): each agent has its place in
-// the origin's tree by what it knows, and for a while the place that it had before; what comes
-// twice is told by its number.
+// the origin's tree by what it knows, and for a while the places that it had before; what comes
+// twice is told by its number. Who isn't in the tree gets a copy from the origin itself. An
+// agent looks for its place when a broadcast comes by, not whenever it hears news.
 
 // A broadcast of a divided network goes by three trees: the sender's in its area, that of the
 // gateway by which it leaves that area, on the backbone, and those of the gateways by which it
@@ -24,8 +25,13 @@ const (
 // What is said with a frame of a broadcast: on which tree, and how many links it came on it.
 func leg(f int, tree, hops uint64) uint64 { return uint64(f)<<8 | tree<<6 | hops }
 
-// formerFor is how long a place counts that was left.
-const formerFor = 3 * time.Second
+const (
+	// formerFor is how long a place counts that was left, maxPlaces how many count at most.
+	formerFor = 3 * time.Second
+	maxPlaces = 8
+	// newsFor is how long news takes to all.
+	newsFor = time.Second
+)
 
 // heardOf is whose broadcasts an agent remembers, and whether among gateways.
 type heardOf struct {
@@ -33,22 +39,26 @@ type heardOf struct {
 	wide bool
 }
 
-// places are the graphs by which an agent has its places in trees: now, and before, nil if that
-// doesn't count any more.
+// places are the graphs by which an agent has its places in trees, those of before, which count
+// for a while, first.
 type places struct {
-	now, before *canopy
-	until       overlay.Instant // before counts
+	by     []*canopy
+	until  []overlay.Instant // of those of before
+	looked overlay.Instant
 }
 
-// by notes by which graph an agent has its places now, and returns all that count.
-func (p *places) by(c *canopy, now overlay.Instant) []*canopy {
-	if p.now != c {
-		p.before, p.until, p.now = p.now, now.Add(formerFor), c
+// at notes by which graph an agent has its places now, and returns all that count.
+func (p *places) at(c *canopy, now overlay.Instant) []*canopy {
+	if last := len(p.by) - 1; last < 0 {
+		p.by = append(p.by, c)
+	} else if p.by[last] != c { // it may have been left just after it was looked for
+		p.by, p.until = append(p.by, c), append(p.until, max(p.looked.Add(formerFor), now.Add(newsFor)))
 	}
-	if p.before == nil || now > p.until {
-		return []*canopy{c}
+	p.looked = now
+	for len(p.by) > maxPlaces || len(p.until) > 0 && p.until[0] < now {
+		p.by, p.until = p.by[1:], p.until[1:]
 	}
-	return []*canopy{c, p.before}
+	return p.by
 }
 
 // bare says whether agents go by the trees of what they know alone, to show what these are
@@ -62,7 +72,7 @@ func (a *agent) canopies(c *chart, tree uint64) []*canopy {
 	if a.bare() {
 		return []*canopy{c.canopy}
 	}
-	return a.places[tree].by(c.canopy, a.now)
+	return a.places[tree].at(c.canopy, a.now)
 }
 
 // tree returns how an agent's broadcasts spread.
@@ -106,19 +116,7 @@ func (a *agent) entry(area uint32) int32 {
 // spread sends a broadcast to an agent's children, and on another tree from where it begins.
 func (s *Sim) spread(a *agent, f int, tree, hops uint64) {
 	x := &s.frames[f]
-	c, origin := a.root(x, tree)
-	var to []int32
-	for _, by := range a.canopies(c, tree) {
-		at, ok := by.nodes[a.n]
-		if !ok {
-			continue
-		}
-		for _, child := range s.tree(by, origin).Children(at) {
-			if n := by.agents[child]; !slices.Contains(to, n) {
-				to = append(to, n)
-			}
-		}
-	}
+	to := a.copies(x, tree)
 	if len(to) > 0 && hops >= route.TreeHops {
 		s.counted.Deep++
 		return
@@ -141,6 +139,68 @@ func (s *Sim) spread(a *agent, f int, tree, hops uint64) {
 			s.spread(a, f, arriving, 0)
 		}
 	}
+}
+
+// copies returns to whom an agent sends a broadcast on a tree.
+func (a *agent) copies(x *frame, tree uint64) (to []int32) {
+	c, origin := a.root(x, tree)
+	graphs := a.canopies(c, tree)
+	for _, by := range graphs {
+		at, ok := by.nodes[a.n]
+		if !ok {
+			continue
+		}
+		for _, child := range a.tree(by, origin).Children(at) {
+			if n := by.agents[child]; !slices.Contains(to, n) {
+				to = append(to, n)
+			}
+		}
+	}
+	if tree == inside && a.n == x.from && !a.bare() {
+		to = a.apart(graphs, to)
+	}
+	return to
+}
+
+// apart adds those who aren't in the trees of an agent's own broadcasts by every graph that
+// counts: they get copies from itself.
+func (a *agent) apart(graphs []*canopy, to []int32) []int32 {
+	area, _ := a.store.Area()
+	for _, b := range a.control.members {
+		m, ok := a.store.Member(a.agents[b.n].id)
+		if !ok || m.Area != area || b.n == a.n || slices.Contains(to, b.n) {
+			continue
+		}
+		if slices.ContainsFunc(graphs, func(c *canopy) bool { return !a.covers(c, b.n) }) {
+			to = append(to, b.n)
+		}
+	}
+	return to
+}
+
+// covers says whether another agent is in the tree of an agent's own broadcasts.
+func (a *agent) covers(c *canopy, n int32) bool {
+	at, ok := c.nodes[n]
+	if ok {
+		_, ok = a.tree(c, a.n).Parent(at)
+	}
+	return ok
+}
+
+// cutOff returns how many of those who run nobody reaches now, whom an agent reaches or others
+// whom it reaches.
+func (s *Sim) cutOff(from *agent) int {
+	left := slices.DeleteFunc(slices.Clone(s.agents), func(b *agent) bool { return !b.runs() || b == from })
+	for queue := []*agent{from}; len(queue) > 0 && len(left) > 0; queue = queue[1:] {
+		left = slices.DeleteFunc(left, func(b *agent) bool {
+			reached := queue[0].reaches(b.n)
+			if reached {
+				queue = append(queue, b)
+			}
+			return reached
+		})
+	}
+	return len(left)
 }
 
 // get counts that the agent takes a broadcast by a tree. It is false if it tells by the number
@@ -182,6 +242,9 @@ func (a *agent) accepts(x *frame, from int32, tree, hops uint64) bool {
 	c, origin := a.root(x, tree)
 	if tree == arriving && a.set.mutant != noSides && !a.outside(x) {
 		return false
+	}
+	if tree == inside && from == x.from && !a.bare() { // of its own it may send copies to all
+		return true
 	}
 	for _, by := range a.canopies(c, tree) {
 		at, known := by.nodes[a.n]
