@@ -134,8 +134,8 @@ func (n *node) explainFar(p *peer, v *explainView, names map[overlay.AgentID]str
 		case v.Chosen != nil && slices.Equal(r.Path, v.Chosen.Path):
 			v.Chosen.CostMs = r.Cost
 			continue
-		case p.direct():
-			r.Reason += ": it is reached directly"
+		case p.direct() && p.bypass.ids == nil:
+			r.Reason += ": the direct path costs less, or little more"
 		case n.shuns(n.now(), f.Gateway):
 			r.Reason += ": a path by it failed a moment ago"
 		default:
@@ -144,7 +144,7 @@ func (n *node) explainFar(p *peer, v *explainView, names map[overlay.AgentID]str
 		v.Rejected = append(v.Rejected, r)
 	}
 	if p.direct() {
-		return fmt.Sprintf("it is in area %08x: if it isn't reached directly any more, a path by gateways", area)
+		return fmt.Sprintf("it is in area %08x: that the direct path or one by gateways costs less by a tenth; or if it isn't reached directly any more", area)
 	}
 	return fmt.Sprintf("it is in area %08x: that it is reached directly, or a path by another gateway costs less", area)
 }
