@@ -1,11 +1,9 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"farlan/agent/decide"
 	"farlan/discovery"
@@ -159,34 +157,4 @@ func (n *node) farIDs(f decide.FarPath, p *peer) []overlay.AgentID {
 		all[len(all)-1] = p.id
 	}
 	return all
-}
-
-// lookFor looks for an agent of another area by its id, and waits for its record, but not for
-// long.
-func (n *node) lookFor(ctx context.Context, name string) (p *peer) {
-	id, err := overlay.ParseAgentID(name)
-	if err != nil {
-		return nil
-	}
-	look := time.NewTicker(summonEvery)
-	defer look.Stop()
-	for end := time.Now().Add(summonFor); p == nil && time.Now().Before(end); {
-		known := true
-		if n.do(ctx, func(now overlay.Instant) {
-			if p = n.peers[id]; p == nil && n.divided() {
-				n.seek(now, discovery.BriefOf(id))
-				known = n.far.quests[discovery.BriefOf(id)] != nil
-			} else if p == nil {
-				known = false
-			}
-		}) != nil || !known {
-			return p
-		}
-		select {
-		case <-look.C:
-		case <-ctx.Done():
-			return p
-		}
-	}
-	return p
 }

@@ -72,7 +72,7 @@ func (b *Bypass) Step(now overlay.Instant, direct measure.Pair, all []FarPath) (
 		i = -1
 	}
 	straight := linkOf(overlay.AgentID{}, discovery.Link{Pair: direct})
-	cost := microseconds(uint32(min(straight.Cost(straight), 1<<31)))
+	cost := microseconds(straight.Cost(straight))
 	is, at := cost, i
 	if i >= 0 {
 		is = all[i].Cost
