@@ -1,11 +1,9 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"farlan/agent/decide"
 	"farlan/discovery"
@@ -134,8 +132,8 @@ func (n *node) explainFar(p *peer, v *explainView, names map[overlay.AgentID]str
 		case v.Chosen != nil && slices.Equal(r.Path, v.Chosen.Path):
 			v.Chosen.CostMs = r.Cost
 			continue
-		case p.direct():
-			r.Reason += ": it is reached directly"
+		case p.direct() && p.bypass.ids == nil:
+			r.Reason += ": the direct path costs less, or little more"
 		case n.shuns(n.now(), f.Gateway):
 			r.Reason += ": a path by it failed a moment ago"
 		default:
@@ -144,7 +142,7 @@ func (n *node) explainFar(p *peer, v *explainView, names map[overlay.AgentID]str
 		v.Rejected = append(v.Rejected, r)
 	}
 	if p.direct() {
-		return fmt.Sprintf("it is in area %08x: if it isn't reached directly any more, a path by gateways", area)
+		return fmt.Sprintf("it is in area %08x: that the direct path or one by gateways costs less by a tenth; or if it isn't reached directly any more", area)
 	}
 	return fmt.Sprintf("it is in area %08x: that it is reached directly, or a path by another gateway costs less", area)
 }
@@ -159,34 +157,4 @@ func (n *node) farIDs(f decide.FarPath, p *peer) []overlay.AgentID {
 		all[len(all)-1] = p.id
 	}
 	return all
-}
-
-// lookFor looks for an agent of another area by its id, and waits for its record, but not for
-// long.
-func (n *node) lookFor(ctx context.Context, name string) (p *peer) {
-	id, err := overlay.ParseAgentID(name)
-	if err != nil {
-		return nil
-	}
-	look := time.NewTicker(summonEvery)
-	defer look.Stop()
-	for end := time.Now().Add(summonFor); p == nil && time.Now().Before(end); {
-		known := true
-		if n.do(ctx, func(now overlay.Instant) {
-			if p = n.peers[id]; p == nil && n.divided() {
-				n.seek(now, discovery.BriefOf(id))
-				known = n.far.quests[discovery.BriefOf(id)] != nil
-			} else if p == nil {
-				known = false
-			}
-		}) != nil || !known {
-			return p
-		}
-		select {
-		case <-look.C:
-		case <-ctx.Done():
-			return p
-		}
-	}
-	return p
 }

@@ -136,7 +136,11 @@ func (n *node) serveBench(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.FormValue("peer")
-	p := n.reachPeer(r.Context(), name)
+	p, refused := n.reachPeer(r.Context(), name)
+	if refused != nil {
+		refuse(w, http.StatusNotFound, refused)
+		return
+	}
 	if err = n.do(r.Context(), func(overlay.Instant) {
 		if p != nil {
 			name = n.names()[p.id]
@@ -167,7 +171,10 @@ func (n *node) serveRefresh(w http.ResponseWriter, r *http.Request) {
 	var all []named
 	only := r.FormValue("peer")
 	if only != "" {
-		n.reachPeer(r.Context(), only)
+		if _, refused := n.reachPeer(r.Context(), only); refused != nil {
+			refuse(w, http.StatusNotFound, refused)
+			return
+		}
 	}
 	if err := n.do(r.Context(), func(overlay.Instant) {
 		names := n.names()

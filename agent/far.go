@@ -307,67 +307,6 @@ func (n *node) joined(told []decide.Told) []decide.Told {
 	return decide.Joined(told, gates)
 }
 
-// leadFar finds the paths to those far agents that aren't reached directly.
-func (n *node) leadFar(now overlay.Instant) {
-	if !n.divided() {
-		return
-	}
-	var lookout *decide.Lookout
-	for _, p := range n.byIndex {
-		if p == nil || !p.far || p.barred {
-			continue
-		}
-		out := p.out.Load()
-		if out != nil && out.relay == nil {
-			continue
-		}
-		if lookout == nil {
-			if lookout = n.routing.routes.Lookout(n.beyond()); lookout == nil {
-				return
-			}
-		}
-		n.leadTo(now, p, lookout)
-	}
-}
-
-// leadTo finds the path to a far agent: the best by a gateway that doesn't fail.
-func (n *node) leadTo(now overlay.Instant, p *peer, lookout *decide.Lookout) {
-	if _, _, gateway := n.store.Gateway(p.id); gateway {
-		return // routes lead there
-	}
-	if p.way.gateway != (overlay.AgentID{}) && p.state == measure.Suspect && now.Sub(p.way.since) >= wayPatience {
-		n.shun(now, p.way.gateway)
-	}
-	var best decide.FarPath
-	for _, f := range lookout.Paths(discovery.BriefOf(p.id)) {
-		first := n.peers[f.Near[min(1, len(f.Near)-1)]]
-		if len(f.Near) == 1 && len(f.Tree) > 0 {
-			first = n.briefly(f.Tree[0].Agent)
-		}
-		usable := first != nil && first.direct() && first.state == measure.Up
-		if usable && (best.Near == nil || n.shuns(now, best.Gateway) && !n.shuns(now, f.Gateway)) {
-			best = f
-		}
-	}
-	way := farWay{gateway: best.Gateway}
-	if best.Near != nil {
-		way.between = slices.Clone(best.Near[1:])
-		for _, l := range best.Tree[:len(best.Tree)-1] {
-			way.between = append(way.between, n.named(l))
-		}
-	}
-	if slices.Equal(way.between, p.way.between) {
-		return
-	}
-	way.since, p.way = now, way
-	if out := p.out.Load(); out != nil && out.relay != nil && len(way.between) > 0 {
-		next := *out
-		n.lead(p, &next)
-		p.out.Store(&next)
-		p.probe = now
-	}
-}
-
 // shun has paths take other gateways for a while, if there are.
 func (n *node) shun(now overlay.Instant, gateway overlay.AgentID) {
 	if x := n.far.failed[gateway]; now >= x.until {

@@ -170,14 +170,14 @@ func (n *node) summon(ctx context.Context, p *peer) {
 }
 
 // reachPeer returns the peer with a name or id, with whom there is a session if one can be
-// opened soon; nil if there is none of that name.
-func (n *node) reachPeer(ctx context.Context, name string) (p *peer) {
+// opened soon; nil if there is none of that name. It fails if there are several.
+func (n *node) reachPeer(ctx context.Context, name string) (p *peer, refused *failure) {
 	if n.do(ctx, func(overlay.Instant) { p = n.find(name, n.names()) }) == nil && p != nil {
 		n.summon(ctx, p)
-		return p
+		return p, nil
 	}
-	if p = n.lookFor(ctx, name); p != nil {
+	if p, refused = n.lookFor(ctx, name); p != nil {
 		n.summon(ctx, p)
 	}
-	return p
+	return p, refused
 }

@@ -67,6 +67,7 @@ type peer struct {
 	rights    discovery.Rights
 	far       bool            // it is in another area
 	way       farWay          // to it then
+	bypass    bypass          // of the direct way to it then
 	barred    bool            // it has left, or may not do what it does: no session with it
 	cut       bool            // what it was sent isn't answered: see mindSilence
 	echoed    overlay.Instant // where its try came from was tried

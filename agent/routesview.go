@@ -315,6 +315,10 @@ func (n *node) serveExplain(w http.ResponseWriter, r *http.Request) {
 
 // answerAbout answers a question about an agent or station, or about all.
 func (n *node) answerAbout(w http.ResponseWriter, r *http.Request, view func(overlay.Instant, goal, map[overlay.AgentID]string) any) {
+	if far := n.reachFar(r.Context(), r.FormValue("to")); far != nil {
+		refuse(w, http.StatusNotFound, far)
+		return
+	}
 	var v any
 	var refused *failure
 	err := n.do(r.Context(), func(now overlay.Instant) {

@@ -73,13 +73,13 @@ func (n *node) reroute(now overlay.Instant) {
 		Load: func(id overlay.AgentID) int64 { return n.peers[id].load.rate },
 		Used: func(id overlay.AgentID) bool { return n.peers[id].usedSince(now.Add(-usedFor)) },
 	})
+	n.leadFar(now)
 	for _, p := range n.byIndex {
 		if p != nil {
 			n.markForbidden(p)
 			n.lay(p)
 		}
 	}
-	n.leadFar(now)
 	n.wantRates(now)
 }
 
@@ -144,9 +144,12 @@ func (n *node) lay(p *peer) {
 		way := n.routing.routes.Way(p.id, class)
 		var other *detour
 		if way.Alternate != nil {
-			other = n.detourOf(way.Alternate, nil)
+			other = n.detourOf(way.Alternate, nil, assumedMTU)
 		}
-		next := n.detourOf(way.Path, other)
+		next := n.detourOf(way.Path, other, assumedMTU)
+		if p.far && p.bypass.ids != nil && class == overlay.ClassDelay {
+			next = n.detourOf(p.bypass.ids, nil, n.mtu(n.self, p.id, assumedMTU)) // whose access both have
+		}
 		old := p.detours[c].Load()
 		if same(old, next) {
 			continue
@@ -175,8 +178,8 @@ func same(a, b *detour) bool {
 }
 
 // detourOf returns the detour along a path, or what else is to be taken if frames can't go
-// along it; nil stands for the session's way.
-func (n *node) detourOf(path decide.Path, other *detour) *detour {
+// along it; nil stands for the session's way. Links of which nobody tells have the MTU untold.
+func (n *node) detourOf(path decide.Path, other *detour, untold int) *detour {
 	if len(path) < 2 {
 		return other
 	}
@@ -190,18 +193,15 @@ func (n *node) detourOf(path decide.Path, other *detour) *detour {
 	mtu := overlay.MaxDatagram
 	for i, id := range path {
 		p := n.peers[id]
-		if p == nil && i > 0 {
+		if p == nil && i > 0 && (i == 1 || !isAlias(id)) {
 			return other
 		}
 		if i == 1 {
 			r.hop = p
 		}
-		if p == nil {
-			r.path = append(r.path, n.label)
-			continue
+		if r.path = append(r.path, labelOf(id)); i > 0 {
+			mtu = min(mtu, n.mtu(path[i-1], id, untold))
 		}
-		r.path = append(r.path, p.label)
-		mtu = min(mtu, n.mtu(path[i-1], id))
 	}
 	r.around = overlay.RelayOverhead(len(r.path)) + packetOverhead6
 	r.size = mtu - r.around
@@ -214,15 +214,15 @@ func (n *node) detourOf(path decide.Path, other *detour) *detour {
 // packetOverhead6 is what IPv6 and UDP headers take, which is more than those of IPv4.
 const packetOverhead6 = 40 + 8
 
-// mtu returns that of the path from one member to another, as far as is known.
-func (n *node) mtu(from, to overlay.AgentID) int {
+// mtu returns that of the path from one member to another, untold if that isn't known.
+func (n *node) mtu(from, to overlay.AgentID, untold int) int {
 	if p := n.peers[to]; from == n.self && p != nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.mtu != nil {
 			return p.mtu.Size()
 		}
-		return assumedMTU
+		return untold
 	}
 	backbone, _, _ := n.store.Backbone(from)
 	for _, rows := range [][]discovery.Row{n.routing.told[from].Rows, backbone.Rows} {
@@ -230,13 +230,16 @@ func (n *node) mtu(from, to overlay.AgentID) int {
 			return rows[i].MTU
 		}
 	}
-	return assumedMTU
+	return untold
 }
 
 // detourFailed finds other routes than one whose frames aren't acknowledged: one of its links
 // is broken, and its members didn't say which.
 func (n *node) detourFailed(now overlay.Instant, p *peer, r *detour) {
 	n.log.Debug("route failed", "to", p.member.Name, "hops", len(r.ids)-1)
+	if p.far && slices.Equal(r.ids, p.bypass.ids) {
+		n.shun(now, p.bypass.gateway)
+	}
 	for i := 2; i < len(r.ids); i++ {
 		n.routing.routes.Broken(now, decide.Hop{From: r.ids[i-1], To: r.ids[i]})
 	}

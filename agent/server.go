@@ -137,7 +137,11 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 	}
 	name := r.FormValue("peer")
 	view := pingView{Schema: schemaVersion, To: name}
-	p := n.reachPeer(r.Context(), name)
+	p, refused := n.reachPeer(r.Context(), name)
+	if refused != nil {
+		refuse(w, http.StatusNotFound, refused)
+		return
+	}
 	if err := n.do(r.Context(), func(overlay.Instant) {
 		if names := n.names(); p != nil {
 			view.To, view.Path = names[p.id], n.pathTo(p, names)

@@ -29,6 +29,7 @@ type village struct {
 	frozen bool                    // nobody chooses links or neighbours any more
 	mute   bool                    // what is told isn't handed on
 	cut    func(from, to int) bool // no datagram passes; nil: all do
+	slow   func(from, to int) bool // datagrams take slowDelay; nil: none do
 }
 
 type home struct {
@@ -141,8 +142,14 @@ func (v *village) wire(i int) {
 	}
 }
 
+// slowDelay is what a datagram takes where it takes long.
+const slowDelay = 100 * time.Millisecond
+
 // delay is what a datagram takes: they are on a line.
 func (v *village) delay(i, j int) time.Duration {
+	if v.slow != nil && v.slow(i, j) {
+		return slowDelay
+	}
 	return time.Duration(max(i-j, j-i))*time.Millisecond + 5*time.Millisecond
 }
 

@@ -67,6 +67,7 @@ type areas struct {
 	sums   [scopes][parts]uint64
 	guests map[Brief]*entry
 	sought map[Brief]overlay.Instant
+	named  map[Brief]*namesakes // by what is asked for
 }
 
 // A former area is one that self was in a short while ago.
@@ -317,8 +318,11 @@ func (s *Store) receiveSeek(now overlay.Instant, n *neighbour, body []byte) erro
 			return nil
 		}
 		n.sought.pay(now, seekEvery, seekBurst)
-		if id, ok := s.Find(Brief(binary.BigEndian.Uint64(b))); ok && s.entry(key{id, KindMember}) != nil {
+		what := Brief(binary.BigEndian.Uint64(b))
+		if id, ok := s.Find(what); ok && s.entry(key{id, KindMember}) != nil {
 			n.records.add(key{id, KindMember})
+		} else if !ok {
+			s.tellNamed(n, what)
 		}
 	}
 	return nil
@@ -329,7 +333,11 @@ func (s *Store) receiveGuest(now overlay.Instant, n *neighbour, r Record) error 
 	b := BriefOf(r.Origin)
 	at, ok := s.areas.sought[b]
 	old := s.areas.guests[b]
-	if !ok || now.Sub(at) > seekFor || r.Kind != KindMember || old != nil && !newer(r, old.record) {
+	if old != nil {
+		s.calledFor(now, old.record).add(r.Origin)
+	}
+	named := s.calledFor(now, r)
+	if named == nil && (!ok || now.Sub(at) > seekFor) || r.Kind != KindMember || old != nil && !newer(r, old.record) {
 		s.counters.Elsewhere++
 		return nil
 	}
@@ -349,6 +357,7 @@ func (s *Store) receiveGuest(now overlay.Instant, n *neighbour, r Record) error 
 		a.guests = make(map[Brief]*entry)
 	}
 	s.areas.guests[b] = newEntry(r)
+	named.add(r.Origin)
 	return nil
 }
 

@@ -29,10 +29,30 @@ var Usual = Sizes{Whole: 1000, Most: 150, Least: 40, Join: 700}
 // steadily is for how many epochs in a row an agent must see the same reason to move.
 const steadily = 3
 
+// A reason is why an agent had better be in another area.
+type reason byte
+
+const (
+	none   reason = iota
+	stray         // it belongs nowhere
+	again         // the network is to be one again
+	divide        // there are too many
+	join          // there are too few
+)
+
+// wait returns for how many epochs in a row it must be seen.
+func (r reason) wait() int {
+	if r == stray {
+		return 1
+	}
+	return steadily
+}
+
 // An Abode decides in which area an agent is. The zero Abode is ready, and pure; not safe
 // for concurrent use.
 type Abode struct {
-	pending uint32
+	pending uint32 // where it is about to go
+	why     reason
 	seen    int
 }
 
@@ -52,53 +72,54 @@ type Situation struct {
 
 // Step returns the area in which the agent shall be, once in each epoch. It moves alone, when
 // it has seen the reason in some epochs; all that have the same records do in the same one.
+// Where to may change meanwhile, as what links cost does, which the halves of an area follow:
+// who waited until that doesn't could wait for ever, so it goes by what is known at last.
 // Who sees others go to where it was about to go itself goes, too: with them the reason goes.
 func (a *Abode) Step(z Sizes, in Situation) uint32 {
 	if in.Moving {
-		a.pending, a.seen = 0, 0
+		*a = Abode{}
 		return in.Area
 	}
 	if a.seen > 0 && a.pending != in.Area && in.Gone(a.pending) {
 		return a.pending
 	}
-	next, wait := z.next(in)
+	next, why := z.next(in)
 	switch {
 	case next == in.Area:
-		a.pending, a.seen = 0, 0
-	case next != a.pending:
-		a.pending, a.seen = next, 1
-	default:
-		a.seen++
+		*a = Abode{}
+		return in.Area
+	case why != a.why:
+		a.seen = 0
 	}
-	if a.seen >= wait && next != in.Area {
-		return next
+	a.pending, a.why = next, why
+	if a.seen++; a.seen < why.wait() {
+		return in.Area
 	}
-	return in.Area
+	return next
 }
 
-// next returns where the agent had better be by what is known now, and for how many epochs
-// that must be so.
-func (z Sizes) next(in Situation) (area uint32, wait int) {
+// next returns where the agent had better be by what is known now, and why.
+func (z Sizes) next(in Situation) (area uint32, why reason) {
 	here := max(in.Picture.View.Agents(), in.Picture.crowd)
 	total, own := in.Beyond.total, in.Beyond.sizes[in.Area] > 0
 	self := in.Picture.View.Index(in.Self)
 	switch {
 	case self < 0: // one of too many
-		return z.nearest(in), 1
+		return z.nearest(in), stray
 	case in.Area == 0 && here < z.Least && total >= z.Join:
-		return z.nearest(in), 1
+		return z.nearest(in), stray
 	case in.Area != 0 && own && total < z.Join:
-		return 0, steadily
+		return 0, again
 	case in.Area == 0 && here > z.Whole, in.Area == 0 && total >= z.Join, in.Area != 0 && here > z.Most:
 		area = in.Picture.divide(in.Area, z.Most)[self]
 		if area == 0 { // what is left of a network that was divided
 			area = child(0, rest)
 		}
-		return area, steadily
+		return area, divide
 	case in.Area != 0 && own && here < z.Least:
-		return z.join(in, here), steadily
+		return z.join(in, here), join
 	}
-	return in.Area, steadily
+	return in.Area, none
 }
 
 // sizesOf returns how many members areas have, as at least half of their gateways say: none can
@@ -180,7 +201,9 @@ func (p *Picture) divide(area uint32, most int) []uint32 {
 }
 
 // part divides some agents in two by which of two poles is nearer: two that are far from each
-// other. Each half gets a third at least, and between them is the largest gap there.
+// other. Each half gets a third at least, and between them is the largest gap there. Which of
+// them is which doesn't depend on the poles, of which each may become the other as soon as a
+// link costs a little more: the first agent is in the second one.
 func (p *Picture) part(area uint32, who []int, most int) {
 	for _, i := range who {
 		p.divided[i] = area
@@ -193,7 +216,8 @@ func (p *Picture) part(area uint32, who []int, most int) {
 			return cmp.Or(cmp.Compare(p.distance(from, i), p.distance(from, j)), cmp.Compare(j, i))
 		})
 	}
-	a := farthest(who[0])
+	first := slices.Min(who)
+	a := farthest(first)
 	b := farthest(a)
 	lean := func(i int) int64 { return p.distance(a, i) - p.distance(b, i) }
 	slices.SortFunc(who, func(i, j int) int { return cmp.Or(cmp.Compare(lean(i), lean(j)), cmp.Compare(i, j)) })
@@ -206,8 +230,13 @@ func (p *Picture) part(area uint32, who []int, most int) {
 			}
 		}
 	}
-	p.part(child(area, 0), who[:cut:cut], most)
-	p.part(child(area, 1), who[cut:], most)
+	halves := [2][]int{who[:cut:cut], who[cut:]}
+	if slices.Contains(halves[0], first) {
+		halves[0], halves[1] = halves[1], halves[0]
+	}
+	for side, half := range halves {
+		p.part(child(area, byte(side)), half, most)
+	}
 }
 
 func (p *Picture) distance(i, j int) int64 {
