@@ -8,7 +8,6 @@ import (
 	"farlan/overlay"
 )
 
-// Agents that are too many for a picture come apart into areas that are about as large as
 // What is sent to an agent of another area goes by gateways if that costs less than the direct
 // path by a tenth, and rests there.
 func TestBypass(t *testing.T) {
