@@ -1,31 +1,52 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"farlan/discovery"
+	"farlan/overlay"
 )
 
 // Agreed says whether all agents that run have the same records, but for those that were
-// published within the last flood and may be on their way.
+// published within the last flood and may be on their way. Of agents with the same records
+// one is looked at.
 func (s *Sim) Agreed() bool {
 	if _, same := s.hash(); same {
 		return true
 	}
+	var all []spoken
 	for _, b := range s.agents {
 		for k := range b.said {
-			version := b.settled(k)
-			for _, a := range s.agents {
-				if !a.runs() || version == 0 {
-					continue
-				}
-				if r, ok := a.store.Record(b.id, discovery.KindMember+discovery.Kind(k)); !ok || r.Version < version {
-					return false
-				}
+			if version := b.settled(k); version != 0 {
+				all = append(all, spoken{b.id, discovery.KindMember + discovery.Kind(k), version})
 			}
 		}
 	}
+	seen := make(map[[32]byte]bool)
+	for _, a := range s.agents {
+		if !a.runs() || seen[a.store.Hash()] {
+			continue
+		}
+		seen[a.store.Hash()] = true
+		if slices.ContainsFunc(all, a.misses) {
+			return false
+		}
+	}
 	return true
+}
+
+// A spoken record is one that all must have, or a newer one.
+type spoken struct {
+	origin  overlay.AgentID
+	kind    discovery.Kind
+	version uint64
+}
+
+// misses says whether an agent doesn't have it.
+func (a *agent) misses(x spoken) bool {
+	r, ok := a.store.Record(x.origin, x.kind)
+	return !ok || r.Version < x.version
 }
 
 // settled returns the version of the newest record of a kind that all must have by now, 0 if
