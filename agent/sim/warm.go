@@ -157,7 +157,7 @@ func (s *Sim) converge(network uint64, h history, draw drawing, who []int32, mes
 			panic(err)
 		}
 		if last != nil {
-			p.View.Like(last.View)
+			p.View.Like([]*links.View{last.View})
 		}
 		last = p
 		return p

@@ -1,97 +1,151 @@
 package mesh
 
-import (
-	"cmp"
-	"slices"
-)
+import "slices"
 
 // derivable is how many links of two views may differ, for each hundred agents, so that the
 // distances of one are sooner found from those of the other than anew.
 const derivable = 60
 
-// Like says that a view of the same agents, whose distances are known, differs by few links:
-// when its own distances are asked for, they may be found from those, to the same result. So
-// simulators find those of agents that know nearly the same. The other one isn't changed, and
-// not kept for longer.
-func (v *View) Like(other *View) {
-	if other != v && v.dist == nil {
-		v.like = other
+// Like names views whose distances are known: when this one's own are asked for, they may be
+// found from those of the one of the same agents that differs by fewest links, to the same
+// result. So simulators find those of agents that know nearly the same. The others aren't
+// changed, and not kept for longer.
+func (v *View) Like(others []*View) {
+	if v.dist == nil {
+		v.like = append(v.like[:0], others...)
 	}
 }
 
 // A difference is a link that differs between two views: what it costs, 0 where it isn't.
 type difference struct {
-	a, b     int
+	a, b     int32
 	was, now int32
 }
 
 // derive finds the distances from those of a view that is alike; false if there is none, or
-// it is less alike than was thought.
+// all are less alike than was thought.
 func (v *View) derive() bool {
-	u := v.like
+	u, all := v.nearest()
 	v.like = nil
-	if u == nil || u.dist == nil || u.what.cost != 0 || v.mutes || u.mutes || len(u.agents) != len(v.agents) {
+	if u == nil {
 		return false
-	}
-	for i := range v.agents {
-		if v.agents[i].ID != u.agents[i].ID {
-			return false
-		}
-	}
-	all, ok := v.differences(u, max(1, len(v.agents)*derivable/100))
-	if !ok {
-		return false
-	}
-	fresh := v.next
-	v.next = make([][]hop, len(u.next))
-	for i, hops := range u.next {
-		v.next[i] = slices.Clone(hops)
 	}
 	v.dist = slices.Clone(u.dist)
-	slices.SortStableFunc(all, func(x, y difference) int { return cmp.Compare(y.kind(), x.kind()) })
-	for _, x := range all {
-		v.become(x)
+	m := mender{layout: v.layout(), changed: all, stale: make([]bool, len(v.agents))}
+	for i := range v.agents {
+		m.mend(v.row(i))
 	}
-	v.next = fresh
 	return true
 }
 
-// kind is 1 of links that are new or cost less, so that as few agents as possible are without
-// a way meanwhile; 0 of others.
-func (x difference) kind() int {
-	if x.was == 0 || x.now != 0 && x.now < x.was {
-		return 1
+// nearest returns the view that is most alike, nil if none is, and what differs.
+func (v *View) nearest() (u *View, all []difference) {
+	most := max(1, len(v.agents)*derivable/100)
+	for _, x := range v.like {
+		if x == v || x.dist == nil || x.what.cost != 0 || v.mutes || x.mutes || !slices.Equal(v.keys, x.keys) {
+			continue
+		}
+		if some, ok := v.differences(x, most); ok && v.sameAgents(x) {
+			u, all, most = x, some, len(some)-1
+		}
 	}
-	return 0
+	return u, all
 }
 
-// become makes a link what it is now, and the distances with it.
-func (v *View) become(x difference) {
-	if x.kind() == 0 {
-		v.cut(x.a, x.b)
-		v.what.old, v.what.cost = v.what.old[:0], 0 // that isn't undone
-	} else if x.was != 0 {
-		v.detach(x.a, x.b)
+func (v *View) sameAgents(u *View) bool {
+	return slices.EqualFunc(v.agents, u.agents, func(a, b Agent) bool { return a.ID == b.ID })
+}
+
+// A mender makes the distances from an agent what they are after links changed, looking at
+// those only that they change (Ramalingam and Reps, "On the computational complexity of
+// dynamic graph problems", 1996). It does one agent after another, as what that takes stays
+// in the nearest cache.
+type mender struct {
+	layout
+	changed []difference
+	heap    heap
+	lost    []int32 // whose way is gone
+	stale   []bool  // the same
+}
+
+// mend corrects the distances from one agent.
+func (m *mender) mend(row []int32) {
+	m.lose(row)
+	for _, t := range m.lost {
+		best := int32(far)
+		for _, h := range m.of(t) {
+			if !m.stale[h.to] {
+				best = min(best, row[h.to]+h.cost)
+			}
+		}
+		if row[t] = best; best < far {
+			m.heap.push(best, int(t))
+		}
 	}
-	if x.now != 0 {
-		v.attach(x.a, x.b, x.now)
-		v.shorten(x.a, x.b, x.now)
+	for _, t := range m.lost {
+		m.stale[t] = false
+	}
+	for _, x := range m.changed {
+		if x.now != 0 && (x.was == 0 || x.now < x.was) {
+			m.reach(row, row[x.a]+x.now, x.b)
+			m.reach(row, row[x.b]+x.now, x.a)
+		}
+	}
+	for len(m.heap) > 0 {
+		d, t := m.heap.pop()
+		if d > row[t] {
+			continue
+		}
+		for _, h := range m.of(int32(t)) {
+			m.reach(row, d+h.cost, h.to)
+		}
 	}
 }
 
-// shorten lowers the distances that a link makes less which is new.
-func (v *View) shorten(a, b int, cost int32) {
-	w, n := &v.what, len(v.agents)
-	w.near, w.over = v.better(a, b, cost, w.near[:0]), v.better(b, a, cost, w.over[:0])
-	rowA, rowB := v.row(a), v.row(b)
-	for _, s := range w.near {
-		row, toB := v.row(s), rowA[s]+cost
-		for _, t := range w.over {
-			if d := toB + rowB[t]; d < row[t] {
-				row[t], v.dist[t*n+s] = d, d
+// reach notes a way to an agent.
+func (m *mender) reach(row []int32, d, to int32) {
+	if d < row[to] {
+		row[to] = d
+		m.heap.push(d, int(to))
+	}
+}
+
+// lose finds the agents to which no way is left that is as short as it was, the nearest first:
+// beginning with those whose last link is another one now.
+func (m *mender) lose(row []int32) {
+	m.lost = m.lost[:0]
+	for _, x := range m.changed {
+		switch a, b := row[x.a], row[x.b]; {
+		case x.was == 0:
+		case a+x.was == b:
+			m.heap.push(b, int(x.b))
+		case b+x.was == a:
+			m.heap.push(a, int(x.a))
+		}
+	}
+	for len(m.heap) > 0 {
+		d, t := m.heap.pop()
+		if m.stale[t] || m.held(row, int32(t)) {
+			continue
+		}
+		m.stale[t] = true
+		m.lost = append(m.lost, int32(t))
+		for _, h := range m.of(int32(t)) {
+			if row[h.to] == d+h.cost && !m.stale[h.to] {
+				m.heap.push(row[h.to], int(h.to))
 			}
 		}
 	}
+}
+
+// held says whether there is a way to an agent as short as it was.
+func (m *mender) held(row []int32, t int32) bool {
+	for _, h := range m.of(t) {
+		if !m.stale[h.to] && row[h.to]+h.cost == row[t] {
+			return true
+		}
+	}
+	return false
 }
 
 // differences returns the links that stay and differ from another view's; false if there are
@@ -119,12 +173,12 @@ func (v *View) differences(u *View, most int) (all []difference, ok bool) {
 		var x difference
 		if order <= 0 {
 			l := &u.links[i]
-			x.a, x.b, x.was = l.A, l.B, u.cost(l.A, l.B, l.Cost)
+			x.a, x.b, x.was = int32(l.A), int32(l.B), u.cost(l.A, l.B, l.Cost)
 			i++
 		}
 		if order >= 0 {
 			l := &v.links[k]
-			x.a, x.b, x.now = l.A, l.B, v.cost(l.A, l.B, l.Cost)
+			x.a, x.b, x.now = int32(l.A), int32(l.B), v.cost(l.A, l.B, l.Cost)
 			k++
 		}
 		if x.was != x.now {

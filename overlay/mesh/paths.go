@@ -78,8 +78,8 @@ func (v *View) settle(source int) {
 func (v *View) sum() int64 {
 	var sum int64
 	for i := range v.agents {
-		for j := range i {
-			sum += int64(v.d(i, j))
+		for _, d := range v.row(i)[:i] {
+			sum += int64(d)
 		}
 	}
 	links := 0

@@ -11,14 +11,39 @@ const mostBuckets = 4096
 // at most: so what is in a bucket gets no nearer any more, in whatever order it is taken
 // (Denardo and Fox, "Shortest-route methods: 1. Reaching, pruning, and buckets", 1979).
 type sweep struct {
-	first []int32 // the hops of agent i are those from first[i] to first[i+1]
-	hops  []step
-	mute  []bool // carry nothing for others
+	layout
+	mute []bool // carry nothing for others
 
 	shift   uint    // a bucket is 1<<shift wide
 	heads   []int32 // of each bucket, the last one of its places; -1 it is empty
 	reached []place
 }
+
+// A layout is the hops of all agents, one after another: those of agent i are from first[i] to
+// first[i+1].
+type layout struct {
+	first []int32
+	hops  []step
+}
+
+// layout returns that of the links that stay.
+func (v *View) layout() (l layout) {
+	n := 0
+	for _, hops := range v.next {
+		n += len(hops)
+	}
+	l.first, l.hops = append(make([]int32, 0, len(v.agents)+1), 0), make([]step, 0, n)
+	for _, hops := range v.next {
+		for _, h := range hops {
+			l.hops = append(l.hops, step{int32(h.to), h.cost})
+		}
+		l.first = append(l.first, int32(len(l.hops)))
+	}
+	return l
+}
+
+// of returns the hops of an agent.
+func (l *layout) of(agent int32) []step { return l.hops[l.first[agent]:l.first[agent+1]] }
 
 // A step is a hop, in little room.
 type step struct{ to, cost int32 }
@@ -42,13 +67,11 @@ func (v *View) settleAll() {
 // sweep returns one over the links that stay; false if costs differ too much.
 func (v *View) sweep() (s sweep, ok bool) {
 	least, most := int32(MaxCost), int32(1)
-	s.first = append(make([]int32, 0, len(v.agents)+1), 0)
-	for i, hops := range v.next {
-		for _, h := range hops {
-			least, most = min(least, h.cost), max(most, h.cost)
-			s.hops = append(s.hops, step{int32(h.to), h.cost})
-		}
-		s.first = append(s.first, int32(len(s.hops)))
+	s.layout = v.layout()
+	for _, h := range s.hops {
+		least, most = min(least, h.cost), max(most, h.cost)
+	}
+	for i := range v.agents {
 		s.mute = append(s.mute, v.agents[i].NoTransit)
 	}
 	s.shift = uint(bits.Len32(uint32(least)) - 1)
@@ -82,7 +105,7 @@ func (s *sweep) settle(source int32, row []int32) {
 			if x.dist != row[x.agent] || s.mute[x.agent] && x.agent != source {
 				continue
 			}
-			for _, h := range s.hops[s.first[x.agent]:s.first[x.agent+1]] {
+			for _, h := range s.of(x.agent) {
 				if to := x.dist + h.cost; to < row[h.to] {
 					row[h.to] = to
 					s.reach(to, h.to)

@@ -28,7 +28,7 @@ type View struct {
 	wanted []demand
 	phi    int64
 	pieces pieces
-	like   *View // see Like
+	like   []*View // see Like
 
 	what whatIf
 	heap heap
