@@ -30,8 +30,12 @@ func (v *View) derive() bool {
 	if u == nil {
 		return false
 	}
+	s, ok := v.sweep()
+	if !ok {
+		return false
+	}
 	v.dist = slices.Clone(u.dist)
-	m := mender{layout: v.layout(), changed: all, stale: make([]bool, len(v.agents))}
+	m := mender{sweep: s, changed: all, stale: make([]bool, len(v.agents))}
 	for i := range v.agents {
 		m.mend(v.row(i))
 	}
@@ -61,9 +65,8 @@ func (v *View) sameAgents(u *View) bool {
 // dynamic graph problems", 1996). It does one agent after another, as what that takes stays
 // in the nearest cache.
 type mender struct {
-	layout
+	sweep
 	changed []difference
-	heap    heap
 	lost    []int32 // whose way is gone
 	stale   []bool  // the same
 }
@@ -71,6 +74,7 @@ type mender struct {
 // mend corrects the distances from one agent.
 func (m *mender) mend(row []int32) {
 	m.lose(row)
+	m.begin()
 	for _, t := range m.lost {
 		best := int32(far)
 		for _, h := range m.of(t) {
@@ -79,62 +83,66 @@ func (m *mender) mend(row []int32) {
 			}
 		}
 		if row[t] = best; best < far {
-			m.heap.push(best, int(t))
+			m.reach(best, t)
 		}
 	}
 	for _, t := range m.lost {
 		m.stale[t] = false
 	}
 	for _, x := range m.changed {
-		if x.now != 0 && (x.was == 0 || x.now < x.was) {
-			m.reach(row, row[x.a]+x.now, x.b)
-			m.reach(row, row[x.b]+x.now, x.a)
-		}
-	}
-	for len(m.heap) > 0 {
-		d, t := m.heap.pop()
-		if d > row[t] {
+		if x.now == 0 || x.was != 0 && x.now > x.was {
 			continue
 		}
-		for _, h := range m.of(int32(t)) {
-			m.reach(row, d+h.cost, h.to)
+		if d := row[x.a] + x.now; d < row[x.b] {
+			row[x.b] = d
+			m.reach(d, x.b)
+		} else if d := row[x.b] + x.now; d < row[x.a] {
+			row[x.a] = d
+			m.reach(d, x.a)
 		}
 	}
-}
-
-// reach notes a way to an agent.
-func (m *mender) reach(row []int32, d, to int32) {
-	if d < row[to] {
-		row[to] = d
-		m.heap.push(d, int(to))
-	}
+	m.spread(-1, row) // all carry what comes from anybody
 }
 
 // lose finds the agents to which no way is left that is as short as it was, the nearest first:
-// beginning with those whose last link is another one now.
+// beginning with those whose last link is another one now. A way that is as short ends with a
+// link, and comes from a bucket before.
 func (m *mender) lose(row []int32) {
 	m.lost = m.lost[:0]
+	m.begin()
 	for _, x := range m.changed {
 		switch a, b := row[x.a], row[x.b]; {
 		case x.was == 0:
 		case a+x.was == b:
-			m.heap.push(b, int(x.b))
+			m.reach(b, x.b)
 		case b+x.was == a:
-			m.heap.push(a, int(x.a))
+			m.reach(a, x.a)
 		}
 	}
-	for len(m.heap) > 0 {
-		d, t := m.heap.pop()
-		if m.stale[t] || m.held(row, int32(t)) {
-			continue
-		}
-		m.stale[t] = true
-		m.lost = append(m.lost, int32(t))
-		for _, h := range m.of(int32(t)) {
-			if row[h.to] == d+h.cost && !m.stale[h.to] {
-				m.heap.push(row[h.to], int(h.to))
+	for b := m.lowest; m.left > 0; b++ {
+		head, later := &m.heads[b&(len(m.heads)-1)], int32(-1)
+		for at := *head; at >= 0; {
+			x := &m.reached[at]
+			this := at
+			at = x.next
+			if int(x.dist>>m.shift) != b { // in a later round of the buckets
+				x.next, later = later, this
+				continue
+			}
+			m.left--
+			if m.stale[x.agent] || m.held(row, x.agent) {
+				continue
+			}
+			m.stale[x.agent] = true
+			m.lost = append(m.lost, x.agent)
+			dist, agent := x.dist, x.agent // reaching others moves x
+			for _, h := range m.of(agent) {
+				if row[h.to] == dist+h.cost && !m.stale[h.to] {
+					m.reach(row[h.to], h.to)
+				}
 			}
 		}
+		*head = later
 	}
 }
 

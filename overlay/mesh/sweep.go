@@ -1,6 +1,9 @@
 package mesh
 
-import "math/bits"
+import (
+	"math"
+	"math/bits"
+)
 
 // mostBuckets bounds a sweep's buckets, so that they stay in the nearest cache. With links
 // of 1 to 4,000 times the least cost there are as many; else a heap does.
@@ -17,6 +20,8 @@ type sweep struct {
 	shift   uint    // a bucket is 1<<shift wide
 	heads   []int32 // of each bucket, the last one of its places; -1 it is empty
 	reached []place
+	left    int // of them in buckets
+	lowest  int // bucket that has some, or none before it does
 }
 
 // A layout is the hops of all agents, one after another: those of agent i are from first[i] to
@@ -93,15 +98,23 @@ func (s *sweep) settle(source int32, row []int32) {
 		row[i] = far
 	}
 	row[source] = 0
-	s.reached = s.reached[:0]
+	s.begin()
 	s.reach(0, source)
-	heads := s.heads
-	for b, left := 0, 1; left > 0; b++ {
-		head := &heads[b&(len(heads)-1)]
+	s.spread(source, row)
+}
+
+// begin forgets whom it reached.
+func (s *sweep) begin() { s.reached, s.left, s.lowest = s.reached[:0], 0, math.MaxInt }
+
+// spread goes on from the agents that were reached, whose distances are in row, until nobody
+// gets nearer to the source.
+func (s *sweep) spread(source int32, row []int32) {
+	for b := s.lowest; s.left > 0; b++ {
+		head := &s.heads[b&(len(s.heads)-1)]
 		for at := *head; at >= 0; {
 			x := s.reached[at]
 			at = x.next
-			left--
+			s.left--
 			if x.dist != row[x.agent] || s.mute[x.agent] && x.agent != source {
 				continue
 			}
@@ -109,7 +122,6 @@ func (s *sweep) settle(source int32, row []int32) {
 				if to := x.dist + h.cost; to < row[h.to] {
 					row[h.to] = to
 					s.reach(to, h.to)
-					left++
 				}
 			}
 		}
@@ -119,7 +131,10 @@ func (s *sweep) settle(source int32, row []int32) {
 
 // reach puts an agent into the bucket of its distance.
 func (s *sweep) reach(dist, agent int32) {
-	head := &s.heads[int(dist>>s.shift)&(len(s.heads)-1)]
+	b := int(dist >> s.shift)
+	head := &s.heads[b&(len(s.heads)-1)]
 	s.reached = append(s.reached, place{dist, agent, *head})
 	*head = int32(len(s.reached) - 1)
+	s.left++
+	s.lowest = min(s.lowest, b)
 }
