@@ -130,7 +130,8 @@ func (v *View) sift(links []Link) []Link {
 			all = append(all, l)
 		}
 	}
-	slices.SortStableFunc(all, byEnds)
+	all = sortBy(all, len(v.agents), func(l *Link) int { return min(l.A, l.B) })
+	all = sortBy(all, len(v.agents), func(l *Link) int { return max(l.A, l.B) }) // see byEnds
 	all = slices.CompactFunc(all, func(x, y Link) bool { return pairOf(x.A, x.B) == pairOf(y.A, y.B) })
 	count := make([]int, len(v.agents))
 	return slices.DeleteFunc(all, func(l Link) bool {
@@ -141,6 +142,23 @@ func (v *View) sift(links []Link) []Link {
 		count[l.B]++
 		return false
 	})
+}
+
+// sortBy returns links in the order of an end, those of the same one as they were.
+func sortBy(links []Link, agents int, end func(*Link) int) []Link {
+	next, all := make([]int, agents+1), make([]Link, len(links))
+	for i := range links {
+		next[end(&links[i])+1]++
+	}
+	for i := range agents {
+		next[i+1] += next[i]
+	}
+	for i := range links {
+		at := &next[end(&links[i])]
+		all[*at] = links[i]
+		*at++
+	}
+	return all
 }
 
 // byEnds is the order of a view's links.
