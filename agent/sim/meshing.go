@@ -52,9 +52,9 @@ type album struct {
 const (
 	// mostMeasured is of how many pairs of agents distances are kept, 4 bytes each: they are
 	// much of the memory.
-	mostMeasured = 16 << 20
+	mostMeasured = 24 << 20
 	// mostAlike is how many pictures of an area are looked at for one that is alike.
-	mostAlike = 12
+	mostAlike = 24
 )
 
 // A sight is a scene in an epoch by an agent's clock.

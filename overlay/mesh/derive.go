@@ -160,33 +160,30 @@ func (m *mender) held(row []int32, t int32) bool {
 // more than most.
 func (v *View) differences(u *View, most int) (all []difference, ok bool) {
 	for i, k := 0, 0; len(all) <= most; {
-		for i < len(u.links) && u.links[i].leaving() {
+		for i < len(u.links) && u.costs[i] == 0 {
 			i++
 		}
-		for k < len(v.links) && v.links[k].leaving() {
+		for k < len(v.links) && v.costs[k] == 0 {
 			k++
-		}
-		if i == len(u.links) && k == len(v.links) {
-			return all, true
 		}
 		order := 0
 		switch {
+		case i == len(u.links) && k == len(v.links):
+			return all, true
 		case i == len(u.links):
 			order = 1
 		case k == len(v.links):
 			order = -1
 		default:
-			order = byEnds(u.links[i], v.links[k])
+			order = byEnds(&u.links[i], &v.links[k])
 		}
 		var x difference
 		if order <= 0 {
-			l := &u.links[i]
-			x.a, x.b, x.was = int32(l.A), int32(l.B), u.cost(l.A, l.B, l.Cost)
+			x.a, x.b, x.was = int32(u.links[i].A), int32(u.links[i].B), u.costs[i]
 			i++
 		}
 		if order >= 0 {
-			l := &v.links[k]
-			x.a, x.b, x.now = int32(l.A), int32(l.B), v.cost(l.A, l.B, l.Cost)
+			x.a, x.b, x.now = int32(v.links[k].A), int32(v.links[k].B), v.costs[k]
 			k++
 		}
 		if x.was != x.now {

@@ -15,6 +15,7 @@ type View struct {
 	agents []Agent
 	each   int // links that an agent chooses
 	links  []Link
+	costs  []int32  // of each link, 0 if it doesn't stay
 	keys   []uint64 // of each agent
 	ring   []int    // agents in the order of their keys
 	place  []int    // where each is in ring
@@ -90,7 +91,7 @@ func (v *View) Known() bool { return v.dist != nil }
 // connect takes the links over.
 func (v *View) connect(links []Link) {
 	all := v.sift(links)
-	v.links = make([]Link, 0, len(all))
+	v.links, v.costs = make([]Link, 0, len(all)), make([]int32, 0, len(all))
 	v.reserve(all)
 	for _, l := range all {
 		v.at[l.A] = append(v.at[l.A], len(v.links))
@@ -101,9 +102,12 @@ func (v *View) connect(links []Link) {
 				v.owned[i]++
 			}
 		}
+		cost := int32(0)
 		if !l.leaving() {
-			v.attach(l.A, l.B, v.cost(l.A, l.B, l.Cost))
+			cost = v.cost(l.A, l.B, l.Cost)
+			v.attach(l.A, l.B, cost)
 		}
+		v.costs = append(v.costs, cost)
 	}
 }
 
@@ -162,7 +166,10 @@ func sortBy(links []Link, agents int, end func(*Link) int) []Link {
 }
 
 // byEnds is the order of a view's links.
-func byEnds(x, y Link) int {
+func byEnds(x, y *Link) int {
+	if x.A == y.A && x.B == y.B { // mostly
+		return 0
+	}
 	return cmp.Or(cmp.Compare(max(x.A, x.B), max(y.A, y.B)), cmp.Compare(min(x.A, x.B), min(y.A, y.B)))
 }
 
