@@ -39,9 +39,7 @@ func (v *View) layout() (l layout) {
 	}
 	l.first, l.hops = append(make([]int32, 0, len(v.agents)+1), 0), make([]step, 0, n)
 	for _, hops := range v.next {
-		for _, h := range hops {
-			l.hops = append(l.hops, step{int32(h.to), h.cost})
-		}
+		l.hops = append(l.hops, hops...)
 		l.first = append(l.first, int32(len(l.hops)))
 	}
 	return l
@@ -50,7 +48,7 @@ func (v *View) layout() (l layout) {
 // of returns the hops of an agent.
 func (l *layout) of(agent int32) []step { return l.hops[l.first[agent]:l.first[agent+1]] }
 
-// A step is a hop, in little room.
+// A step is a neighbour and the cost to it.
 type step struct{ to, cost int32 }
 
 // A place is that of an agent in a bucket. Where it was reached by a nearer way later, it

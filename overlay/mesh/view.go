@@ -21,11 +21,11 @@ type View struct {
 	place  []int    // where each is in ring
 	rules  map[pair]ruling
 
-	at     [][]int // of each agent, the links that are up, by the other end: indices into links
-	mutes  bool    // some carry nothing for others
-	owned  []int   // of each, how many of them it holds
-	next   [][]hop // of each, its neighbours over the links that stay
-	dist   []int32 // from each to each over these, in µs; far where there is no way; nil: see settled
+	at     [][]int32 // of each agent, the links that are up, by the other end: indices into links
+	mutes  bool      // some carry nothing for others
+	owned  []int     // of each, how many of them it holds
+	next   [][]step  // of each, its neighbours over the links that stay
+	dist   []int32   // from each to each over these, in µs; far where there is no way; nil: see settled
 	wanted []demand
 	phi    int64
 	pieces pieces
@@ -33,12 +33,6 @@ type View struct {
 
 	what whatIf
 	heap heap
-}
-
-// A hop is a neighbour and the cost to it.
-type hop struct {
-	to   int
-	cost int32
 }
 
 // A demand is what two agents' traffic adds to their pair's weight.
@@ -58,7 +52,7 @@ func NewView(f Facts) (*View, error) {
 	v := &View{
 		agents: f.Agents, each: min(max(f.Own, ownLinks), mostOwn), rules: ruleAll(f.Agents),
 		keys: make([]uint64, n), ring: make([]int, n), place: make([]int, n),
-		at: make([][]int, n), owned: make([]int, n), next: make([][]hop, n),
+		at: make([][]int32, n), owned: make([]int, n), next: make([][]step, n),
 	}
 	for i := range f.Agents {
 		v.keys[i], v.ring[i] = keyOf(f.Network, f.Agents[i].ID), i
@@ -94,8 +88,8 @@ func (v *View) connect(links []Link) {
 	v.links, v.costs = make([]Link, 0, len(all)), make([]int32, 0, len(all))
 	v.reserve(all)
 	for _, l := range all {
-		v.at[l.A] = append(v.at[l.A], len(v.links))
-		v.at[l.B] = append(v.at[l.B], len(v.links))
+		v.at[l.A] = append(v.at[l.A], int32(len(v.links)))
+		v.at[l.B] = append(v.at[l.B], int32(len(v.links)))
 		v.links = append(v.links, l)
 		for end, i := range [2]int{l.A, l.B} {
 			if l.By[end] != Accepts {
@@ -118,7 +112,7 @@ func (v *View) reserve(links []Link) {
 		degrees[l.A]++
 		degrees[l.B]++
 	}
-	at, next := make([]int, 2*len(links)), make([]hop, 2*len(links))
+	at, next := make([]int32, 2*len(links)), make([]step, 2*len(links))
 	for i, n := range degrees {
 		v.at[i], v.next[i] = at[:0:n], next[:0:n]
 		at, next = at[n:], next[n:]
