@@ -5,17 +5,24 @@ import (
 	"slices"
 )
 
-// mostArchived is of how many agents and kinds an Archive holds records.
-const mostArchived = 1 << 16
+const (
+	// mostArchived is of how many agents and kinds an Archive holds records.
+	mostArchived = 1 << 16
+	// mostFormer is how many older ones it holds besides: who tells each something else has
+	// many on their way at once.
+	mostFormer = 64
+)
 
 // An Archive holds records that were verified, for all stores of a process, so that each
 // is verified, parsed and kept once instead of once a store: for simulators, in which
 // thousands of stores get the same records. It keeps the last two of an agent and kind, as
-// there are two while a record spreads, and forgets all when there are too many; what comes
-// again is verified anew. The zero Archive is ready; a nil one holds
+// there are two while a record spreads, and a few older ones, and forgets all when there are
+// too many; what comes again is verified anew. The zero Archive is ready; a nil one holds
 // nothing. Stores that share one must not be used concurrently.
 type Archive struct {
-	last map[key]*[2]*entry // the newer one first
+	last   map[key]*[2]*entry // the newer one first
+	former [mostFormer]*entry // of these, in the order in which newer ones came
+	next   int                // index into former
 
 	shelves, oldShelves map[[32]byte]*shelf
 }
@@ -34,10 +41,16 @@ func (a *Archive) find(r Record, contexts [][32]byte) *entry {
 	if last == nil {
 		return nil
 	}
+	is := func(e *entry) bool {
+		return e != nil && e.record.Version == r.Version && bytes.Equal(e.record.encoded, r.encoded) && slices.Contains(contexts, e.record.context)
+	}
 	for _, e := range last {
-		if e != nil && bytes.Equal(e.record.encoded, r.encoded) && slices.Contains(contexts, e.record.context) {
+		if is(e) {
 			return e
 		}
+	}
+	if i := slices.IndexFunc(a.former[:], is); i >= 0 {
+		return a.former[i]
 	}
 	return nil
 }
@@ -55,6 +68,9 @@ func (a *Archive) add(e *entry) *entry {
 	if last == nil {
 		last = new([2]*entry)
 		a.last[k] = last
+	}
+	if last[1] != nil {
+		a.former[a.next], a.next = last[1], (a.next+1)%mostFormer
 	}
 	last[0], last[1] = e, last[0]
 	return e

@@ -47,11 +47,14 @@ func TestArchiveForgets(t *testing.T) {
 		return Record{Origin: overlay.AgentID{byte(agent >> 16), byte(agent >> 8), byte(agent)}, Kind: KindMember, encoded: []byte{version}}
 	}
 	found := func(agent int, version byte) bool { return a.find(record(agent, version), [][32]byte{{}}) != nil }
-	for v := range byte(3) {
+	const kept = 2 + mostFormer
+	for v := range byte(kept + 1) {
 		a.add(&entry{record: record(1, v)})
 	}
-	if found(1, 0) || !found(1, 1) || !found(1, 2) || found(2, 2) {
-		t.Error("not the last two records of an agent are found")
+	for v := range byte(kept + 1) {
+		if found(1, v) != (v > 0) || found(2, v) {
+			t.Errorf("not the last %d records of an agent are found, but version %d", kept, v)
+		}
 	}
 	for i := range 3 * mostArchived {
 		if a.add(&entry{record: record(i, 0)}); len(a.last) > mostArchived {

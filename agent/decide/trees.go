@@ -23,18 +23,16 @@ func Trees(told []Told) *route.Graph {
 		nodes = append(nodes, route.Node{ID: told[i].ID, NoTransit: told[i].NoTransit, CostMicros: micros(told[i].Cost)})
 	}
 	pairs := pairsOf(told, namesOf(told))
-	links := make([]route.Link, 0, 2*len(pairs))
+	edges := make([]route.Edge, 0, len(pairs))
 	for _, p := range pairs {
-		a, b := told[p.a].Rows[p.rowA], told[p.b].Rows[p.rowB]
-		if b.Forbid {
-			continue
+		a, b := &told[p.a].Rows[p.rowA], &told[p.b].Rows[p.rowB]
+		if !b.Forbid {
+			edges = append(edges, route.Edge{
+				A: int32(p.a), B: int32(p.b), RTTMicros: coarse(max(a.RTT, b.RTT)), CostA: micros(a.Cost), CostB: micros(b.Cost),
+			})
 		}
-		rtt := coarse(max(a.RTT, b.RTT))
-		links = append(links,
-			route.Link{From: told[p.a].ID, To: told[p.b].ID, RTTMicros: rtt, CostMicros: micros(a.Cost), Up: true},
-			route.Link{From: told[p.b].ID, To: told[p.a].ID, RTTMicros: rtt, CostMicros: micros(b.Cost), Up: true})
 	}
-	return route.New(nodes, links)
+	return route.Undirected(nodes, edges)
 }
 
 // TreesHash returns a hash of what Trees depends on: where it is equal, Trees are. To compute

@@ -6,28 +6,45 @@ import (
 	"time"
 
 	"farlan/discovery"
+	"farlan/overlay"
 )
 
 // Agreed says whether all agents that run have the same records, but for those that were
 // published within the last flood and may be on their way.
 func (s *Sim) Agreed() bool {
 	_, same := s.hash()
-	return same || s.lacks(func(int32, int32, discovery.Kind) bool { return false })
+	return same || s.lacks(func(*agent, spoken) bool { return false })
+}
+
+// A spoken record is one that all must have, or a newer one.
+type spoken struct {
+	agent   int32
+	origin  overlay.AgentID
+	kind    discovery.Kind
+	version uint64
 }
 
 // lacks calls each for agents that run and lack records of others that they must have by now,
-// until it is false, and says whether it never was.
-func (s *Sim) lacks(each func(agent, of int32, kind discovery.Kind) bool) bool {
+// until it is false, and says whether it never was. Of agents with the same records one is
+// looked at.
+func (s *Sim) lacks(each func(a *agent, of spoken) bool) bool {
+	var all []spoken
 	for _, b := range s.agents {
 		for k := range b.said {
-			version, kind := b.settled(k), discovery.KindMember+discovery.Kind(k)
-			for _, a := range s.agents {
-				if !a.runs() || version == 0 {
-					continue
-				}
-				if r, ok := a.store.Record(b.id, kind); (!ok || r.Version < version) && !each(a.n, b.n, kind) {
-					return false
-				}
+			if version := b.settled(k); version != 0 {
+				all = append(all, spoken{b.n, b.id, discovery.KindMember + discovery.Kind(k), version})
+			}
+		}
+	}
+	seen := make(map[[32]byte]bool)
+	for _, a := range s.agents {
+		if !a.runs() || seen[a.store.Hash()] {
+			continue
+		}
+		seen[a.store.Hash()] = true
+		for _, x := range all {
+			if r, ok := a.store.Record(x.origin, x.kind); (!ok || r.Version < x.version) && !each(a, x) {
+				return false
 			}
 		}
 	}
@@ -38,8 +55,8 @@ func (s *Sim) lacks(each func(agent, of int32, kind discovery.Kind) bool) bool {
 func (s *Sim) lacking() string {
 	const most = 5
 	var all []string
-	s.lacks(func(agent, of int32, kind discovery.Kind) bool {
-		all = append(all, fmt.Sprintf("agent %d lacks the %v record of agent %d", agent, kind, of))
+	s.lacks(func(a *agent, of spoken) bool {
+		all = append(all, fmt.Sprintf("agent %d lacks the %v record of agent %d", a.n, of.kind, of.agent))
 		return len(all) <= most
 	})
 	if len(all) > most {

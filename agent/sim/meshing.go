@@ -44,13 +44,17 @@ func newMeshing(links *decide.Links, m mutant) meshing {
 type album struct {
 	epoch    int64 // by true time
 	pictures map[sight]*decide.Picture
-	last     map[uint32]*decide.Picture // by area: with distances, by which others' are found
-	measured []*decide.Picture          // those with distances, as they came to have them
+	last     map[uint32][]*mesh.View // by area: with distances, by which others' are found
+	measured []*mesh.View            // those with distances, as they came to have them
 }
 
-// mostMeasured is of how many pairs of agents distances are kept, 4 bytes each: they are much of
-// the memory.
-const mostMeasured = 16 << 20
+const (
+	// mostMeasured is of how many pairs of agents distances are kept, 4 bytes each: they are
+	// much of the memory.
+	mostMeasured = 24 << 20
+	// mostAlike is how many pictures of an area are looked at for one that is alike.
+	mostAlike = 24
+)
 
 // A sight is a scene in an epoch by an agent's clock.
 type sight struct {
@@ -67,21 +71,25 @@ func (x *album) turn(now overlay.Instant) {
 	for _, p := range x.pictures {
 		p.View.Forget()
 	}
-	*x = album{epoch: epoch, pictures: make(map[sight]*decide.Picture), last: make(map[uint32]*decide.Picture)}
+	*x = album{epoch: epoch, pictures: make(map[sight]*decide.Picture), last: make(map[uint32][]*mesh.View)}
 }
 
 // used notes that an agent decided by a picture.
 func (x *album) used(p *decide.Picture, area uint32) {
-	if !p.View.Known() || x.last[area] == p {
+	v := p.View
+	if !v.Known() || slices.Contains(x.last[area], v) {
 		return
 	}
-	x.last[area] = p
-	if slices.Contains(x.measured, p) {
+	if len(x.last[area]) >= mostAlike {
+		x.last[area] = slices.Delete(x.last[area], 0, 1)
+	}
+	x.last[area] = append(x.last[area], v)
+	if slices.Contains(x.measured, v) {
 		return
 	}
-	x.measured = append(x.measured, p)
-	if n := p.View.Agents(); len(x.measured)*n*n > mostMeasured {
-		x.measured[0].View.Forget()
+	x.measured = append(x.measured, v)
+	if n := v.Agents(); len(x.measured)*n*n > mostMeasured {
+		x.measured[0].Forget()
 		x.measured = slices.Delete(x.measured, 0, 1)
 	}
 }
@@ -96,12 +104,8 @@ func (x *album) find(at sight, id overlay.AgentID) *decide.Picture {
 	return p
 }
 
-// like lets a picture's distances be found from those of the last one.
-func (x *album) like(p *decide.Picture, area uint32) {
-	if last := x.last[area]; last != nil {
-		p.View.Like(last.View)
-	}
-}
+// like lets a picture's distances be found from those of others.
+func (x *album) like(p *decide.Picture, area uint32) { p.View.Like(x.last[area]) }
 
 // A scene is what a picture is drawn of: the records of an area, or what has a number that no
 // area has.

@@ -9,6 +9,7 @@ import (
 	"farlan/discovery"
 	"farlan/measure"
 	"farlan/overlay"
+	links "farlan/overlay/mesh"
 )
 
 // A history is for how many epochs agents decide on their links before the beginning: at first
@@ -151,7 +152,7 @@ func (s *Sim) converge(network uint64, h history, draw drawing, who []int32, mes
 			panic(err)
 		}
 		if last != nil {
-			p.View.Like(last.View)
+			p.View.Like([]*links.View{last.View})
 		}
 		last = p
 		return p

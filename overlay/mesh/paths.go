@@ -32,8 +32,8 @@ func (v *View) relays(agent, source int) bool { return agent == source || !v.age
 
 // attach adds a link to those that stay.
 func (v *View) attach(a, b int, cost int32) {
-	v.next[a] = append(v.next[a], hop{b, cost})
-	v.next[b] = append(v.next[b], hop{a, cost})
+	v.next[a] = append(v.next[a], step{int32(b), cost})
+	v.next[b] = append(v.next[b], step{int32(a), cost})
 }
 
 // detach takes one off again, and returns its cost; false if it isn't there.
@@ -41,7 +41,7 @@ func (v *View) detach(a, b int) (cost int32, ok bool) {
 	for _, end := range [2][2]int{{a, b}, {b, a}} {
 		hops := v.next[end[0]]
 		for i, h := range hops {
-			if h.to == end[1] {
+			if int(h.to) == end[1] {
 				cost, ok = h.cost, true
 				hops[i] = hops[len(hops)-1]
 				v.next[end[0]] = hops[:len(hops)-1]
@@ -68,7 +68,7 @@ func (v *View) settle(source int) {
 		for _, h := range v.next[i] {
 			if to := d + h.cost; to < row[h.to] {
 				row[h.to] = to
-				v.heap.push(to, h.to)
+				v.heap.push(to, int(h.to))
 			}
 		}
 	}
@@ -78,8 +78,8 @@ func (v *View) settle(source int) {
 func (v *View) sum() int64 {
 	var sum int64
 	for i := range v.agents {
-		for j := range i {
-			sum += int64(v.d(i, j))
+		for _, d := range v.row(i)[:i] {
+			sum += int64(d)
 		}
 	}
 	links := 0

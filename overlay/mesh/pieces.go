@@ -35,7 +35,7 @@ func (v *View) divide() {
 			for _, h := range v.next[queue[at]] {
 				if most = max(most, h.cost); of[h.to] == 0 {
 					of[h.to] = int32(p.n)
-					queue = append(queue, h.to)
+					queue = append(queue, int(h.to))
 				}
 			}
 		}

@@ -29,7 +29,7 @@ func (c *Chooser) move(candidates []Candidate) {
 // it is the duty of one (duties.go), and its own business while it has no link at all.
 func (c *Chooser) reached(candidates []Candidate) []Candidate {
 	candidates = candidates[:min(len(candidates), MaxCandidates)]
-	if c.view.Degree(c.self) == 0 {
+	if c.view.Degree(c.self) == 0 || c.view.whole() { // distances needn't be found for that
 		return candidates
 	}
 	return slices.DeleteFunc(slices.Clone(candidates), func(x Candidate) bool {
@@ -80,7 +80,7 @@ func (c *Chooser) shed(with func(peer int) bool) bool {
 
 // fill adds the link that lowers Φ most, if it is worth its price.
 func (c *Chooser) fill(candidates []Candidate) {
-	if best := c.best(candidates, 0, 1); best.gain > c.view.price() {
+	if best := c.best(c.possible(candidates), 0, 1); best.gain > c.view.price() {
 		gain := best.gain - c.view.price()
 		c.add(best.peer, Wish{Why: Gain, Gain: gain, Share: c.part(gain)})
 	}
@@ -88,11 +88,12 @@ func (c *Chooser) fill(candidates []Candidate) {
 
 // exchange begins the best exchange, if it is worth it.
 func (c *Chooser) exchange(candidates []Candidate) {
+	candidates = c.possible(candidates)
 	var best option
 	var victim *Held
 	for i := range c.held {
 		h := &c.held[i]
-		if !c.given(h) {
+		if !c.given(h) || len(candidates) == 0 {
 			continue
 		}
 		stiff := c.stiffness(h)
@@ -136,17 +137,26 @@ func (c *Chooser) over(a, b option) bool {
 	return cmp.Or(cmp.Compare(a.gain, b.gain), byKey(c.view.keys)(a.peer, b.peer)) > 0
 }
 
-// best returns the candidate whose link lowers Φ most, less what was lost before. Links
-// are thought dearer than they were measured, the more the stiffer their place is.
-func (c *Chooser) best(candidates []Candidate, lost, stiff int64) (best option) {
+// possible returns the candidates with whom a link can be made.
+func (c *Chooser) possible(candidates []Candidate) (all []Candidate) {
 	v := c.view
 	if c.links() >= v.Cap() {
-		return best
+		return nil
 	}
 	for _, x := range candidates {
-		if x.Peer < 0 || x.Peer >= v.Agents() || !c.free(x.Peer) || !v.room(x.Peer, v.Degree(x.Peer)) {
-			continue
+		if x.Peer >= 0 && x.Peer < v.Agents() && c.free(x.Peer) && v.room(x.Peer, v.Degree(x.Peer)) {
+			all = append(all, x)
 		}
+	}
+	return all
+}
+
+// best returns the one of possible candidates whose link lowers Φ most, less what was lost
+// before. Links are thought dearer than they were measured, the more the stiffer their place
+// is.
+func (c *Chooser) best(candidates []Candidate, lost, stiff int64) (best option) {
+	v := c.view
+	for _, x := range candidates {
 		cost := int64(v.cost(c.self, x.Peer, x.Cost)) * (1000 + c.habits.raise*stiff) / 1000
 		o := option{x.Peer, v.gain(c.self, x.Peer, clamp(int32(cost))) - lost, true}
 		if c.over(o, best) {

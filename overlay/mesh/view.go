@@ -15,29 +15,24 @@ type View struct {
 	agents []Agent
 	each   int // links that an agent chooses
 	links  []Link
+	costs  []int32  // of each link, 0 if it doesn't stay
 	keys   []uint64 // of each agent
 	ring   []int    // agents in the order of their keys
 	place  []int    // where each is in ring
 	rules  map[pair]ruling
 
-	at     [][]int // of each agent, the links that are up, by the other end: indices into links
-	mutes  bool    // some carry nothing for others
-	owned  []int   // of each, how many of them it holds
-	next   [][]hop // of each, its neighbours over the links that stay
-	dist   []int32 // from each to each over these, in µs; far where there is no way; nil: see settled
+	at     [][]int32 // of each agent, the links that are up, by the other end: indices into links
+	mutes  bool      // some carry nothing for others
+	owned  []int     // of each, how many of them it holds
+	next   [][]step  // of each, its neighbours over the links that stay
+	dist   []int32   // from each to each over these, in µs; far where there is no way; nil: see settled
 	wanted []demand
 	phi    int64
 	pieces pieces
-	like   *View // see Like
+	like   []*View // see Like
 
 	what whatIf
 	heap heap
-}
-
-// A hop is a neighbour and the cost to it.
-type hop struct {
-	to   int
-	cost int32
 }
 
 // A demand is what two agents' traffic adds to their pair's weight.
@@ -57,7 +52,7 @@ func NewView(f Facts) (*View, error) {
 	v := &View{
 		agents: f.Agents, each: min(max(f.Own, ownLinks), mostOwn), rules: ruleAll(f.Agents),
 		keys: make([]uint64, n), ring: make([]int, n), place: make([]int, n),
-		at: make([][]int, n), owned: make([]int, n), next: make([][]hop, n),
+		at: make([][]int32, n), owned: make([]int, n), next: make([][]step, n),
 	}
 	for i := range f.Agents {
 		v.keys[i], v.ring[i] = keyOf(f.Network, f.Agents[i].ID), i
@@ -90,20 +85,23 @@ func (v *View) Known() bool { return v.dist != nil }
 // connect takes the links over.
 func (v *View) connect(links []Link) {
 	all := v.sift(links)
-	v.links = make([]Link, 0, len(all))
+	v.links, v.costs = make([]Link, 0, len(all)), make([]int32, 0, len(all))
 	v.reserve(all)
 	for _, l := range all {
-		v.at[l.A] = append(v.at[l.A], len(v.links))
-		v.at[l.B] = append(v.at[l.B], len(v.links))
+		v.at[l.A] = append(v.at[l.A], int32(len(v.links)))
+		v.at[l.B] = append(v.at[l.B], int32(len(v.links)))
 		v.links = append(v.links, l)
 		for end, i := range [2]int{l.A, l.B} {
 			if l.By[end] != Accepts {
 				v.owned[i]++
 			}
 		}
+		cost := int32(0)
 		if !l.leaving() {
-			v.attach(l.A, l.B, v.cost(l.A, l.B, l.Cost))
+			cost = v.cost(l.A, l.B, l.Cost)
+			v.attach(l.A, l.B, cost)
 		}
+		v.costs = append(v.costs, cost)
 	}
 }
 
@@ -114,7 +112,7 @@ func (v *View) reserve(links []Link) {
 		degrees[l.A]++
 		degrees[l.B]++
 	}
-	at, next := make([]int, 2*len(links)), make([]hop, 2*len(links))
+	at, next := make([]int32, 2*len(links)), make([]step, 2*len(links))
 	for i, n := range degrees {
 		v.at[i], v.next[i] = at[:0:n], next[:0:n]
 		at, next = at[n:], next[n:]
@@ -130,7 +128,8 @@ func (v *View) sift(links []Link) []Link {
 			all = append(all, l)
 		}
 	}
-	slices.SortStableFunc(all, byEnds)
+	all = sortBy(all, len(v.agents), func(l *Link) int { return min(l.A, l.B) })
+	all = sortBy(all, len(v.agents), func(l *Link) int { return max(l.A, l.B) }) // see byEnds
 	all = slices.CompactFunc(all, func(x, y Link) bool { return pairOf(x.A, x.B) == pairOf(y.A, y.B) })
 	count := make([]int, len(v.agents))
 	return slices.DeleteFunc(all, func(l Link) bool {
@@ -143,8 +142,28 @@ func (v *View) sift(links []Link) []Link {
 	})
 }
 
+// sortBy returns links in the order of an end, those of the same one as they were.
+func sortBy(links []Link, agents int, end func(*Link) int) []Link {
+	next, all := make([]int, agents+1), make([]Link, len(links))
+	for i := range links {
+		next[end(&links[i])+1]++
+	}
+	for i := range agents {
+		next[i+1] += next[i]
+	}
+	for i := range links {
+		at := &next[end(&links[i])]
+		all[*at] = links[i]
+		*at++
+	}
+	return all
+}
+
 // byEnds is the order of a view's links.
-func byEnds(x, y Link) int {
+func byEnds(x, y *Link) int {
+	if x.A == y.A && x.B == y.B { // mostly
+		return 0
+	}
 	return cmp.Or(cmp.Compare(max(x.A, x.B), max(y.A, y.B)), cmp.Compare(min(x.A, x.B), min(y.A, y.B)))
 }
 

@@ -158,7 +158,7 @@ func TestViewLike(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v.Like(u)
+		v.Like([]*View{v, u})
 		if v.derive() {
 			derived++
 		} else {

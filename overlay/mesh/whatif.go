@@ -81,7 +81,7 @@ func (v *View) repair(s int, toB int32, b int) (rise int64) {
 	for _, e := range lost {
 		t, best := e.at-s*n, int32(far)
 		for _, h := range v.next[t] {
-			if !w.stale[h.to] && v.relays(h.to, s) {
+			if !w.stale[h.to] && v.relays(int(h.to), s) {
 				best = min(best, row[h.to]+h.cost)
 			}
 		}
@@ -101,7 +101,7 @@ func (v *View) repair(s int, toB int32, b int) (rise int64) {
 		for _, h := range v.next[t] {
 			if to := d + h.cost; w.stale[h.to] && to < w.trial[h.to] {
 				w.trial[h.to] = to
-				v.heap.push(to, h.to)
+				v.heap.push(to, int(h.to))
 			}
 		}
 	}

@@ -97,21 +97,8 @@ type fact struct {
 // agents that aren't nodes, and of an agent to itself, are ignored; of facts that are
 // there twice one is taken, the same one whatever the order.
 func New(nodes []Node, links []Link) *Graph {
-	g := &Graph{nodes: order(nodes), keys: make([]uint64, 0, len(nodes))}
-	var named []byte
-	for _, n := range g.nodes {
-		named = append(append(named[:0], "farlan route 1"...), n.ID[:]...)
-		h := sha256.Sum256(named)
-		g.keys = append(g.keys, binary.BigEndian.Uint64(h[:]))
-		transit := micros(uint64(n.CostMicros)) << tieBits
-		if n.NoTransit {
-			transit = barred
-		}
-		g.sum.transit = append(g.sum.transit, transit)
-		g.rates.up = append(g.rates.up, limit(n.UpKbit))
-		g.rates.down = append(g.rates.down, limit(n.DownKbit))
-		g.rates.transit = append(g.rates.transit, limit(n.TransitKbit))
-	}
+	g := &Graph{nodes: order(nodes)}
+	g.describe()
 	facts := g.facts(links)
 	begin := begins(facts, len(g.nodes))
 	g.room(len(facts))
@@ -126,6 +113,24 @@ func New(nodes []Node, links []Link) *Graph {
 		g.first = append(g.first, int32(len(g.to)))
 	}
 	return g
+}
+
+// describe takes over what nodes tell.
+func (g *Graph) describe() {
+	n := len(g.nodes)
+	g.keys, g.sum.transit = make([]uint64, n), make([]uint64, n)
+	g.rates.up, g.rates.down, g.rates.transit = make([]uint32, n), make([]uint32, n), make([]uint32, n)
+	var named []byte
+	for i := range g.nodes {
+		x := &g.nodes[i]
+		named = append(append(named[:0], "farlan route 1"...), x.ID[:]...)
+		h := sha256.Sum256(named)
+		g.keys[i], g.sum.transit[i] = binary.BigEndian.Uint64(h[:]), micros(uint64(x.CostMicros))<<tieBits
+		if x.NoTransit {
+			g.sum.transit[i] = barred
+		}
+		g.rates.up[i], g.rates.down[i], g.rates.transit[i] = limit(x.UpKbit), limit(x.DownKbit), limit(x.TransitKbit)
+	}
 }
 
 // order returns the nodes by ascending id, each once.
