@@ -51,7 +51,7 @@ type album struct {
 const (
 	// mostMeasured is of how many pairs of agents distances are kept, 4 bytes each: they are
 	// much of the memory.
-	mostMeasured = 24 << 20
+	mostMeasured = 16 << 20
 	// mostAlike is how many pictures of an area are looked at for one that is alike.
 	mostAlike = 24
 )

@@ -20,6 +20,17 @@ func (v *View) whole() bool {
 	return v.pieces.of != nil && v.pieces.n <= 1
 }
 
+// joined says whether there is a way between two agents, without distances if that is sure.
+func (v *View) joined(a, b int) bool {
+	if v.whole() {
+		return true
+	}
+	if of := v.pieces.of; of != nil {
+		return of[a] == of[b]
+	}
+	return v.d(a, b) != far
+}
+
 // divide finds the pieces, if all agents carry what others send and no way can be so long
 // that it is as if there were none.
 func (v *View) divide() {

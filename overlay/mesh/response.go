@@ -29,11 +29,11 @@ func (c *Chooser) move(candidates []Candidate) {
 // it is the duty of one (duties.go), and its own business while it has no link at all.
 func (c *Chooser) reached(candidates []Candidate) []Candidate {
 	candidates = candidates[:min(len(candidates), MaxCandidates)]
-	if c.view.Degree(c.self) == 0 || c.view.whole() { // distances needn't be found for that
+	if c.view.Degree(c.self) == 0 {
 		return candidates
 	}
 	return slices.DeleteFunc(slices.Clone(candidates), func(x Candidate) bool {
-		return x.Peer < 0 || x.Peer >= c.view.Agents() || c.view.d(c.self, x.Peer) == far
+		return x.Peer < 0 || x.Peer >= c.view.Agents() || !c.view.joined(c.self, x.Peer)
 	})
 }
 

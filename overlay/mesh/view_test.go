@@ -100,6 +100,11 @@ func TestViewIsLazy(t *testing.T) {
 		if whole != !slices.Contains(want, far) && (whole || !v.mutes) {
 			t.Fatalf("seed %d: whole is %v", seed, whole)
 		}
+		for i, d := range want {
+			if a, b := i/n, i%n; v.joined(a, b) != (d != far) {
+				t.Fatalf("seed %d: whether %d and %d are joined isn't as distances say", seed, a, b)
+			}
+		}
 		u := mustView(t, f)
 		u.pieces = pieces{known: true} // by distances
 		for i := range n {
