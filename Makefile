@@ -178,7 +178,7 @@ SIMTABLE  := $(CURDIR)/bin/sim-goals$(if $(SIMONE),-$(or $(SEED),$(FROM),1))
 sim: export FARLAN_SIM_GOALS = $(SIMTABLE)
 sim: deps-build
 	@mkdir -p bin; rm -f $(SIMTABLE) $(SIMTABLE)-failed
-	GOGC=400 GOMEMLIMIT=2000MiB FARLAN_SIM=1 FARLAN_SIM_FROM=$(FROM) FARLAN_SIM_SEEDS=$(or $(COUNT),$(SIMSEEDS)) FARLAN_SIM_SEED=$(SEED) FARLAN_SIM_AGENTS=$(SIMAGENTS) FARLAN_SIM_FAULTS=$(FAULTS) \
+	GOGC=400 GOMEMLIMIT=3000MiB FARLAN_SIM=1 FARLAN_SIM_FROM=$(FROM) FARLAN_SIM_SEEDS=$(or $(COUNT),$(SIMSEEDS)) FARLAN_SIM_SEED=$(SEED) FARLAN_SIM_AGENTS=$(SIMAGENTS) FARLAN_SIM_FAULTS=$(FAULTS) \
 	  go test -count=1 -run '$(if $(SIMONE),^TestSeeds$$,.)' -timeout 10h -v ./agent/sim || touch $(SIMTABLE)-failed
 	$(if $(SIMONE),,FARLAN_SIM_SCALE=$(SIMSCALE) FARLAN_SIM_AREAS=$(SIMSCALE) FARLAN_SIM_STEPS=30 \
 	  go test -count=1 -run "^Test$$([ $(SIMSCALE) -gt 1000 ] && echo Areas || true)Scale$$" -timeout 10h -v ./agent/sim || touch $(SIMTABLE)-failed)

@@ -26,11 +26,11 @@ func number(t *testing.T, name string, otherwise int) int {
 const mostCold = 200
 
 // setting is the one of a seed: some time to get to know each other, and then trouble. Many
-// agents know each other for long.
+// agents know each other for long, and meet as many faults in less time.
 func setting(seed uint64, agents int, faults Faults) Setting {
 	set := Setting{Seed: seed, Agents: agents, Faults: faults, Calm: 40 * time.Second, Trouble: 100 * time.Second, Noise: 30}
 	if agents > mostCold {
-		set.Calm, set.Settled = 10*time.Second, true
+		set.Calm, set.Trouble, set.Settled = 10*time.Second, time.Minute, true
 	}
 	return set
 }
