@@ -1,10 +1,8 @@
 package discovery
 
 import (
-	"bytes"
 	"encoding/binary"
 	"math"
-	"math/bits"
 	"slices"
 	"time"
 
@@ -13,10 +11,8 @@ import (
 
 // A network of more than about a thousand agents is divided into areas. Most records are
 // then exchanged between neighbours of the same area only; what gateways tell of the areas
-// (Area), and what the admin says, all of the network have. Each store tells its neighbours in which area it is. Neighbours of
-// one area compare both scopes, others the wide one only, each scope part by part, as
-// somewhere in a large network something always changes. In a network that isn't divided
-// all of this is silent.
+// (Area), and what the admin says, all of the network have. Each store tells its neighbours in
+// which area it is. Neighbours of one area compare both scopes, others the wide one only.
 const (
 	// linger is how long the record of a member is kept that is in another area: as news
 	// that it went.
@@ -28,16 +24,6 @@ const (
 	moving = 3 * time.Minute
 	// maxFormer is in how many areas it is besides at most.
 	maxFormer = 3
-	// parts is in how many parts a scope's keys are compared.
-	parts = 32
-	// A neighbour may seek seekBurst agents at once and then one each seekEvery.
-	seekBurst = 16
-	seekEvery = 500 * time.Millisecond
-	// maxGuests is how many records of agents of other areas are kept, and sought; beyond
-	// it all are forgotten.
-	maxGuests = 256
-	// seekFor is how long an answer is awaited.
-	seekFor = 10 * time.Second
 )
 
 // The scopes of records.
@@ -85,8 +71,6 @@ type common struct {
 	seeks    []Brief
 	sought   pace
 }
-
-func partOf(k key) int { return int(k.origin[0]) * parts >> 8 }
 
 func (a *areas) mix(e *entry) {
 	k := key{e.record.Origin, e.record.Kind}
@@ -252,115 +236,6 @@ func (s *Store) receiveAreas(n *neighbour, body []byte) error {
 	return nil
 }
 
-// receiveSums answers other sums than ours by digests of the parts.
-func (s *Store) receiveSums(now overlay.Instant, n *neighbour, body []byte) error {
-	if len(body) != 1+8*parts || body[0] >= scopes {
-		return errMalformed
-	}
-	scope := int(body[0])
-	last := &n.common.answered[scope]
-	if scope == local && !s.shares(n) || s.spares(now, *last) {
-		return nil
-	}
-	for i := range parts {
-		if binary.BigEndian.Uint64(body[1+8*i:]) == s.areas.sums[scope][i] {
-			continue
-		}
-		if last.at != now {
-			*last = answer{at: now}
-			s.other(now, n)
-		}
-		n.parts[scope] |= 1 << i
-		last.stamps += s.partLen(i)
-	}
-	return nil
-}
-
-// partLen returns how many stamps a part has, of both scopes.
-func (s *Store) partLen(i int) int {
-	from, _ := s.shelf.find(partEnd(i - 1))
-	to, _ := s.shelf.find(partEnd(i))
-	return to - from
-}
-
-func (s *Store) receivePart(now overlay.Instant, n *neighbour, body []byte) error {
-	if len(body) == 0 || body[0] >= scopes {
-		return errMalformed
-	}
-	scope := int(body[0])
-	return s.walk(now, n, body[1:], func(k key) bool { return scopeOf(k.kind) == scope && s.reaches(n, k) })
-}
-
-// Seek asks a neighbour, a gateway of another area, for the member record of an agent there.
-// When it comes, Member knows it.
-func (s *Store) Seek(now overlay.Instant, gateway overlay.AgentID, b Brief) {
-	i, ok := s.neighbourAt(gateway)
-	if !ok {
-		return
-	}
-	if a := &s.areas; len(a.sought) >= maxGuests || a.sought == nil {
-		a.sought = make(map[Brief]overlay.Instant)
-	}
-	s.areas.sought[b] = now
-	if n := s.neighbours[i]; len(n.seeks) < seekBurst && !slices.Contains(n.seeks, b) {
-		n.seeks = append(n.seeks, b)
-	}
-}
-
-// receiveSeek answers with the member records of this area that a neighbour seeks.
-func (s *Store) receiveSeek(now overlay.Instant, n *neighbour, body []byte) error {
-	if len(body)%8 != 0 {
-		return errMalformed
-	}
-	for b := body; len(b) > 0; b = b[8:] {
-		if !n.sought.allow(now, seekEvery, seekBurst) {
-			s.counters.Limited++
-			return nil
-		}
-		n.sought.pay(now, seekEvery, seekBurst)
-		what := Brief(binary.BigEndian.Uint64(b))
-		if id, ok := s.Find(what); ok && s.entry(key{id, KindMember}) != nil {
-			n.records.add(key{id, KindMember})
-		} else if !ok {
-			s.tellNamed(n, what)
-		}
-	}
-	return nil
-}
-
-// receiveGuest takes the record of a member of another area if it was sought.
-func (s *Store) receiveGuest(now overlay.Instant, n *neighbour, r Record) error {
-	b := BriefOf(r.Origin)
-	at, ok := s.areas.sought[b]
-	old := s.areas.guests[b]
-	if old != nil {
-		s.calledFor(now, old.record).add(r.Origin)
-	}
-	named := s.calledFor(now, r)
-	if named == nil && (!ok || now.Sub(at) > seekFor) || r.Kind != KindMember || old != nil && !newer(r, old.record) {
-		s.counters.Elsewhere++
-		return nil
-	}
-	delete(s.areas.sought, b)
-	if count := s.refusal(now, r, true); count != nil {
-		*count++
-		return nil
-	}
-	if err := s.verify(&r); err != nil {
-		return err
-	}
-	if ok, err := s.admit(now, n, r); !ok {
-		return err
-	}
-	r.setEncoded(bytes.Clone(r.encoded))
-	if a := &s.areas; len(a.guests) >= maxGuests || a.guests == nil {
-		a.guests = make(map[Brief]*entry)
-	}
-	s.areas.guests[b] = newEntry(r)
-	named.add(r.Origin)
-	return nil
-}
-
 // packAreas writes what goes by areas, but for records.
 func (s *Store) packAreas(n *neighbour, p *packer) {
 	if sums := n.hash && s.divided(n); n.untold || sums { // again and again, as it may get lost
@@ -387,37 +262,4 @@ func (s *Store) packAreas(n *neighbour, p *packer) {
 	}
 	list(p, sectionSeek, 8, n.seeks, func(b []byte, x Brief) []byte { return binary.BigEndian.AppendUint64(b, uint64(x)) })
 	n.seeks = nil
-}
-
-func (s *Store) packSums(scope int, p *packer) {
-	p.begin(sectionSums, 1+8*parts)
-	p.buf = append(p.buf, byte(scope))
-	for _, sum := range s.areas.sums[scope] {
-		p.buf = binary.BigEndian.AppendUint64(p.buf, sum)
-	}
-}
-
-// packParts writes digests of some parts of a scope's keys.
-func (s *Store) packParts(scope int, which uint32, p *packer) {
-	all := slices.DeleteFunc(s.shelf.keys(), func(k key) bool { return scopeOf(k.kind) != scope })
-	for ; which != 0; which &= which - 1 {
-		i := bits.TrailingZeros32(which)
-		above, upTo := partEnd(i-1), partEnd(i)
-		from, _ := all.find(above)
-		to, _ := all.find(upTo)
-		s.packRange(p, sectionPart, []byte{byte(scope)}, above, upTo, s.stamps(all[from:to]))
-	}
-}
-
-// partEnd returns the last key of a part, the zero key for that before the first one.
-func partEnd(i int) key {
-	switch {
-	case i < 0:
-		return key{}
-	case i == parts-1:
-		return lastKey
-	}
-	k := lastKey
-	k.origin[0] = byte((i+1)<<8/parts - 1)
-	return k
 }
