@@ -165,10 +165,11 @@ func (z Sizes) nearest(in Situation) uint32 {
 }
 
 // join returns the area that a small one had better be one with: the nearest of those that
-// its gateways have links with which has room, and is larger.
+// its gateways have links with which has room, and is larger; one that is too small itself only
+// if there is no other, as that will join another one, too.
 func (z Sizes) join(in Situation, here int) uint32 {
 	gates, sizes := in.Beyond.gates, in.Beyond.sizes
-	least, area := int32(0), in.Area
+	least, area, large := int32(0), in.Area, false
 	for i := range gates {
 		for _, r := range gates[i].Rows {
 			j := findGate(gates, r.Peer)
@@ -178,8 +179,12 @@ func (z Sizes) join(in Situation, here int) uint32 {
 			other := gates[j].Number
 			n := sizes[other]
 			larger := cmp.Or(cmp.Compare(n, sizes[in.Area]), cmp.Compare(other, in.Area)) > 0
-			if d := int32(min(micros(r.RTT), mesh.MaxCost)); larger && n+here <= z.Most && (least == 0 || d < least || d == least && other < area) {
-				least, area = d, other
+			d, enough := int32(min(micros(r.RTT), mesh.MaxCost)), n >= z.Least
+			if !larger || n+here > z.Most || large && !enough {
+				continue
+			}
+			if least == 0 || enough && !large || d < least || d == least && other < area {
+				least, area, large = d, other, enough
 			}
 		}
 	}

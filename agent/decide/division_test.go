@@ -94,17 +94,18 @@ func (r *region) members() map[uint32][]int {
 	return all
 }
 
-// gates returns what the gateways of areas tell: the first of each, linked with each other.
+// gates returns what the gateways of areas tell: the first two of each, linked with the first
+// ones of the others.
 func (r *region) gates(members map[uint32][]int) (all []Gate) {
 	for i, area := range r.area {
 		who := members[area]
-		if area == 0 || who[0] != i {
+		if area == 0 || !slices.Contains(who[:min(2, len(who))], i) {
 			continue
 		}
-		g := gate(i, area, nil, who[1:]...)
+		g := gate(i, area, nil, slices.DeleteFunc(slices.Clone(who), func(j int) bool { return j == i })...)
 		for _, other := range members {
-			if other[0] != i && r.area[other[0]] != 0 {
-				g.Rows = append(g.Rows, row(other[0], r.cost(i, other[0]), holding))
+			if j := other[0]; j != i && r.area[j] != area && r.area[j] != 0 {
+				g.Rows = append(g.Rows, row(j, r.cost(i, j), holding))
 			}
 		}
 		sortRows(g.Rows)
