@@ -47,19 +47,27 @@ type Station struct {
 	MAC      MAC
 	Place    Place
 	IPs      []netip.Addr
-	Sequence uint64 // rises with every move (RFC 7432 § 15)
+	Sequence uint32 // of the claim that says where it is (see Claim), 0: none does
+	Moves    uint64 // how often it was elsewhere than before
+	Twice    bool   // it moved so often that two machines must have its address
 	Seen     Instant
 	Leases   Instant // when it answered as a DHCP server last, 0 never
 }
 
-// station is a row of the table. MAC and shard never change; place, seq and
-// seen are read on the frame path.
+// station is a row of the table. MAC and shard never change; place and seen are read on the
+// frame path, the others only where something changes.
 type station struct {
 	place atomic.Uint32
-	seq   atomic.Uint64
 	seen  atomic.Int64
 	lease atomic.Int64 // when it answered as a DHCP server last
-	ips   []netip.Addr // guarded by the shard's lock
+	left  atomic.Int64 // when it was at a port of this agent last, 0: it is, or never was
+
+	// Guarded by the shard's lock.
+	seq   uint32
+	doubt Instant // since when frames of it come from elsewhere than it was claimed to be
+	moved [twiceMoves]Instant
+	moves uint64
+	ips   []netip.Addr
 }
 
 // Stations is the table of stations. The zero value is ready; it is safe for
@@ -92,44 +100,46 @@ func (t *Stations) last(m MAC) (Place, Instant) {
 	return Place(e.place.Load()), Instant(e.seen.Load())
 }
 
-// Learn notes that m sent a frame from place p. It says whether that is news:
-// a new station, or one that moved.
-func (t *Stations) Learn(now Instant, m MAC, p Place) bool {
+// Learn notes that m sent a frame from place p, and says what that tells.
+func (t *Stations) Learn(now Instant, m MAC, p Place) Learned {
 	s := &t.shards[t.shard(m)]
 	s.RLock()
 	e := s.at[m]
 	s.RUnlock()
-	if e == nil {
+	switch {
+	case e == nil:
 		return t.add(now, m, p)
-	}
-	if now.Sub(Instant(e.seen.Load())) >= stationFresh {
+	case Place(e.place.Load()) != p:
+		return t.elsewhere(now, e, m, p)
+	case now.Sub(Instant(e.seen.Load())) >= stationFresh:
 		e.seen.Store(int64(now))
 	}
-	if Place(e.place.Load()) == p {
-		return false
-	}
-	e.seen.Store(int64(now))
-	e.place.Store(uint32(p))
-	e.seq.Add(1)
-	return true
+	return LearnedNothing
 }
 
-func (t *Stations) add(now Instant, m MAC, p Place) bool {
+func (t *Stations) add(now Instant, m MAC, p Place) Learned {
 	s := &t.shards[t.shard(m)]
 	s.Lock()
 	defer s.Unlock()
+	if s.at[m] != nil || t.count.Load() >= MaxStations {
+		return LearnedNothing
+	}
+	t.row(now, m, p)
+	return LearnedNew
+}
+
+// row makes the row of a station. The shard is locked.
+func (t *Stations) row(now Instant, m MAC, p Place) *station {
+	s := &t.shards[t.shard(m)]
 	if s.at == nil {
 		s.at = make(map[MAC]*station)
-	}
-	if s.at[m] != nil || t.count.Load() >= MaxStations {
-		return false
 	}
 	e := &station{}
 	e.place.Store(uint32(p))
 	e.seen.Store(int64(now))
 	s.at[m] = e
 	t.count.Add(1)
-	return true
+	return e
 }
 
 // SetIP notes that the station m, if it is known, uses ip. An address that
@@ -191,7 +201,7 @@ func (t *Stations) List() []Station {
 		for m, e := range s.at {
 			all = append(all, Station{
 				MAC: m, Place: Place(e.place.Load()), IPs: slices.Clone(e.ips),
-				Sequence: e.seq.Load(), Seen: Instant(e.seen.Load()), Leases: Instant(e.lease.Load()),
+				Sequence: e.seq, Moves: e.moves, Seen: Instant(e.seen.Load()), Leases: Instant(e.lease.Load()),
 			})
 		}
 		s.RUnlock()

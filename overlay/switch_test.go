@@ -163,7 +163,7 @@ func TestStationsAreBounded(t *testing.T) {
 	if n := len(s.List()); n != 0 {
 		t.Errorf("%d stations are left", n)
 	}
-	if !s.Learn(now, mac(1), PortPlace(0)) {
+	if s.Learn(now, mac(1), PortPlace(0)) == LearnedNothing {
 		t.Error("nothing is learned after the table was full")
 	}
 	s.Learn(now, mac(2), AgentPlace(3))
