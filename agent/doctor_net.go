@@ -273,7 +273,7 @@ func (m *moves) note(all []overlay.Station) {
 // twice returns those that moved too often for one machine, ascending.
 func (m *moves) twice() (all []overlay.MAC) {
 	for mac, s := range m.last {
-		if s.Sequence >= m.first[mac].Sequence+twiceMoves {
+		if s.Moves >= m.first[mac].Moves+twiceMoves {
 			all = append(all, mac)
 		}
 	}
@@ -300,7 +300,7 @@ func (n *node) examineStations(ctx context.Context, m *moves) (findingView, erro
 	}
 	var bad []string
 	for _, mac := range twice {
-		bad = append(bad, fmt.Sprintf("%v (%d moves in %v)", mac, m.last[mac].Sequence-m.first[mac].Sequence, stationsLook))
+		bad = append(bad, fmt.Sprintf("%v (%d moves in %v)", mac, m.last[mac].Moves-m.first[mac].Moves, stationsLook))
 	}
 	return findingView{
 		check, levelFail, "frames of one address come from two places: " + named(bad),

@@ -133,16 +133,22 @@ func (n *node) release(now overlay.Instant, p *peer) {
 	if len(frames) == 0 {
 		return
 	}
+	o := n.loopOut(now)
+	for i := range frames {
+		o.queue(p, &frames[i].frame)
+	}
+	o.flush()
+	o.idle()
+}
+
+// loopOut returns what the loop sends frames with. They aren't shaped.
+func (n *node) loopOut(now overlay.Instant) *outgoing {
 	if n.late == nil {
 		n.late = newOutgoing(n, 0)
 		n.late.shaper = nil
 	}
 	n.late.now = now
-	for i := range frames {
-		n.late.queue(p, &frames[i].frame)
-	}
-	n.late.flush()
-	n.late.idle()
+	return n.late
 }
 
 const (

@@ -54,7 +54,8 @@ type inbound struct {
 
 	out       *outgoing // to pass on what is flooded; nil: nothing is
 	spreading spreadRun
-	turned    []byte // scratch: a datagram that begins another leg
+	claims    []overlay.Claim // scratch
+	turned    []byte          // scratch: a datagram that begins another leg
 
 	one    [1]overlay.Frame
 	reply  []byte
@@ -248,11 +249,17 @@ func (in *inbound) news(at *inboundSession) {
 // Frame carries a frame of the peer's to the ports; overlay.Items.
 func (in *inbound) Frame(f *overlay.Frame) {
 	p := in.open
+	if overlay.IsClaims(f.Head) {
+		in.takeClaims(p, f.Head)
+		return
+	}
 	to, v := in.n.sw.Forward(in.now, p.place(), f.Head, &p.lanes[in.lane].floods)
 	switch v {
 	case overlay.ToPlace:
 		if i, ok := to.Port(); ok {
 			in.write(i, f)
+		} else {
+			in.after(to, f)
 		}
 	case overlay.Flood:
 		for i := range in.n.ports {
@@ -263,6 +270,18 @@ func (in *inbound) Frame(f *overlay.Frame) {
 		return
 	}
 	snoop(&in.n.sw.Stations, f.Head)
+}
+
+// after sends a frame for a station that has just left this agent after it.
+func (in *inbound) after(to overlay.Place, f *overlay.Frame) {
+	p, o := in.view.peer(to), in.out
+	if p == nil || o == nil || p == in.open {
+		in.n.drops.verdict(overlay.DropTransit)
+		return
+	}
+	o.now = in.now
+	o.queue(p, f)
+	o.flush()
 }
 
 func (in *inbound) write(port int, f *overlay.Frame) {

@@ -111,7 +111,8 @@ type node struct {
 	far      seeking
 	stun     stun
 	warm     warming
-	late     *outgoing // for what was held, nil: nothing was yet
+	late     *outgoing // see loopOut, nil: nothing was sent yet
+	claiming claiming
 	pipes    pipes
 	punches  punches
 	lonely   bool // said that nobody answers
@@ -218,6 +219,7 @@ func (n *node) step(now overlay.Instant) {
 	n.reroute(now)
 	n.mindLinks(now)
 	n.mindSpread(now)
+	n.mindClaims(now)
 	n.steer(now)
 	n.lookForRelays(now)
 	n.mindPipes(now)

@@ -43,6 +43,7 @@ type outgoing struct {
 	whole   sendFunc // where even the smallest datagrams don't pass: IP may cut them
 	spreads [overlay.Classes]spreader
 	limit   *overlay.Bucket // bytes that may be passed on, nil: no limit
+	claims  []byte          // scratch: a frame of them
 	copied  []byte          // scratch: a run for one of many
 	turned  []byte          // scratch: a run that begins another leg
 	single  run             // of that
@@ -219,7 +220,11 @@ func (o *outgoing) carry(now overlay.Instant, view *view, port int, frames []ove
 }
 
 func (o *outgoing) frame(view *view, f *overlay.Frame) {
-	to, v := o.n.sw.Forward(o.now, overlay.PortPlace(o.port), f.Head, &o.floods[o.port])
+	source := &o.floods[o.port]
+	to, v := o.n.sw.Forward(o.now, overlay.PortPlace(o.port), f.Head, source)
+	if source.Learned != overlay.LearnedNothing {
+		o.claimed(view, source.Learned, overlay.MAC(f.Head[6:12]))
+	}
 	switch v {
 	case overlay.ToPlace:
 		o.unicast(view, to, f)

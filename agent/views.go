@@ -280,7 +280,7 @@ func (n *node) stationsView(now overlay.Instant) stationsView {
 	v := stationsView{Schema: schemaVersion, Stations: []stationView{}}
 	for _, s := range n.sw.Stations.List() {
 		row := stationView{
-			MAC: s.MAC.String(), IPs: []string{}, Sequence: s.Sequence,
+			MAC: s.MAC.String(), IPs: []string{}, Sequence: uint64(s.Sequence),
 			AgeS: now.Sub(s.Seen).Round(time.Millisecond).Seconds(),
 		}
 		for _, ip := range s.IPs {

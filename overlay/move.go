@@ -1,6 +1,9 @@
 package overlay
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A station belongs to the agent that claimed it with the highest sequence number (RFC 7432
 // § 15). An agent claims what speaks at a port of its own and isn't there yet: what is new,
@@ -15,6 +18,9 @@ const (
 	// that claimed it, and none from there, until they are believed: that one's claim is old
 	// then, and the other's was lost.
 	doubtTime = 3 * time.Second
+	// ownTime is how long after a station spoke here this agent's claim is made anew when another
+	// one answers it with a higher number: that one doesn't know yet that it has left.
+	ownTime = time.Second
 	// lateTime is for how long what still comes for a station that has left is sent after it.
 	lateTime = 10 * time.Second
 )
@@ -28,7 +34,8 @@ const (
 	LearnedNew                    // it wasn't known
 	LearnedMove                   // it was elsewhere
 	LearnedTwice                  // it moves so often that two machines must have the address; it stays where it was
-	LearnedOlder                  // the claim is an older one than ours: who made it isn't told yet
+	LearnedOlder                  // who claims it doesn't know that this agent does, with a higher number
+	LearnedAgain                  // it is here, but this agent must claim it with a higher number
 )
 
 // elsewhere notes that m, whose row is e, sent a frame from p, and not from where it was.
@@ -65,6 +72,23 @@ func (e *station) doubted(now Instant) bool {
 func (e *station) twice(now Instant) bool {
 	first := e.moved[e.moves%twiceMoves] // the next one's place: the oldest
 	return e.moves >= twiceMoves && now.Sub(first) < twiceTime
+}
+
+// Twice returns the stations that move so often that two machines must have the address,
+// ascending.
+func (t *Stations) Twice(now Instant) (all []MAC) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.RLock()
+		for m, e := range s.at {
+			if e.twice(now) {
+				all = append(all, m)
+			}
+		}
+		s.RUnlock()
+	}
+	slices.SortFunc(all, MAC.Compare)
+	return all
 }
 
 func (e *station) move(now Instant, p Place) {
@@ -115,37 +139,42 @@ func (t *Stations) Claimed(m MAC) uint32 {
 	return e.seq
 }
 
-// TakeClaim notes that the agent at place p claims m by a sequence number. Of two with the
-// same number one wins: first says whether p's claim goes before that of another place.
-func (t *Stations) TakeClaim(now Instant, m MAC, p Place, seq uint32, first func(other Place) bool) Learned {
-	s := &t.shards[t.shard(m)]
+// TakeClaim notes that the agent at place p claims m by a sequence number, or answers a claim
+// with that. Of two with the same number one wins: first says whether p goes before another
+// place.
+func (t *Stations) TakeClaim(now Instant, c Claim, p Place, answer bool, first func(other Place) bool) Learned {
+	s := &t.shards[t.shard(c.MAC)]
 	s.Lock()
 	defer s.Unlock()
-	e := s.at[m]
-	switch {
-	case seq == 0:
-		return LearnedNothing
-	case e == nil:
+	e := s.at[c.MAC]
+	if e == nil {
 		if t.count.Load() >= MaxStations {
 			return LearnedNothing
 		}
-		t.row(now, m, p).seq = seq
+		t.row(now, c.MAC, p).seq = c.Sequence
 		return LearnedNew
 	}
 	was := Place(e.place.Load())
-	switch {
+	_, here := was.Port()
+	switch wins := newer(c.Sequence, e.seq); {
 	case was == p:
-		if newer(seq, e.seq) {
-			e.seq = seq
+		if wins {
+			e.seq = c.Sequence
 		}
 		e.seen.Store(int64(now))
 		return LearnedNothing
-	case newer(seq, e.seq), seq == e.seq && first(was):
-		e.move(now, p)
-		e.seq = seq
-		return LearnedMove
+	case !wins && (c.Sequence != e.seq || !first(was)):
+		if here && e.seq != 0 {
+			return LearnedOlder
+		}
+		return LearnedNothing
+	case answer && here && now.Sub(Instant(e.seen.Load())) < ownTime && !e.twice(now):
+		e.seq = c.Sequence
+		return LearnedAgain
 	}
-	return LearnedOlder
+	e.move(now, p)
+	e.seq = c.Sequence
+	return LearnedMove
 }
 
 // Late says whether m was at a port of this agent a moment ago, and isn't any more: what comes

@@ -49,7 +49,6 @@ type Station struct {
 	IPs      []netip.Addr
 	Sequence uint32 // of the claim that says where it is (see Claim), 0: none does
 	Moves    uint64 // how often it was elsewhere than before
-	Twice    bool   // it moved so often that two machines must have its address
 	Seen     Instant
 	Leases   Instant // when it answered as a DHCP server last, 0 never
 }

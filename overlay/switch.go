@@ -24,6 +24,9 @@ const (
 // A Source is what the switch remembers of one place that frames come from: how
 // many it floods, and which. It is used by one goroutine.
 type Source struct {
+	// Learned is what the last frame told of its station.
+	Learned Learned
+
 	floods  Bucket
 	repeats *repeats
 }
@@ -77,18 +80,19 @@ const (
 	DropSource            // a source address that nobody can have
 	DropLinkLocal         // addressed to the next bridge only (spanning tree, LLDP)
 	DropSame              // its station is where it came from
-	DropTransit           // from an agent for a station of another agent
+	DropTransit           // from an agent for a station of another agent, which wasn't here
 	DropStorm             // over the flood rate
 	DropEcho              // one of the overlay's own frames that came back by a LAN
 	DropBeacon            // a beacon on a physical LAN, which is for that link only
 	DropAgain             // what was flooded came another way before
+	DropClaims            // claims of stations, which agents make and no station can
 	verdicts
 )
 
 var verdictNames = [verdicts]string{
 	ToPlace: "forwarded", Flood: "flooded", DropShort: "short", DropSource: "bad source",
 	DropLinkLocal: "link-local", DropSame: "same side", DropTransit: "transit",
-	DropStorm: "storm", DropEcho: "echo", DropBeacon: "beacon", DropAgain: "flooded again",
+	DropStorm: "storm", DropEcho: "echo", DropBeacon: "beacon", DropAgain: "flooded again", DropClaims: "claims",
 }
 
 // String returns the name under which the verdict is counted.
@@ -114,13 +118,16 @@ type Switch struct {
 
 // Forward learns the source of a frame that came from place from, and decides
 // where it goes. Flood means: from a port, to all other ports and all agents;
-// from an agent, to all ports. So a frame visits each agent once at most, and
-// never leaves by the way it came.
+// from an agent, to all ports. So a frame that is flooded visits each agent once at
+// most, and none leaves by the way it came. What an agent sent for a station that has
+// just left goes after it, to the agent that claimed it: the claims' numbers rise on that
+// way, so it ends.
 func (s *Switch) Forward(now Instant, from Place, frame []byte, source *Source) (Place, Verdict) {
 	if len(frame) < MinFrame {
 		return 0, DropShort
 	}
 	dst, src := MAC(frame[:6]), MAC(frame[6:12])
+	source.Learned = LearnedNothing
 	switch {
 	case src.Group() || src == MAC{}:
 		return 0, DropSource
@@ -130,8 +137,10 @@ func (s *Switch) Forward(now Instant, from Place, frame []byte, source *Source) 
 		return 0, DropEcho
 	case dst.Group() && s.isLAN(from) && isBeacon(dst, frame):
 		return 0, DropBeacon
+	case IsClaims(frame):
+		return 0, DropClaims
 	}
-	s.Stations.Learn(now, src, from)
+	source.Learned = s.Stations.Learn(now, src, from)
 	if !dst.Group() {
 		to, known := s.Stations.Lookup(now, dst)
 		_, fromAgent := from.Agent()
@@ -139,7 +148,7 @@ func (s *Switch) Forward(now Instant, from Place, frame []byte, source *Source) 
 		switch {
 		case known && to == from:
 			return 0, DropSame
-		case known && fromAgent && toAgent:
+		case known && fromAgent && toAgent && !s.Stations.Late(now, dst):
 			return 0, DropTransit
 		case known:
 			return to, ToPlace
