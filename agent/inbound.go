@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"net/netip"
 	"slices"
 	"time"
@@ -272,16 +273,18 @@ func (in *inbound) Frame(f *overlay.Frame) {
 	snoop(&in.n.sw.Stations, f.Head)
 }
 
-// after sends a frame for a station that has just left this agent after it.
+// after sends a frame for a station that has just left this agent after it. The loop does:
+// there are few, for as long as those who send them haven't heard of it.
 func (in *inbound) after(to overlay.Place, f *overlay.Frame) {
-	p, o := in.view.peer(to), in.out
-	if p == nil || o == nil || p == in.open {
-		in.n.drops.verdict(overlay.DropTransit)
-		return
+	n, p := in.n, in.view.peer(to)
+	late := &overlay.Frame{Head: bytes.Clone(f.Head), Body: cloneAll(f.Body), Offload: f.Offload}
+	if p == nil || !n.mail.offer(func(now overlay.Instant) {
+		o := n.loopOut(now)
+		o.queue(p, late)
+		o.flush()
+	}) {
+		n.drops.verdict(overlay.DropTransit)
 	}
-	o.now = in.now
-	o.queue(p, f)
-	o.flush()
 }
 
 func (in *inbound) write(port int, f *overlay.Frame) {

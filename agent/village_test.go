@@ -244,6 +244,7 @@ func (v *village) step(h *home, due bool) {
 		n.tellLinks(now)
 	}
 	n.mindSpread(now)
+	n.mindClaims(now)
 	if n.state != nil {
 		n.remember(now)
 	}
