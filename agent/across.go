@@ -206,17 +206,18 @@ func (s *spreading) isNear(x overlay.Spread) bool {
 // and lies at a place in what was read.
 func (in *inbound) cross(d []byte, at int, x overlay.Spread, frames []byte, count int) {
 	is, from := in.n.spread.now.Load(), in.at.peer
-	if is == nil || is.far == nil || is.isNear(x) {
+	if is == nil || is.far == nil {
 		in.n.drops.add(dropSpread)
 		return
 	}
+	near := is.isNear(x)
 	to, ok := is.follow(x, from)
 	o := in.n.afar.origin(in.now, discovery.Brief(x.Name), x.Origin)
 	if p := in.view.byLabel[x.Origin]; o != nil && p != nil && o.is.Load() == nil && discovery.BriefOf(p.id) == discovery.Brief(x.Name) {
 		o.is.Store(p) // it isn't unknown
 	}
 	switch {
-	case !ok || o == nil:
+	case !ok || o == nil || near && x.Leg != overlay.LegBetween: // from gateway to gateway it may go by this area's
 		in.n.drops.add(dropSpread)
 		return
 	case x.Links > route.TreeHops:
@@ -227,9 +228,11 @@ func (in *inbound) cross(d []byte, at int, x overlay.Spread, frames []byte, coun
 			in.n.drops.verdict(v)
 			return
 		}
-		if is.far.entry && !is.far.own[x.Root] {
+		if is.far.entry && !is.far.own[x.Root] && !near {
 			if v := take(&o.peer().floods, in.now, x.Number, count); v == overlay.Flood {
-				in.turn(d, overlay.LegArriving, is.far.inward, from)
+				// One of them may be who passed it on here: a gateway of this area. It takes nothing
+				// of what it passes on among gateways to its ports.
+				in.turn(d, overlay.LegArriving, is.far.inward)
 				in.deliver(o, frames)
 			}
 		}
@@ -262,12 +265,12 @@ func (in *inbound) deliver(o *origin, frames []byte) {
 func (in *inbound) leave(d []byte, x overlay.Spread) {
 	is := in.n.spread.now.Load()
 	if x.Name != 0 && is != nil && is.far != nil && is.far.entry {
-		in.turn(d, overlay.LegBetween, is.far.outward, nil)
+		in.turn(d, overlay.LegBetween, is.far.outward)
 	}
 }
 
 // turn sends a copy of a datagram on another leg down this agent's own tree.
-func (in *inbound) turn(d []byte, leg overlay.Leg, to []*peer, but *peer) {
+func (in *inbound) turn(d []byte, leg overlay.Leg, to []*peer) {
 	o := in.out
 	if o == nil || len(to) == 0 {
 		return
@@ -284,7 +287,7 @@ func (in *inbound) turn(d []byte, leg overlay.Leg, to []*peer, but *peer) {
 		return
 	}
 	o.now = in.now
-	o.pass(in.limit, &spreadRun{to: to, from: but, class: laneClass(d), data: in.turned, end: len(d), segment: len(d)})
+	o.pass(in.limit, &spreadRun{to: to, class: laneClass(d), data: in.turned, end: len(d), segment: len(d)})
 }
 
 // laneClass returns the class that a datagram came in.

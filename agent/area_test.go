@@ -93,6 +93,41 @@ func TestByGateways(t *testing.T) {
 	})
 }
 
+// Where the gateway by which floods enter an area is reached by another of that area alone,
+// both hear them.
+func TestEntryBehindGateway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		area := func(i int) uint32 { return uint32(1 + i/7) }
+		w := newTown(t, 20, few, area)
+		w.run(70 * time.Second)
+		entry := w.entry(3, area)
+		w.cut = func(i, j int) bool { return area(i) != area(j) && (i == entry || j == entry) }
+		w.run(time.Minute)
+		if now := w.entry(3, area); now != entry {
+			t.Fatalf("floods enter by %d, and before by %d", now, entry)
+		}
+		for _, p := range w.homes[entry].n.spread.now.Load().far.between {
+			for _, q := range p.parents {
+				if i := w.index[q.id]; area(i) != 3 {
+					t.Errorf("what is flooded comes to %d from %d of another area", entry, i)
+				}
+			}
+		}
+		w.reachAll()
+	})
+}
+
+// entry returns the gateway by which floods enter an area.
+func (w *town) entry(number uint32, area func(int) uint32) int {
+	for i, h := range w.homes {
+		if area(i) == number && h.n.spread.now.Load().far.entry {
+			return i
+		}
+	}
+	w.t.Fatalf("floods enter area %d nowhere", number)
+	return -1
+}
+
 // gatewayDies kills the gateway by which two talk, and that by which floods enter an area.
 func (w *town) gatewayDies(plain []int) {
 	dead := w.index[w.peer(plain[0], plain[2]).out.Load().between[0]]

@@ -34,7 +34,9 @@ const (
 	// formerFor is how long places count that were left: news takes a second to all, and
 	// another one until the last of a thousand has looked at them.
 	formerFor = 3 * time.Second
-	// maxPlaces bounds those that count; the oldest is forgotten.
+	// maxPlaces bounds those that count; which was the newest for the shortest time is
+	// forgotten first. At the end of an epoch many links change, and others may know nothing
+	// of it for a second: what they go by is what counted until then.
 	maxPlaces = 8
 )
 
@@ -61,8 +63,8 @@ type spreads struct {
 
 // treePlaces are an agent's places in all trees, for a time.
 type treePlaces struct {
-	until overlay.Instant // 0: now
-	of    map[overlay.AgentID]treePlace
+	since, until overlay.Instant // until 0: now
+	of           map[overlay.AgentID]treePlace
 	// Of a gateway: its places in the trees of others on the backbone, by their origins, and
 	// whether floods enter its area by this agent, and leave it.
 	between map[overlay.AgentID]treePlace
@@ -120,9 +122,7 @@ func (n *node) mindSpread(now overlay.Instant) {
 		s.found, s.stirred, s.told = now, false, n.own.linksVersion
 		changed = n.findPlaces(now) || changed
 	}
-	for len(s.places) > maxPlaces || len(s.places) > 0 && s.places[0].until != 0 && s.places[0].until <= now {
-		s.places, changed = slices.Delete(s.places, 0, 1), true
-	}
+	changed = s.forget(now) || changed
 	is := s.now.Load()
 	if changed || is == nil {
 		s.met = false
@@ -131,6 +131,17 @@ func (n *node) mindSpread(now overlay.Instant) {
 	if is.view != n.view.Load() || is.chosen != n.floodsByTree() {
 		s.now.Store(n.newSpreading(is.of))
 	}
+}
+
+// forget takes away the places that don't count any more, and says whether there were such.
+func (s *spreads) forget(now overlay.Instant) bool {
+	before := len(s.places)
+	s.places = slices.DeleteFunc(s.places, func(p treePlaces) bool { return p.until != 0 && p.until <= now })
+	for len(s.places) > maxPlaces {
+		i := decide.Briefest(len(s.places), func(i int) overlay.Instant { return s.places[i].since })
+		s.places = slices.Delete(s.places, i, i+1)
+	}
+	return len(s.places) < before
 }
 
 // findPlaces finds the places by what all tell now, and says whether others than these
@@ -146,7 +157,7 @@ func (n *node) findPlaces(now overlay.Instant) bool {
 	if hash == s.hash && len(s.places) > 0 {
 		return false
 	}
-	p := treePlaces{of: n.placesIn(g)}
+	p := treePlaces{since: now, of: n.placesIn(g)}
 	if backbone != nil {
 		area, _ := n.store.Area()
 		entry, ok := n.beyond().Entry(backbone, area)

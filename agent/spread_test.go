@@ -51,6 +51,27 @@ func TestBroadcastsGoDownTrees(t *testing.T) {
 	t.Logf("an origin sends %.1f copies of a broadcast to %d agents, which pass %.1f on", float64(copies)/float64(each*len(c.nodes)), len(c.nodes)-1, float64(passed)/float64(each*len(c.nodes)))
 }
 
+// leaveOut has a link of a node left out of what its two ends tell, both of which keep so many,
+// and says whether there was one.
+func (c *chorus) leaveOut(i, least int) bool {
+	n := c.nodes[i]
+	was, out := slices.Clone(n.linking.kept), false
+	for _, k := range was {
+		m := c.nodes[c.index[k.Peer]]
+		if len(was) > least && len(m.linking.kept) > least {
+			n.linking.kept = slices.DeleteFunc(slices.Clone(was), func(x decide.Kept) bool { return x.Peer == m.self })
+			m.linking.kept = slices.DeleteFunc(slices.Clone(m.linking.kept), func(x decide.Kept) bool { return x.Peer == n.self })
+			m.own.rows.Again()
+			m.tellLinks(c.now)
+			out = true
+			break
+		}
+	}
+	n.own.rows.Again()
+	n.tellLinks(c.now)
+	return out
+}
+
 // While agents learn one after the other that links changed, nobody misses a broadcast, and
 // nobody gets one twice.
 func TestBroadcastsMeetChanges(t *testing.T) {
@@ -59,22 +80,9 @@ func TestBroadcastsMeetChanges(t *testing.T) {
 	c.sing()
 	changes := 0
 	for round := range 4 {
-		// Another link is left out of what two agents tell, or it comes back.
-		n := c.nodes[(round*7)%len(c.nodes)]
-		was := slices.Clone(n.linking.kept)
-		for _, k := range was {
-			m := c.nodes[c.index[k.Peer]]
-			if len(was) > 3 && len(m.linking.kept) > 3 {
-				n.linking.kept = slices.DeleteFunc(slices.Clone(was), func(x decide.Kept) bool { return x.Peer == m.self })
-				m.linking.kept = slices.DeleteFunc(slices.Clone(m.linking.kept), func(x decide.Kept) bool { return x.Peer == n.self })
-				m.own.rows.Again()
-				m.tellLinks(c.now)
-				changes++
-				break
-			}
+		if c.leaveOut((round*7)%len(c.nodes), 3) {
+			changes++
 		}
-		n.own.rows.Again()
-		n.tellLinks(c.now)
 		for _, i := range c.order(round) {
 			c.now = c.now.Add(60 * time.Millisecond)
 			c.shareWith(i)
@@ -95,6 +103,30 @@ func TestBroadcastsMeetChanges(t *testing.T) {
 		t.Errorf("%d links changed, %d datagrams came twice: nothing was tried", changes, again)
 	}
 	t.Logf("%d links changed; of %d broadcasts %d copies came twice and were dropped", changes, c.last, again)
+}
+
+// At the end of an epoch many links change one after the other. Who learns nothing of it for
+// a while misses no broadcast, and nobody misses its own.
+func TestBroadcastsMeetManyChanges(t *testing.T) {
+	c := newChorus(t, 18)
+	c.settle(8)
+	c.sing()
+	changes, late := 0, 12
+	for changes <= 2*maxPlaces && !t.Failed() && c.leaveOut((late+7*changes)%len(c.nodes), 2) {
+		changes++
+		c.now = c.now.Add(100 * time.Millisecond)
+		for i := range c.nodes {
+			if i != late {
+				c.shareWith(i)
+				c.learn(i)
+			}
+		}
+		c.reachAll(fmt.Sprintf("change %d", changes), c.all()...)
+	}
+	c.onlyOnce()
+	if changes <= maxPlaces {
+		t.Errorf("%d links changed: nothing was tried", changes)
+	}
 }
 
 // order returns all nodes in some order.

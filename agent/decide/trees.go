@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"time"
 
+	"farlan/overlay"
 	"farlan/overlay/route"
 )
 
@@ -33,6 +34,18 @@ func Trees(told []Told) *route.Graph {
 		}
 	}
 	return route.Undirected(nodes, edges)
+}
+
+// Briefest returns which of several trees was the newest for the shortest time, when it is
+// given since when each was; the last one, which still is, doesn't count. So of those that are
+// kept, as somebody may know no newer one yet, that one is missed least.
+func Briefest(count int, since func(int) overlay.Instant) (least int) {
+	for i := range count - 1 {
+		if since(i+1).Sub(since(i)) < since(least+1).Sub(since(least)) {
+			least = i
+		}
+	}
+	return least
 }
 
 // TreesHash returns a hash of what Trees depends on: where it is equal, Trees are. To compute

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"farlan/agent/decide"
 	"farlan/overlay"
 	"farlan/overlay/route"
 )
@@ -43,6 +44,7 @@ type heardOf struct {
 // for a while, first.
 type places struct {
 	by     []*canopy
+	since  []overlay.Instant
 	until  []overlay.Instant // of those of before
 	looked overlay.Instant
 }
@@ -50,15 +52,24 @@ type places struct {
 // at notes by which graph an agent has its places now, and returns all that count.
 func (p *places) at(c *canopy, now overlay.Instant) []*canopy {
 	if last := len(p.by) - 1; last < 0 {
-		p.by = append(p.by, c)
+		p.by, p.since = append(p.by, c), append(p.since, now)
 	} else if p.by[last] != c { // it may have been left just after it was looked for
-		p.by, p.until = append(p.by, c), append(p.until, max(p.looked.Add(formerFor), now.Add(newsFor)))
+		p.until = append(p.until, max(p.looked.Add(formerFor), now.Add(newsFor)))
+		p.by, p.since = append(p.by, c), append(p.since, now)
 	}
 	p.looked = now
-	for len(p.by) > maxPlaces || len(p.until) > 0 && p.until[0] < now {
-		p.by, p.until = p.by[1:], p.until[1:]
+	for len(p.until) > 0 && p.until[0] < now {
+		p.forget(0)
+	}
+	for len(p.by) > maxPlaces {
+		p.forget(decide.Briefest(len(p.since), func(i int) overlay.Instant { return p.since[i] }))
 	}
 	return p.by
+}
+
+// forget takes a former place away.
+func (p *places) forget(i int) {
+	p.by, p.since, p.until = slices.Delete(p.by, i, i+1), slices.Delete(p.since, i, i+1), slices.Delete(p.until, i, i+1)
 }
 
 // bare says whether agents go by the trees of what they know alone, to show what these are
