@@ -8,6 +8,7 @@
 #   make bench-many     what AGENTS agents on this machine cost each when they are idle
 #   make bench-map      that all agents show the map right and soon
 #   make bench-roam     how soon traffic flows again after a move or a minute's suspension, ROUNDS times
+#   make bench-moves    how long a virtual machine is away when it moves, live or unplugged; tinc in the same tests
 #   make bench-measure  whether what agents tell of latency, loss and capacity is true, the latter
 #                  ROUNDS times each, how soon they see a step or a cut, and what measuring and telling cost,
 #                  counted for TRUTHTIME with 10 and 100 agents
@@ -60,7 +61,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -149,6 +150,9 @@ bench-map: deps-test build
 
 bench-roam: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_SUSPEND=60s go test -count=$(ROUNDS) -run '^Test(AddressReplaced|ReachedElsewhere|OtherFamily|NATRebound|InterfaceDown|Resume)$$' -timeout 2h -v ./agent
+
+bench-moves: deps-bench build
+	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^Test(LiveMigration|AbruptMove)$$' -timeout 1h -v ./agent/lab
 
 bench-measure: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_TRUTH=$(TRUTHTIME) FARLAN_TRUTH_ROUNDS=$(ROUNDS) go test -count=1 -run '^TestTruth' -timeout 2h -v ./agent
