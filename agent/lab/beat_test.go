@@ -27,7 +27,7 @@ type beat struct {
 	done sync.WaitGroup
 
 	mu   sync.Mutex
-	sent int
+	sent []time.Time // by number
 	got  []arrival
 }
 
@@ -82,8 +82,8 @@ func (b *beat) ask(ctx context.Context) {
 		case <-tick.C:
 		}
 		b.mu.Lock()
-		number := uint16(b.sent)
-		b.sent++
+		number := uint16(len(b.sent))
+		b.sent = append(b.sent, time.Now())
 		b.mu.Unlock()
 		m := make([]byte, 16)
 		m[0] = echoRequest
@@ -111,8 +111,8 @@ func (b *beat) read() {
 	}
 }
 
-// gap returns the longest time without an answer since a moment, beyond what is between two
-// answers anyhow, and when it ended; it is false if there was no answer since.
+// gap returns the longest time without an answer that ended after a moment, beyond what is
+// between two answers anyhow, and when it ended; it is false if there was no answer since.
 func (b *beat) gap(since time.Time) (longest time.Duration, end time.Time, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -139,19 +139,20 @@ func (b *beat) counts() (asked, answered, twice int) {
 		}
 		seen[a.number] = true
 	}
-	return b.sent, len(seen), twice
+	return len(b.sent), len(seen), twice
 }
 
-// answered returns when the first answer came to what was asked from a number on, or otherwise
-// and an error.
-func (b *beat) answered(number int, otherwise time.Time) (time.Time, error) {
+// answered returns when the first answer came to what was asked since a moment; without one
+// it returns an error.
+func (b *beat) answered(since time.Time) (time.Time, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	i := slices.IndexFunc(b.got, func(a arrival) bool { return int(a.number) >= number })
-	if i < 0 {
-		return otherwise, errors.New("no answer")
+	for _, a := range b.got {
+		if b.sent[a.number].After(since) {
+			return a.at, nil
+		}
 	}
-	return b.got[i].at, nil
+	return time.Time{}, errors.New("no answer since it moved")
 }
 
 // A stream is a TCP transfer to a machine that sends back what it gets.
