@@ -1,0 +1,132 @@
+package overlay
+
+import (
+	"bytes"
+	"encoding/binary"
+	"sync"
+	"time"
+)
+
+// A Handover tells another agent of a station that is about to move. Handovers travel as
+// frames of the EtherType of claims, from agent to agent, and end there:
+//
+//	0–5    broadcast
+//	6–11   the station
+//	12–13  EtherType 0x88b5 (IEEE 802, local experimental 1)
+//	14     2, the version
+//	15     HandoverKind
+//	16–17  the lease in seconds, big endian
+//
+// Padding may follow.
+type Handover struct {
+	Kind  HandoverKind
+	MAC   MAC
+	Lease time.Duration // of HandoverPrepare: for how long; whole seconds, MaxLease at most
+}
+
+// A HandoverKind is what a Handover says.
+type HandoverKind byte
+
+// The kinds of Handovers. Prepare goes either way: who has the station takes it for a station
+// that leaves to the sender, and who knows that the sender has it for one that comes.
+const (
+	_ HandoverKind = iota
+	HandoverPrepare
+	HandoverReady   // the answer to it
+	HandoverRefused // or that: the station isn't at either, or there are too many
+	HandoverAbort
+	handoverKinds
+)
+
+// MaxLease is the longest lease of a Handover.
+const MaxLease = time.Hour
+
+const (
+	handoverVersion = 2
+	handoverLen     = MinFrame + 4
+)
+
+// AppendHandover appends the frame of a handover to b.
+func AppendHandover(b []byte, h Handover) []byte {
+	b = append(append(b, Broadcast[:]...), h.MAC[:]...)
+	b = binary.BigEndian.AppendUint16(b, etherClaims)
+	return binary.BigEndian.AppendUint16(append(b, handoverVersion, byte(h.Kind)), uint16(h.Lease/time.Second))
+}
+
+// IsHandover says whether a frame is one of a Handover.
+func IsHandover(frame []byte) bool {
+	return len(frame) >= handoverLen && IsClaims(frame) && frame[MinFrame] == handoverVersion
+}
+
+// ParseHandover returns what a frame says for which IsHandover holds; it is false if that makes
+// no sense.
+func ParseHandover(frame []byte) (h Handover, ok bool) {
+	h.Kind, h.MAC = HandoverKind(frame[MinFrame+1]), MAC(frame[6:12])
+	h.Lease = time.Duration(binary.BigEndian.Uint16(frame[MinFrame+2:])) * time.Second
+	return h, h.Kind > 0 && h.Kind < handoverKinds && !h.MAC.Group() && h.MAC != MAC{} && h.Lease <= MaxLease
+}
+
+// What is kept for a station at most; then the oldest is dropped. It is what 80 Mbit/s bring
+// in a hypervisor's down time of 100 ms.
+const (
+	keptBytes  = 1 << 20
+	keptFrames = 2048
+)
+
+// Kept are copies of frames for a station that moves, oldest first: at the agent that it
+// leaves those that may not have reached it any more, at the other one those that wait for it.
+// The zero Kept is ready; it is safe for concurrent use.
+//
+// What reached a station can only be known from who reads its frames. The kernel counts how
+// many frames a hypervisor has read from a TAP, but not which. It reads them in order, so what
+// was written after the count rose last hasn't been read; what was written before may have.
+// So Sample must be called often, and a frame is kept before it is written. What might have
+// been read is never delivered again: a station may miss what was written in the last moment
+// before it stopped, between the last two samples of which the count differs, but it gets
+// nothing twice.
+type Kept struct {
+	mu      sync.Mutex
+	frames  []Frame
+	bytes   int
+	reads   uint64
+	sampled bool
+}
+
+// Keep keeps a copy of a frame, and returns how many older ones it drops for that.
+func (k *Kept) Keep(f *Frame) (dropped int) {
+	own := Frame{Head: bytes.Clone(f.Head), Offload: f.Offload}
+	for _, b := range f.Body {
+		own.Body = append(own.Body, bytes.Clone(b))
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.frames, k.bytes = append(k.frames, own), k.bytes+own.Len()
+	for k.bytes > keptBytes || len(k.frames) > keptFrames {
+		k.bytes -= k.frames[0].Len()
+		k.frames[0] = Frame{}
+		k.frames = k.frames[1:]
+		dropped++
+	}
+	return dropped
+}
+
+// Sample drops all frames if others were read since the last sample, or this is the first:
+// read returns how many ever were.
+func (k *Kept) Sample(read func() (uint64, bool)) {
+	n, ok := read()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if ok && (n != k.reads || !k.sampled) {
+		k.frames, k.bytes = nil, 0
+		k.reads, k.sampled = n, true
+	}
+}
+
+// Take returns the frames, and keeps them no longer.
+func (k *Kept) Take() []Frame {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all := k.frames
+	k.frames, k.bytes = nil, 0
+	return all
+}
