@@ -155,6 +155,25 @@ func (b *beat) answered(since time.Time) (time.Time, error) {
 	return time.Time{}, errors.New("no answer since it moved")
 }
 
+// between returns how many were asked between two moments, and how many of those were answered.
+func (b *beat) between(from, to time.Time) (asked, answered int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	got := make(map[uint16]bool)
+	for _, a := range b.got {
+		got[a.number] = true
+	}
+	for i, at := range b.sent {
+		if at.After(from) && at.Before(to) {
+			asked++
+			if got[uint16(i)] {
+				answered++
+			}
+		}
+	}
+	return asked, answered
+}
+
 // A stream is a TCP transfer to a machine that sends back what it gets.
 type stream struct {
 	conn net.Conn
