@@ -152,7 +152,7 @@ bench-roam: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_SUSPEND=60s go test -count=$(ROUNDS) -run '^Test(AddressReplaced|ReachedElsewhere|OtherFamily|NATRebound|InterfaceDown|Resume)$$' -timeout 2h -v ./agent
 
 bench-moves: deps-bench build
-	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^Test(LiveMigration|AbruptMove)$$' -timeout 1h -v ./agent/lab
+	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -parallel 1 -run '^Test(LiveMigration|PreparedMigration|AbruptMove)$$' -timeout 1h -v ./agent/lab
 
 bench-measure: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_TRUTH=$(TRUTHTIME) FARLAN_TRUTH_ROUNDS=$(ROUNDS) go test -count=1 -run '^TestTruth' -timeout 2h -v ./agent

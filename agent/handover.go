@@ -59,9 +59,9 @@ type handover struct {
 func (x *handover) over(now overlay.Instant) bool { return now >= overlay.Instant(x.until.Load()) }
 
 // sample drops what the station may have got.
-func (x *handover) sample() {
+func (x *handover) sample(now overlay.Instant) {
 	if r := x.reads.Load(); r != nil {
-		x.kept.Sample(r.read)
+		x.kept.Sample(now, r.read)
 	}
 }
 
@@ -223,7 +223,7 @@ func (n *node) lookAtComing(now overlay.Instant, x *handover) {
 
 func (n *node) lookAtLeaving(now overlay.Instant, x *handover) {
 	if !x.stopped.Load() {
-		x.sample()
+		x.sample(now)
 	}
 	at, known := n.sw.Stations.Lookup(now, x.mac)
 	_, here := at.Port()
@@ -257,7 +257,7 @@ func (n *node) giveUp(x *handover) {
 // stop notes that a station has stopped where it leaves: what it surely didn't get goes after
 // it, and all that comes for it from now on.
 func (n *node) stop(now overlay.Instant, x *handover) {
-	x.sample()
+	x.sample(now)
 	x.until.Store(int64(now.Add(stoppedFor)))
 	x.stopped.Store(true)
 }
@@ -295,25 +295,25 @@ func (n *node) write(port int, frames []overlay.Frame) (written int) {
 
 // leaves says of a frame for a station at a port of this agent that it is to go to the peer that
 // it returns instead; else that is nil, and a copy is kept if the station is about to leave.
-func (n *node) leaves(f *overlay.Frame) *peer {
+func (n *node) leaves(now overlay.Instant, f *overlay.Frame) *peer {
 	x := n.handovers.of(overlay.MAC(f.Head[:6]))
 	switch {
 	case x == nil || x.comes:
 	case x.stopped.Load():
 		return x.peer
 	case x.reads.Load() != nil:
-		n.drops.addN(dropMoving, uint64(x.kept.Keep(f)))
+		n.drops.addN(dropMoving, uint64(x.kept.Keep(now, f)))
 	}
 	return nil
 }
 
 // comes keeps a peer's frame for a station that is about to come from there, and says whether
 // it is one.
-func (n *node) comes(p *peer, f *overlay.Frame) bool {
+func (n *node) comes(now overlay.Instant, p *peer, f *overlay.Frame) bool {
 	x := n.handovers.of(overlay.MAC(f.Head[:6]))
 	if x == nil || !x.comes || x.peer.id != p.id {
 		return false
 	}
-	n.drops.addN(dropMoving, uint64(x.kept.Keep(f)))
+	n.drops.addN(dropMoving, uint64(x.kept.Keep(now, f)))
 	return true
 }

@@ -151,7 +151,11 @@ func TestHandoverEnds(t *testing.T) {
 		m := newMoving(t)
 		for what, end := range map[string]func(n *node, x *handover){
 			"the lease": func(*node, *handover) { m.pass(10 * time.Second) },
-			"the stop":  func(n *node, x *handover) { x.until.Add(int64(time.Hour)); n.stop(n.now(), x); m.pass(stoppedFor + time.Second) },
+			"the stop": func(n *node, x *handover) {
+				x.until.Add(int64(time.Hour))
+				n.stop(n.now(), x)
+				m.pass(stoppedFor + time.Second)
+			},
 			"abort": func(n *node, x *handover) {
 				n.handover(n.now(), x.peer, overlay.Handover{Kind: overlay.HandoverAbort, MAC: m.vm})
 			},

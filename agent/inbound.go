@@ -262,7 +262,7 @@ func (in *inbound) Frame(f *overlay.Frame) {
 	switch v {
 	case overlay.ToPlace:
 		if i, ok := to.Port(); ok {
-			if other := in.n.leaves(f); other != nil {
+			if other := in.n.leaves(in.now, f); other != nil {
 				in.after(other.place(), f)
 			} else {
 				in.write(i, f)
@@ -275,7 +275,7 @@ func (in *inbound) Frame(f *overlay.Frame) {
 			in.write(i, f)
 		}
 	default:
-		if v != overlay.DropSame || !in.n.comes(p, f) {
+		if v != overlay.DropSame || !in.n.comes(in.now, p, f) {
 			in.n.drops.verdict(v)
 		}
 		return

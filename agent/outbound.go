@@ -244,7 +244,7 @@ func (o *outgoing) frame(view *view, f *overlay.Frame) {
 
 func (o *outgoing) unicast(view *view, to overlay.Place, f *overlay.Frame) {
 	if i, ok := to.Port(); ok {
-		other := o.n.leaves(f)
+		other := o.n.leaves(o.now, f)
 		if other == nil {
 			o.write(i, f)
 			return

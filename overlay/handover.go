@@ -73,60 +73,97 @@ const (
 	keptFrames = 2048
 )
 
+// promptly is how soon after it was written a frame is read by a hypervisor that runs.
+const promptly = 5 * time.Millisecond
+
 // Kept are copies of frames for a station that moves, oldest first: at the agent that it
 // leaves those that may not have reached it any more, at the other one those that wait for it.
 // The zero Kept is ready; it is safe for concurrent use.
 //
 // What reached a station can only be known from who reads its frames. The kernel counts how
-// many frames a hypervisor has read from a TAP, but not which. It reads them in order, so what
-// was written after the count rose last hasn't been read; what was written before may have.
-// So Sample must be called often, and a frame is kept before it is written. What might have
-// been read is never delivered again: a station may miss what was written in the last moment
-// before it stopped, between the last two samples of which the count differs, but it gets
-// nothing twice.
+// many frames a hypervisor has read from a TAP, of all that were written there, but not which.
+// What it may have read isn't given out again, so a station gets nothing twice:
+//   - A frame is kept before it is written, and Sample is called often. What was kept before
+//     the count rose may have been read: it is dropped.
+//   - But a QEMU that has stopped its guest still reads one frame more, and loses it, at any
+//     time until it ends. So when the count rises by one, for the first time since all frames
+//     that were kept had been read, only the oldest frame is dropped, as the queue is in order,
+//     and those that were written promptly before: where the host drops some frames on their
+//     way, these may be what was read.
+//
+// What a station misses is the one that QEMU loses, and what was written in the moment before
+// its count was seen to rise last. Something comes twice only if the host drops frames on their
+// way, reads a later one not promptly, and never another one after that.
 type Kept struct {
 	mu      sync.Mutex
-	frames  []Frame
+	frames  []keptFrame
 	bytes   int
 	reads   uint64
 	sampled bool
+	rose    bool // since there were no frames
+}
+
+type keptFrame struct {
+	at    Instant
+	frame Frame
 }
 
 // Keep keeps a copy of a frame, and returns how many older ones it drops for that.
-func (k *Kept) Keep(f *Frame) (dropped int) {
+func (k *Kept) Keep(now Instant, f *Frame) (dropped int) {
 	own := Frame{Head: bytes.Clone(f.Head), Offload: f.Offload}
 	for _, b := range f.Body {
 		own.Body = append(own.Body, bytes.Clone(b))
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.frames, k.bytes = append(k.frames, own), k.bytes+own.Len()
+	k.frames, k.bytes = append(k.frames, keptFrame{now, own}), k.bytes+own.Len()
 	for k.bytes > keptBytes || len(k.frames) > keptFrames {
-		k.bytes -= k.frames[0].Len()
-		k.frames[0] = Frame{}
-		k.frames = k.frames[1:]
+		k.drop()
 		dropped++
 	}
 	return dropped
 }
 
-// Sample drops all frames if others were read since the last sample, or this is the first:
-// read returns how many ever were.
-func (k *Kept) Sample(read func() (uint64, bool)) {
+// drop drops the oldest frame.
+func (k *Kept) drop() {
+	k.bytes -= k.frames[0].frame.Len()
+	k.frames[0] = keptFrame{}
+	k.frames = k.frames[1:]
+}
+
+// Sample drops what may have been read. read returns how many frames ever were; while it
+// returns false, that isn't known.
+func (k *Kept) Sample(now Instant, read func() (uint64, bool)) {
 	n, ok := read()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if ok && (n != k.reads || !k.sampled) {
-		k.frames, k.bytes = nil, 0
-		k.reads, k.sampled = n, true
+	rise := n - k.reads
+	switch {
+	case !ok || k.sampled && rise == 0:
+		return
+	case !k.sampled || rise > 1 || k.rose || len(k.frames) == 0:
+		k.clear()
+	default:
+		k.drop()
+		for i := len(k.frames) - 1; i >= 0 && now.Sub(k.frames[i].at) <= promptly; i-- {
+			k.bytes -= k.frames[i].frame.Len()
+			k.frames = k.frames[:i]
+		}
+		k.rose = len(k.frames) > 0
 	}
+	k.reads, k.sampled = n, true
 }
+
+func (k *Kept) clear() { k.frames, k.bytes, k.rose = nil, 0, false }
 
 // Take returns the frames, and keeps them no longer.
 func (k *Kept) Take() []Frame {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	all := k.frames
-	k.frames, k.bytes = nil, 0
+	all := make([]Frame, len(k.frames))
+	for i, f := range k.frames {
+		all[i] = f.frame
+	}
+	k.clear()
 	return all
 }

@@ -50,14 +50,18 @@ func FuzzHandover(f *testing.F) {
 	})
 }
 
-// What a hypervisor may have read isn't given out, whatever it reads between samples.
+// What a hypervisor that runs may have read isn't given out, whatever it reads between samples,
+// and of what came after it stopped only the first.
 func TestKept(t *testing.T) {
 	var k Kept
-	reads := uint64(7)
-	sample := func() { k.Sample(func() (uint64, bool) { return reads, true }) }
+	now, reads := Instant(time.Hour), uint64(7)
+	sample := func(read uint64) {
+		reads += read
+		k.Sample(now, func() (uint64, bool) { return reads, true })
+	}
 	keep := func(names ...byte) {
 		for _, n := range names {
-			k.Keep(&Frame{Head: []byte{n}})
+			k.Keep(now, &Frame{Head: []byte{n}})
 		}
 	}
 	want := func(names string) {
@@ -71,21 +75,44 @@ func TestKept(t *testing.T) {
 		}
 	}
 	keep('a', 'b')
-	sample() // nobody knows what was read before
+	sample(0) // nobody knows what was read before
 	keep('c')
-	sample()
+	sample(0)
 	keep('d', 'e')
 	want("cde")
+	keep('a', 'b')
+	sample(1) // it may be in between, or they came after others
+	keep('c')
+	sample(0)
+	want("c")
+	keep('a', 'b', 'c')
+	sample(2)
+	want("")
+	for _, n := range "abcde" { // it has stopped
+		keep(byte(n))
+		now = now.Add(10 * time.Millisecond)
+		sample(0)
+	}
+	sample(1) // and takes one more
 	keep('f')
-	reads++ // f, or what came before
-	keep('g')
-	sample()
-	keep('h')
-	sample()
-	want("h")
-	keep('i')
-	k.Sample(func() (uint64, bool) { return 0, false }) // the TAP is gone
-	want("i")
+	sample(0)
+	want("bcdef")
+	keep('a', 'b')
+	now = now.Add(time.Second)
+	sample(1)
+	keep('c')
+	now = now.Add(time.Second)
+	sample(1) // no: it runs
+	want("")
+	keep('x') // the host drops it
+	now = now.Add(time.Second)
+	keep('a')
+	sample(1)
+	keep('b')
+	want("b")
+	keep('a')
+	k.Sample(now, func() (uint64, bool) { return 0, false }) // the TAP is gone
+	want("a")
 	want("")
 }
 
@@ -93,14 +120,14 @@ func TestKeptIsBounded(t *testing.T) {
 	var k Kept
 	dropped := 0
 	for range keptFrames + 100 {
-		dropped += k.Keep(&Frame{Head: make([]byte, 60)})
+		dropped += k.Keep(0, &Frame{Head: make([]byte, 60)})
 	}
 	if n := len(k.Take()); n != keptFrames || dropped != 100 {
 		t.Errorf("%d are kept, %d dropped", n, dropped)
 	}
 	dropped = 0
 	for range 100 {
-		dropped += k.Keep(&Frame{Head: make([]byte, 60), Body: [][]byte{make([]byte, 64<<10)}})
+		dropped += k.Keep(0, &Frame{Head: make([]byte, 60), Body: [][]byte{make([]byte, 64<<10)}})
 	}
 	if n := len(k.Take()); n != keptBytes/(64<<10+60) || n+dropped != 100 {
 		t.Errorf("%d long ones are kept, %d dropped", n, dropped)
