@@ -8,6 +8,7 @@
 #   make bench-many     what AGENTS agents on this machine cost each when they are idle
 #   make bench-map      that all agents show the map right and soon
 #   make bench-roam     how soon traffic flows again after a move or a minute's suspension, ROUNDS times
+#   make bench-moves    how long a virtual machine is away when it moves, live or unplugged; tinc in the same tests
 #   make bench-measure  whether what agents tell of latency, loss and capacity is true, the latter
 #                  ROUNDS times each, how soon they see a step or a cut, and what measuring and telling cost,
 #                  counted for TRUTHTIME with 10 and 100 agents
@@ -60,7 +61,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -115,8 +116,8 @@ lint: $(GOLANGCI)
 # run beside each other wait most of the time, so it's five at once there. As root none may be
 # skipped.
 ALONE := farlan/agent/sim farlan/overlay/mesh farlan/overlay/route
-TOWNS := ^Test(AcrossAreas|BypassesTheDirectPath|FarAgentsByName|ByGateways|DivideAndJoin|EntryBehindGateway|LiarAmongGateways|SessionsAreFew)$$
-BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/reserve
+TOWNS := ^Test(AcrossAreas|ByGateways|BypassesTheDirectPath|ClaimsAcrossAreas|DivideAndJoin|EntryBehindGateway|FarAgentsByName|LiarAmongGateways|SessionsAreFew)$$
+BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/reserve
 NOSKIP := $(if $(ROOT),FARLAN_NO_SKIP=1)
 
 race:
@@ -149,6 +150,9 @@ bench-map: deps-test build
 
 bench-roam: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_SUSPEND=60s go test -count=$(ROUNDS) -run '^Test(AddressReplaced|ReachedElsewhere|OtherFamily|NATRebound|InterfaceDown|Resume)$$' -timeout 2h -v ./agent
+
+bench-moves: deps-bench build
+	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -parallel 1 -run '^Test(LiveMigration|PreparedMigration|AbruptMove)$$' -timeout 1h -v ./agent/lab
 
 bench-measure: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_TRUTH=$(TRUTHTIME) FARLAN_TRUTH_ROUNDS=$(ROUNDS) go test -count=1 -run '^TestTruth' -timeout 2h -v ./agent

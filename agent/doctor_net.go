@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -18,13 +16,6 @@ import (
 )
 
 const (
-	// stationsLook is how long stations are watched for addresses that two have, and
-	// stationsEvery how often they are looked at. Two machines that both send are
-	// learned in turns.
-	stationsLook  = 2 * time.Second
-	stationsEvery = 100 * time.Millisecond
-	// twiceMoves is how many moves in that time are too many for one machine.
-	twiceMoves = 3
 	// maxNamed is how many of anything a finding names.
 	maxNamed = 5
 	// mtuSlack is how much below the truth the found MTU may be.
@@ -250,62 +241,6 @@ func reachFinding(states []reachState, names map[overlay.AgentID]string, port ui
 		return findingView{check, levelWarn, fmt.Sprintf("port %d takes nothing that this host didn't ask for, by TCP or UDP (tried by %s): newcomers can't join by it", port, named(tried)), fix}
 	}
 	return fine(check, "unknown: none of %d connected members could try", len(states))
-}
-
-// A moves counts how often stations moved while they are watched.
-type moves struct {
-	first, last map[overlay.MAC]overlay.Station
-}
-
-func newMoves() *moves {
-	return &moves{make(map[overlay.MAC]overlay.Station), make(map[overlay.MAC]overlay.Station)}
-}
-
-func (m *moves) note(all []overlay.Station) {
-	for _, s := range all {
-		if _, ok := m.first[s.MAC]; !ok {
-			m.first[s.MAC] = s
-		}
-		m.last[s.MAC] = s
-	}
-}
-
-// twice returns those that moved too often for one machine, ascending.
-func (m *moves) twice() (all []overlay.MAC) {
-	for mac, s := range m.last {
-		if s.Moves >= m.first[mac].Moves+twiceMoves {
-			all = append(all, mac)
-		}
-	}
-	slices.SortFunc(all, overlay.MAC.Compare)
-	return all
-}
-
-// examineStations looks for addresses that two machines have.
-func (n *node) examineStations(ctx context.Context, m *moves) (findingView, error) {
-	look := time.NewTicker(stationsEvery)
-	defer look.Stop()
-	for range int(stationsLook / stationsEvery) {
-		select {
-		case <-ctx.Done():
-			return findingView{}, ctx.Err()
-		case <-look.C:
-			m.note(n.sw.Stations.List())
-		}
-	}
-	const check = "duplicate MAC"
-	twice := m.twice()
-	if len(twice) == 0 {
-		return fine(check, "none of %d stations is in two places", len(m.last)), nil
-	}
-	var bad []string
-	for _, mac := range twice {
-		bad = append(bad, fmt.Sprintf("%v (%d moves in %v)", mac, m.last[mac].Moves-m.first[mac].Moves, stationsLook))
-	}
-	return findingView{
-		check, levelFail, "frames of one address come from two places: " + named(bad),
-		"give one of the two machines another MAC address (a copied VM, most often); if it is all machines of a site, a cable or bridge joins two sites",
-	}, nil
 }
 
 // named lists some of many.

@@ -250,6 +250,10 @@ func (in *inbound) news(at *inboundSession) {
 // Frame carries a frame of the peer's to the ports; overlay.Items.
 func (in *inbound) Frame(f *overlay.Frame) {
 	p := in.open
+	if overlay.IsHandover(f.Head) {
+		in.takeHandover(p, f.Head)
+		return
+	}
 	if overlay.IsClaims(f.Head) {
 		in.takeClaims(p, f.Head)
 		return
@@ -258,7 +262,11 @@ func (in *inbound) Frame(f *overlay.Frame) {
 	switch v {
 	case overlay.ToPlace:
 		if i, ok := to.Port(); ok {
-			in.write(i, f)
+			if other := in.n.leaves(in.now, f); other != nil {
+				in.after(other.place(), f)
+			} else {
+				in.write(i, f)
+			}
 		} else {
 			in.after(to, f)
 		}
@@ -267,7 +275,9 @@ func (in *inbound) Frame(f *overlay.Frame) {
 			in.write(i, f)
 		}
 	default:
-		in.n.drops.verdict(v)
+		if v != overlay.DropSame || !in.n.comes(in.now, p, f) {
+			in.n.drops.verdict(v)
+		}
 		return
 	}
 	snoop(&in.n.sw.Stations, f.Head)

@@ -244,8 +244,12 @@ func (o *outgoing) frame(view *view, f *overlay.Frame) {
 
 func (o *outgoing) unicast(view *view, to overlay.Place, f *overlay.Frame) {
 	if i, ok := to.Port(); ok {
-		o.write(i, f)
-		return
+		other := o.n.leaves(o.now, f)
+		if other == nil {
+			o.write(i, f)
+			return
+		}
+		to = other.place()
 	}
 	if p := view.peer(to); p != nil {
 		o.top.count(to, f)

@@ -59,7 +59,7 @@ type FlowKey [2]uint64
 
 // ClassOf returns the class of a frame that starts with head, and the hash of
 // its flow. Of class ClassDelay are
-//   - ARP and RARP, ICMP and ICMPv6 of any size (neighbour discovery, ping),
+//   - ARP and RARP, and claims of stations, ICMP and ICMPv6 of any size (neighbour discovery, ping),
 //   - DHCP, DNS and NTP over UDP,
 //   - IP packets whose DSCP asks for it: see delayDSCP.
 //
@@ -97,7 +97,7 @@ func ClassOf(key FlowKey, head []byte) (c Class, flow uint32) {
 		sum = mix(binary.BigEndian.Uint64(h[24:])^key[1], binary.BigEndian.Uint64(h[32:])^sum)
 		dscp := byte(binary.BigEndian.Uint16(h)>>6) & 0x3f
 		return classOfIP(dscp, protocol, ports, known), uint32(mix(sum^key[0], key[1]|1))
-	case kind == etherARP, kind == etherRARP:
+	case kind == etherARP, kind == etherRARP, kind == etherClaims:
 		c = ClassDelay
 	}
 	b := uint64(binary.BigEndian.Uint32(head[8:]))<<32 | uint64(kind)

@@ -188,6 +188,7 @@ func TestClassOfOtherEtherTypes(t *testing.T) {
 	for kind, want := range map[uint16]Class{
 		0x0806: ClassDelay, // ARP
 		0x8035: ClassDelay, // RARP: how QEMU says that a machine has moved
+		0x88b5: ClassDelay, // claims of stations: they go before frames for these
 		0x888e: ClassBulk,  // EAPOL
 		0x0026: ClassBulk,  // a length: spanning tree and the like
 		0x88cc: ClassBulk,  // LLDP

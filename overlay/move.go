@@ -74,20 +74,20 @@ func (e *station) twice(now Instant) bool {
 	return e.moves >= twiceMoves && now.Sub(first) < twiceTime
 }
 
-// Twice returns the stations that move so often that two machines must have the address,
-// ascending.
-func (t *Stations) Twice(now Instant) (all []MAC) {
+// Twice returns the stations that move so often that two machines must have the address, in
+// the order of their addresses.
+func (t *Stations) Twice(now Instant) (all []Station) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.RLock()
 		for m, e := range s.at {
 			if e.twice(now) {
-				all = append(all, m)
+				all = append(all, e.row(m))
 			}
 		}
 		s.RUnlock()
 	}
-	slices.SortFunc(all, MAC.Compare)
+	slices.SortFunc(all, func(a, b Station) int { return a.MAC.Compare(b.MAC) })
 	return all
 }
 
@@ -100,6 +100,7 @@ func (e *station) move(now Instant, p Place) {
 	case was:
 		e.left.Store(int64(now))
 	}
+	e.was = Place(e.place.Load())
 	e.seen.Store(int64(now))
 	e.place.Store(uint32(p))
 	e.moved[e.moves%twiceMoves] = now

@@ -46,6 +46,7 @@ func (p Place) Agent() (int, bool) { return int(p &^ placeAgent), p&placeAgent !
 type Station struct {
 	MAC      MAC
 	Place    Place
+	Was      Place // where it was before its last move, 0: it hasn't moved
 	IPs      []netip.Addr
 	Sequence uint32 // of the claim that says where it is (see Claim), 0: none does
 	Moves    uint64 // how often it was elsewhere than before
@@ -66,6 +67,7 @@ type station struct {
 	doubt Instant // since when frames of it come from elsewhere than it was claimed to be
 	moved [twiceMoves]Instant
 	moves uint64
+	was   Place // before the last of them
 	ips   []netip.Addr
 }
 
@@ -198,13 +200,18 @@ func (t *Stations) List() []Station {
 		s := &t.shards[i]
 		s.RLock()
 		for m, e := range s.at {
-			all = append(all, Station{
-				MAC: m, Place: Place(e.place.Load()), IPs: slices.Clone(e.ips),
-				Sequence: e.seq, Moves: e.moves, Seen: Instant(e.seen.Load()), Leases: Instant(e.lease.Load()),
-			})
+			all = append(all, e.row(m))
 		}
 		s.RUnlock()
 	}
 	slices.SortFunc(all, func(a, b Station) int { return a.MAC.Compare(b.MAC) })
 	return all
+}
+
+// row returns what is known of station m, whose row is e. The shard is locked.
+func (e *station) row(m MAC) Station {
+	return Station{
+		MAC: m, Place: Place(e.place.Load()), Was: e.was, IPs: slices.Clone(e.ips),
+		Sequence: e.seq, Moves: e.moves, Seen: Instant(e.seen.Load()), Leases: Instant(e.lease.Load()),
+	}
 }

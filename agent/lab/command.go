@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"farlan/agent/lab/guest"
 )
 
 // schemaVersion is that of all JSON that the commands print.
@@ -281,15 +283,15 @@ func guestKernelCommand() *cobra.Command {
 the user's cache folder, if it isn't there. Nothing is installed.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cache, err := cacheDir()
+			cache, err := guest.CacheDir()
 			if err != nil {
 				return err
 			}
-			k, err := guestKernel(c.Context(), cache)
+			k, err := guest.FetchKernel(c.Context(), cache)
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), k.image)
+			_, err = fmt.Fprintln(c.OutOrStdout(), k.Image)
 			return err
 		},
 	}

@@ -11,11 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"farlan/agent/lab/guest"
 )
 
 // run runs a command on a host to its end and returns what it prints.
 func (h Host) run(ctx context.Context, program string, args ...string) ([]byte, error) {
-	path, err := findProgram(program)
+	path, err := guest.FindProgram(program)
 	if err != nil {
 		return nil, err
 	}

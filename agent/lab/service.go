@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"farlan/agent/lab/guest"
 )
 
 // startServices starts what the home LAN offers: the DHCP server and host-a's
@@ -42,7 +44,7 @@ func (l *Lab) startServices(ctx context.Context) error {
 // startDHCP starts dnsmasq on the home LAN: addresses only, no names. It
 // doesn't ping an address before it offers it: that would take three seconds.
 func (l *Lab) startDHCP(ctx context.Context) error {
-	program, err := findProgram("dnsmasq")
+	program, err := guest.FindProgram("dnsmasq")
 	if err != nil {
 		return err
 	}
@@ -87,7 +89,7 @@ func (l *Lab) startLease(h Host) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	program, err := findProgram("busybox")
+	program, err := guest.FindProgram("busybox")
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +115,7 @@ func (l *Lab) leaseScripts() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	program, err := findProgram("busybox")
+	program, err := guest.FindProgram("busybox")
 	if err != nil {
 		return "", err
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"farlan/agent/lab/guest"
 )
 
 // meetWait bounds how long Up waits for far machines to get their addresses: a
@@ -40,11 +42,11 @@ func begin(ctx context.Context, o Options) (*Lab, error) {
 		return nil, err
 	}
 	if o.QEMU { // the fetch may fail, or take long
-		cache, err := cacheDir()
+		cache, err := guest.CacheDir()
 		if err != nil {
 			return nil, err
 		}
-		if _, err := guestKernel(ctx, cache); err != nil {
+		if _, err := guest.FetchKernel(ctx, cache); err != nil {
 			return nil, err
 		}
 	}

@@ -1,24 +1,6 @@
-#!/bin/busybox sh
-# The first and only program of the lab's QEMU guests. It takes an address from
-# the LAN, pings and fetches what the kernel's command line says (farlan.ping,
-# farlan.url), and says on the console what it did, on lines that begin with
-# "farlan-guest:". Then it stays, as a machine on the LAN does.
-export PATH=/bin
-busybox mkdir -p /proc /sys /tmp
-busybox mount -t proc proc /proc
-busybox mount -t sysfs sysfs /sys
-busybox --install -s /bin
-
-say() { echo "farlan-guest: $*"; }
-argument() { tr ' ' '\n' </proc/cmdline | sed -n "s/^$1=//p"; }
-uptime() { cut -d' ' -f1 /proc/uptime; }
-
-while read -r module; do
-	insmod "/modules/$module" || say "failed insmod $module"
-done </modules/order
-ip link set lo up
-ip link set eth0 up || say "failed no eth0"
-say "up $(uptime)"
+# What the lab's QEMU guests do: take an address from the LAN, ping and fetch what the
+# kernel's command line says (farlan.ping, farlan.url), and say on the console what they did,
+# on lines that begin with "farlan-guest:".
 
 cat >/tmp/event <<'END'
 #!/bin/sh
@@ -55,4 +37,3 @@ if [ -n "$url" ]; then
 	fi
 fi
 say "done"
-while :; do sleep 3600; done

@@ -1,4 +1,4 @@
-package lab
+package guest
 
 import (
 	"context"
@@ -15,15 +15,15 @@ import (
 // depends on the package that holds it.
 const kernelPackage = "linux-image-cloud-amd64"
 
-// A kernel is what a guest boots.
-type kernel struct {
-	image   string // the file to boot
-	modules string // the folder with its modules
+// A Kernel is what a guest boots.
+type Kernel struct {
+	Image   string // the file to boot
+	Modules string // the folder with its modules
 }
 
-// cacheDir returns where fetched files are kept: FARLAN_CACHE, or farlan's part
+// CacheDir returns where fetched files are kept: FARLAN_CACHE, or farlan's part
 // of the user's cache folder.
-func cacheDir() (string, error) {
+func CacheDir() (string, error) {
 	if dir := os.Getenv("FARLAN_CACHE"); dir != "" {
 		return dir, nil
 	}
@@ -34,39 +34,39 @@ func cacheDir() (string, error) {
 	return filepath.Join(dir, "farlan"), nil
 }
 
-// guestKernel returns a kernel for guests from the folder cache. If there is
+// FetchKernel returns a kernel for guests from the folder cache. If there is
 // none, it is fetched from Debian's packages; nothing is installed.
-func guestKernel(ctx context.Context, cache string) (kernel, error) {
+func FetchKernel(ctx context.Context, cache string) (Kernel, error) {
 	dir := filepath.Join(cache, "guest-kernel")
 	if k, err := findKernel(dir); err == nil {
 		return k, nil
 	}
 	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return kernel{}, fmt.Errorf("guest kernel: %w", err)
+		return Kernel{}, fmt.Errorf("guest kernel: %w", err)
 	}
 	scratch, err := os.MkdirTemp(cache, "guest-kernel-*")
 	if err != nil {
-		return kernel{}, fmt.Errorf("guest kernel: %w", err)
+		return Kernel{}, fmt.Errorf("guest kernel: %w", err)
 	}
 	defer os.RemoveAll(scratch)
 	if err := fetchKernel(ctx, scratch); err != nil {
-		return kernel{}, fmt.Errorf("guest kernel: %w", err)
+		return Kernel{}, fmt.Errorf("guest kernel: %w", err)
 	}
 	// Whole at once; another lab may have been quicker, which is as good.
 	if err := os.Rename(filepath.Join(scratch, "root"), dir); err != nil && !errors.Is(err, os.ErrExist) {
-		return kernel{}, fmt.Errorf("guest kernel: %w", err)
+		return Kernel{}, fmt.Errorf("guest kernel: %w", err)
 	}
 	return findKernel(dir)
 }
 
 // findKernel returns the kernel that was unpacked into dir.
-func findKernel(dir string) (kernel, error) {
+func findKernel(dir string) (Kernel, error) {
 	images, _ := filepath.Glob(filepath.Join(dir, "boot", "vmlinuz-*"))
 	modules, _ := filepath.Glob(filepath.Join(dir, "lib", "modules", "*", "modules.dep"))
 	if len(images) != 1 || len(modules) != 1 {
-		return kernel{}, fmt.Errorf("no kernel in %s", dir)
+		return Kernel{}, fmt.Errorf("no kernel in %s", dir)
 	}
-	return kernel{image: images[0], modules: filepath.Dir(modules[0])}, nil
+	return Kernel{Image: images[0], Modules: filepath.Dir(modules[0])}, nil
 }
 
 var kernelName = regexp.MustCompile(`Depends: (linux-image-[0-9]\S+)`)
@@ -94,7 +94,7 @@ func fetchKernel(ctx context.Context, dir string) error {
 		return err
 	}
 	version := strings.TrimPrefix(m[1], "linux-image-")
-	depmod, err := findProgram("depmod")
+	depmod, err := FindProgram("depmod")
 	if err != nil {
 		return err
 	}
