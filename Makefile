@@ -116,7 +116,7 @@ lint: $(GOLANGCI)
 # skipped.
 ALONE := farlan/agent/sim farlan/overlay/mesh farlan/overlay/route
 TOWNS := ^Test(AcrossAreas|BypassesTheDirectPath|FarAgentsByName|ByGateways|DivideAndJoin|LiarAmongGateways|SessionsAreFew)$$
-BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/reserve
+BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/overlay/qemu farlan/reserve
 NOSKIP := $(if $(ROOT),FARLAN_NO_SKIP=1)
 
 race:
