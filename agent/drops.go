@@ -42,6 +42,10 @@ const (
 	dropSpread                       // a flooded frame from who isn't to pass it on, or of somebody unknown
 	dropFar                          // one that has gone over too many links
 	dropHeld                         // a frame that waited for a session too long, or too many did
+	dropVLAN                         // a port's frame of a VLAN that the port hasn't
+	dropSlow                         // a frame for a QEMU that didn't read those before it
+	dropGarbled                      // a connection to a QEMU socket that brought no frames
+	dropCrowd                        // a connection too many to a QEMU socket
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 16
 )
@@ -57,6 +61,7 @@ var dropNames = [dropSwitch]string{
 	dropPipe: "way through TCP full", dropRecord: "record refused", dropProbe: "probe or acknowledgement out of place", dropTrain: "not of a train", dropForbidden: "link forbidden", dropTransit: "transit limit", dropNotice: "notice that makes no sense",
 	dropRequest: "link request that makes no sense", dropSpread: "flooded by who isn't to", dropFar: "flooded too far",
 	dropHeld: "no session in time",
+	dropVLAN: "VLAN not of the port", dropSlow: "QEMU too slow", dropGarbled: "QEMU socket: not frames", dropCrowd: "QEMU socket: too many",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

@@ -82,6 +82,8 @@ type portView struct {
 	Offload  bool   `json:"offload"`
 	Stations int    `json:"stations"`
 	Bridge   string `json:"bridge,omitempty"`
+
+	Connections *int `json:"connections,omitempty"` // of QEMUs
 }
 
 type healthView struct {
