@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -20,9 +19,7 @@ import (
 )
 
 const (
-	defaultConfigFile = "/etc/farlan/farlan.yaml"
-	defaultKeyFile    = "/etc/farlan/network.key"
-	defaultListen     = ":4747"
+	defaultListen = ":4747"
 	maxPorts          = 64 // of one agent
 	maxBootstrap      = 64
 )
@@ -79,8 +76,8 @@ type config struct {
 // addFlags declares up's flags on flags.
 func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.SortFlags = false
-	flags.StringVar(&o.configFile, "config", "", "YAML `FILE`; every flag has a key of the same name (default "+defaultConfigFile+" if it exists)")
-	flags.StringVar(&o.keyFile, "key-file", defaultKeyFile, "`FILE` with the network key, made by 'farlan key new'")
+	flags.StringVar(&o.configFile, "config", "", "YAML `FILE`; every flag has a key of the same name (default "+defaultConfigFile()+" if it exists)")
+	flags.StringVar(&o.keyFile, "key-file", defaultKeyFile(), "`FILE` with the network key, made by 'farlan key new'")
 	flags.StringArrayVar(&o.bootstrap, "bootstrap", nil, "`MULTIADDR` of a member to join by, as /ip4/192.0.2.1/udp/4747/quic-v1/p2p/12D3Koo… (repeats)")
 	flags.StringVar(&o.beacon, "beacon", "on", "`on|off`: find and be found by members on the local network, by sealed multicasts")
 	flags.StringVar(&o.listen, "listen", defaultListen, "`[HOST]:PORT`, one port, UDP and TCP, for everything")
@@ -344,25 +341,4 @@ func (c *config) portNames() []string {
 		names = append(names, q.Path)
 	}
 	return names
-}
-
-func defaultStateDir() string {
-	if os.Geteuid() == 0 {
-		return "/var/lib/farlan"
-	}
-	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
-		return filepath.Join(dir, "farlan")
-	}
-	home := os.Getenv("HOME")
-	if home == "" {
-		return "" // parse asks for one
-	}
-	return filepath.Join(home, ".local", "state", "farlan")
-}
-
-func defaultSocket() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); os.Geteuid() != 0 && dir != "" {
-		return filepath.Join(dir, "farlan.sock")
-	}
-	return "/run/farlan/farlan.sock"
 }
