@@ -20,8 +20,8 @@ import (
 
 const (
 	defaultListen = ":4747"
-	maxPorts          = 64 // of one agent
-	maxBootstrap      = 64
+	maxPorts      = 64 // of one agent
+	maxBootstrap  = 64
 )
 
 // A tapConfig is one --tap.
