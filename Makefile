@@ -70,7 +70,7 @@ build: deps-build
 
 # program=package, for everything that a test or the demo calls.
 DEMO_NEEDS := ip=iproute2 ping=iputils-ping dnsmasq=dnsmasq-base iperf3=iperf3 busybox=busybox-static
-TEST_NEEDS := $(DEMO_NEEDS) gcc=gcc ethtool=ethtool qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod dpkg-deb=dpkg miniupnpd=miniupnpd-nftables nft=nftables
+TEST_NEEDS := $(DEMO_NEEDS) gcc=gcc ethtool=ethtool qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod dpkg-deb=dpkg miniupnpd=miniupnpd-nftables nft=nftables dhclient=isc-dhcp-client setpriv=util-linux
 BENCH_NEEDS := $(TEST_NEEDS) tincd=tinc edge=n2n fastd=fastd openvpn=openvpn openssl=openssl wireguard-go=wireguard-go wg=wireguard-tools
 
 deps-build:
@@ -117,7 +117,7 @@ lint: $(GOLANGCI)
 # skipped.
 ALONE := farlan/agent/sim farlan/overlay/mesh farlan/overlay/route
 TOWNS := ^Test(AcrossAreas|ByGateways|BypassesTheDirectPath|ClaimsAcrossAreas|DivideAndJoin|EntryBehindGateway|FarAgentsByName|LiarAmongGateways|SessionsAreFew)$$
-BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/reserve
+BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/overlay/qemu farlan/reserve
 NOSKIP := $(if $(ROOT),FARLAN_NO_SKIP=1)
 
 race:

@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"overlay/route":           {"overlay"},
 	"overlay/tap":             {"overlay", "overlay/internal/vnet"},
 	"overlay/lan":             {"overlay", "overlay/internal/vnet"},
+	"overlay/qemu":            {"overlay"},
 	"overlay/internal/gcm":    {},
 	"overlay/internal/vnet":   {"overlay"},
 	"overlay/internal/nstest": {},

@@ -6,9 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -16,15 +14,14 @@ import (
 	"github.com/spf13/pflag"
 
 	"farlan/discovery/p2p"
+	"farlan/overlay"
 	"farlan/reserve"
 )
 
 const (
-	defaultConfigFile = "/etc/farlan/farlan.yaml"
-	defaultKeyFile    = "/etc/farlan/network.key"
-	defaultListen     = ":4747"
-	maxPorts          = 64 // of one agent
-	maxBootstrap      = 64
+	defaultListen = ":4747"
+	maxPorts      = 64 // of one agent
+	maxBootstrap  = 64
 )
 
 // A tapConfig is one --tap.
@@ -33,10 +30,14 @@ type tapConfig struct {
 	MTU          int  // 0: as it is
 	Queues       int  // 0: as many as lanes
 	Plain        bool // without offload
+	VLANs        overlay.VLANs
 }
 
 // A lanConfig is one --lan.
-type lanConfig struct{ Interface, Bridge string }
+type lanConfig struct {
+	Interface, Bridge string
+	VLANs             overlay.VLANs
+}
 
 // options are the values of up's flags as text, before they are understood.
 type options struct {
@@ -45,6 +46,7 @@ type options struct {
 	beacon, portMapping                       string
 	noTransit, transitLimit, cost             string
 	bootstrap, advertise, taps, lans, links   []string
+	qemus                                     []string
 }
 
 // A config is what an agent needs to know to start; see CLI.md's table of
@@ -63,6 +65,7 @@ type config struct {
 	Taps      []tapConfig
 	Lanes     int // goroutines that carry frames, and queues of each TAP
 	LANs      []lanConfig
+	QEMUs     []qemuConfig
 	Wishes    wishes
 	StateDir  string
 	Socket    string
@@ -73,8 +76,8 @@ type config struct {
 // addFlags declares up's flags on flags.
 func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.SortFlags = false
-	flags.StringVar(&o.configFile, "config", "", "YAML `FILE`; every flag has a key of the same name (default "+defaultConfigFile+" if it exists)")
-	flags.StringVar(&o.keyFile, "key-file", defaultKeyFile, "`FILE` with the network key, made by 'farlan key new'")
+	flags.StringVar(&o.configFile, "config", "", "YAML `FILE`; every flag has a key of the same name (default "+defaultConfigFile()+" if it exists)")
+	flags.StringVar(&o.keyFile, "key-file", defaultKeyFile(), "`FILE` with the network key, made by 'farlan key new'")
 	flags.StringArrayVar(&o.bootstrap, "bootstrap", nil, "`MULTIADDR` of a member to join by, as /ip4/192.0.2.1/udp/4747/quic-v1/p2p/12D3Koo… (repeats)")
 	flags.StringVar(&o.beacon, "beacon", "on", "`on|off`: find and be found by members on the local network, by sealed multicasts")
 	flags.StringVar(&o.listen, "listen", defaultListen, "`[HOST]:PORT`, one port, UDP and TCP, for everything")
@@ -82,8 +85,9 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&o.advertise, "advertise", nil, "`ADDR[:PORT]`: reachable address behind a static NAT (repeats)")
 	flags.StringVar(&o.portMapping, "port-mapping", "off", "`on|off`: ask the router to hand on the port, UDP and TCP, by NAT-PMP or UPnP")
 	flags.StringVar(&o.name, "name", "", "`NAME` that people call this agent by (default the host's name)")
-	flags.StringArrayVar(&o.taps, "tap", nil, "`NAME[,bridge=BR][,mtu=N][,queues=N][,offload=off]`: attach a TAP interface, made if missing (repeats)")
-	flags.StringArrayVar(&o.lans, "lan", nil, "`IFACE[,bridge=BR]`: home proxy: attach the physical LAN on IFACE (repeats)")
+	flags.StringArrayVar(&o.taps, "tap", nil, "`NAME[,bridge=BR][,mtu=N][,queues=N][,offload=off][,tag=N][,trunks=N+N-N]`: attach a TAP interface, made if missing (repeats)")
+	flags.StringArrayVar(&o.lans, "lan", nil, "`IFACE[,bridge=BR][,tag=N][,trunks=N+N-N]`: home proxy: attach the physical LAN on IFACE (repeats)")
+	flags.StringArrayVar(&o.qemus, "qemu", nil, "`PATH[,tag=N][,trunks=N+N-N]` of a Unix socket for QEMU's '-netdev stream', which takes no rights (repeats)")
 	flags.StringVar(&o.noTransit, "no-transit", "off", "`on|off`: on: this agent passes nothing on that others send to each other")
 	flags.StringVar(&o.transitLimit, "transit-limit", "", "`RATE` of IP packets that this agent passes on for others at most")
 	flags.StringVar(&o.cost, "cost", "", "`DURATION`: paths by way of this agent count as so much longer")
@@ -139,7 +143,10 @@ func (o *options) parse() (*config, error) {
 	for _, s := range o.lans {
 		try(c.parseLAN(s))
 	}
-	if len(c.Taps)+len(c.LANs) > maxPorts {
+	for _, s := range o.qemus {
+		try(c.parseQEMU(s))
+	}
+	if len(c.portNames()) > maxPorts {
 		try(usagef("")("more than %d ports", maxPorts))
 	}
 	try(c.duplicates())
@@ -230,16 +237,11 @@ func unicast(a netip.Addr) bool {
 // parsePort cuts "NAME,key=value,…".
 func parsePort(flag, s string, keys ...string) (name string, values map[string]string, err error) {
 	parts := strings.Split(s, ",")
-	values = make(map[string]string)
-	if err := checkInterfaceName(parts[0]); err != nil {
+	if err = checkInterfaceName(parts[0]); err != nil {
 		return "", nil, usagef("")("%s %q: %w", flag, s, err)
 	}
-	for _, p := range parts[1:] {
-		k, v, ok := strings.Cut(p, "=")
-		if !ok || v == "" || !slices.Contains(keys, k) {
-			return "", nil, usagef("known after the name: %s=…", strings.Join(keys, "=…, "))("%s %q: don't understand %q", flag, s, p)
-		}
-		values[k] = v
+	if values, err = parsePortOptions(flag, s, parts[1:], keys...); err != nil {
+		return "", nil, err
 	}
 	if b := values["bridge"]; b != "" {
 		if err := checkInterfaceName(b); err != nil {
@@ -257,7 +259,7 @@ func checkInterfaceName(s string) error {
 }
 
 func (c *config) parseTap(s string) error {
-	name, values, err := parsePort("--tap", s, "bridge", "mtu", "queues", "offload")
+	name, values, err := parsePort("--tap", s, "bridge", "mtu", "queues", "offload", "tag", "trunks")
 	if err != nil {
 		return err
 	}
@@ -278,16 +280,23 @@ func (c *config) parseTap(s string) error {
 		}
 		t.Plain = v == "off"
 	}
+	if t.VLANs, err = parseVLANs("--tap", s, values); err != nil {
+		return err
+	}
 	c.Taps = append(c.Taps, t)
 	return nil
 }
 
 func (c *config) parseLAN(s string) error {
-	name, values, err := parsePort("--lan", s, "bridge")
+	name, values, err := parsePort("--lan", s, "bridge", "tag", "trunks")
 	if err != nil {
 		return err
 	}
-	c.LANs = append(c.LANs, lanConfig{Interface: name, Bridge: values["bridge"]})
+	l := lanConfig{Interface: name, Bridge: values["bridge"]}
+	if l.VLANs, err = parseVLANs("--lan", s, values); err != nil {
+		return err
+	}
+	c.LANs = append(c.LANs, l)
 	return nil
 }
 
@@ -307,19 +316,19 @@ func (c *config) lanes(processors int) int {
 	return n
 }
 
-// duplicates refuses one interface for two ports.
+// duplicates refuses one interface, or socket, for two ports.
 func (c *config) duplicates() error {
 	seen := make(map[string]bool)
 	for _, name := range c.portNames() {
 		if seen[name] {
-			return usagef("")("interface %q is given twice", name)
+			return usagef("")("port %q is given twice", name)
 		}
 		seen[name] = true
 	}
 	return nil
 }
 
-// portNames returns the names of the configured ports, TAPs first.
+// portNames returns the names of the configured ports, TAPs first and QEMU sockets last.
 func (c *config) portNames() []string {
 	var names []string
 	for _, t := range c.Taps {
@@ -328,26 +337,8 @@ func (c *config) portNames() []string {
 	for _, l := range c.LANs {
 		names = append(names, l.Interface)
 	}
+	for _, q := range c.QEMUs {
+		names = append(names, q.Path)
+	}
 	return names
-}
-
-func defaultStateDir() string {
-	if os.Geteuid() == 0 {
-		return "/var/lib/farlan"
-	}
-	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
-		return filepath.Join(dir, "farlan")
-	}
-	home := os.Getenv("HOME")
-	if home == "" {
-		return "" // parse asks for one
-	}
-	return filepath.Join(home, ".local", "state", "farlan")
-}
-
-func defaultSocket() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); os.Geteuid() != 0 && dir != "" {
-		return filepath.Join(dir, "farlan.sock")
-	}
-	return "/run/farlan/farlan.sock"
 }

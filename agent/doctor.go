@@ -43,7 +43,7 @@ says that there is something to mend.`,
 		Args: cobra.NoArgs,
 	}
 	c := newClient(cmd)
-	cmd.Flags().StringVar(&configFile, "config", "", "YAML `FILE` of 'farlan up' (default "+defaultConfigFile+" if it exists)")
+	cmd.Flags().StringVar(&configFile, "config", "", "YAML `FILE` of 'farlan up' (default "+defaultConfigFile()+" if it exists)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := hostConfig(configFile)
 		if err == nil && !cmd.Flags().Changed("socket") {

@@ -21,7 +21,7 @@ const tunDevice = "/dev/net/tun"
 // hostFindings looks at what an agent with a configuration needs of this host, in this
 // process.
 func hostFindings(c *config) []findingView {
-	return []findingView{checkRights(c), checkTUN(c), checkKeyFile(c)}
+	return append([]findingView{checkRights(c), checkTUN(c), checkKeyFile(c)}, checkBuffers()...)
 }
 
 // checkRights looks at the capabilities of this process.
@@ -54,6 +54,8 @@ func checkRights(c *config) findingView {
 			check, levelFail, fmt.Sprintf("user %d lacks %s, which the configured ports take", os.Geteuid(), strings.Join(lacks, ", ")),
 			"run it as root, or give it to the program: 'setcap " + strings.ToLower(strings.Join(lacks, ",")) + "+ep' and its path",
 		}
+	case len(need) == 0 && has == 0 && os.Geteuid() != 0:
+		return fine(check, "user %d has none, and the configured ports take none; --tap and --lan would", os.Geteuid())
 	case len(need) == 0:
 		return fine(check, "no configured port takes any")
 	}
@@ -76,6 +78,9 @@ func capabilities() (uint64, error) {
 
 // checkTUN opens the device that TAP interfaces are made with.
 func checkTUN(c *config) findingView {
+	if len(c.Taps)+len(c.LANs) == 0 && len(c.QEMUs) > 0 {
+		return fine(tunDevice, "not needed: QEMU's sockets do without")
+	}
 	f, err := os.OpenFile(tunDevice, os.O_RDWR|syscall.O_CLOEXEC, 0)
 	if err == nil {
 		return fine(tunDevice, "can be opened%s", errText(f.Close()))

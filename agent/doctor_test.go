@@ -322,3 +322,11 @@ func TestDHCPFindings(t *testing.T) {
 		}
 	}
 }
+
+func TestBuffersFindings(t *testing.T) {
+	for most, want := range map[int]string{4 << 20: levelOK, 212992: levelWarn, 0: levelWarn} {
+		if f := buffersFinding(most, nil); f.Level != want || want == levelWarn && !strings.Contains(f.Fix, "net.core.rmem_max=4194304") {
+			t.Errorf("%d: %+v", most, f)
+		}
+	}
+}

@@ -43,6 +43,10 @@ const (
 	dropFar                          // one that has gone over too many links
 	dropHeld                         // a frame that waited for a session too long, or too many did
 	dropMoving                       // a frame for a station that moved: too many waited, or it never came
+	dropVLAN                         // a port's frame of a VLAN that the port hasn't
+	dropSlow                         // a frame for a QEMU that didn't read those before it
+	dropGarbled                      // a connection to a QEMU socket that brought no frames
+	dropCrowd                        // a connection too many to a QEMU socket
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 16
 )
@@ -58,6 +62,7 @@ var dropNames = [dropSwitch]string{
 	dropPipe: "way through TCP full", dropRecord: "record refused", dropProbe: "probe or acknowledgement out of place", dropTrain: "not of a train", dropForbidden: "link forbidden", dropTransit: "transit limit", dropNotice: "notice that makes no sense",
 	dropRequest: "link request that makes no sense", dropSpread: "flooded by who isn't to", dropFar: "flooded too far",
 	dropHeld: "no session in time", dropMoving: "for a moving station",
+	dropVLAN: "VLAN not of the port", dropSlow: "QEMU too slow", dropGarbled: "QEMU socket: not frames", dropCrowd: "QEMU socket: too many",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

@@ -27,7 +27,7 @@ func (f *files) addFlags(cmd *cobra.Command, admin bool) {
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringVar(&f.config, "config", "", "YAML `FILE` of 'farlan up', for where the files are")
-	flags.StringVar(&f.key, "key-file", "", "`FILE` with the network key (default "+defaultKeyFile+")")
+	flags.StringVar(&f.key, "key-file", "", "`FILE` with the network key (default "+defaultKeyFile()+")")
 	flags.StringVar(&f.state, "state-dir", "", "`DIR` for the identity and the membership (default "+defaultStateDir()+")")
 	if admin {
 		flags.StringVar(&f.admin, "admin-key", "", "`FILE` with the admin key (default "+adminFile+" beside the network key)")

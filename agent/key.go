@@ -29,7 +29,7 @@ func newKey() *cobra.Command {
 		&cobra.Command{
 			Use:   "id [FILE]",
 			Short: "print a network key's fingerprint, which is safe to show",
-			Long:  "Print the fingerprint of the network key in FILE (default " + defaultKeyFile + "; - for standard input).",
+			Long:  "Print the fingerprint of the network key in FILE (default " + defaultKeyFile() + "; - for standard input).",
 			Args:  cobra.MaximumNArgs(1),
 			RunE:  runKeyID,
 		},
@@ -65,7 +65,7 @@ func runKeyNew(cmd *cobra.Command, args []string) error {
 }
 
 func runKeyID(cmd *cobra.Command, args []string) error {
-	path := defaultKeyFile
+	path := defaultKeyFile()
 	if len(args) > 0 {
 		path = args[0]
 	}

@@ -60,7 +60,7 @@ func loadFile(flags *pflag.FlagSet) error {
 	}
 	explicit := path != ""
 	if !explicit {
-		path = defaultConfigFile
+		path = defaultConfigFile()
 	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) && !explicit {

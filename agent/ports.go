@@ -10,6 +10,7 @@ import (
 
 	"farlan/overlay"
 	"farlan/overlay/lan"
+	"farlan/overlay/qemu"
 	"farlan/overlay/tap"
 )
 
@@ -34,11 +35,13 @@ type device interface {
 	Close() error
 }
 
-// A port is a device and what the agent says of it.
+// A port is a device and what the agent says of it. Its Read and Write are the device's,
+// but for VLANs that don't pass.
 type port struct {
 	device
+	filter filter
 	name   string // as configured
-	kind   string // tap, lan
+	kind   string // tap, lan, qemu
 	bridge string
 	warn   string       // what may be wrong with it, "" nothing
 	failed atomic.Value // string: why it carries no frames any more
@@ -56,14 +59,22 @@ func openPorts(c *config) (ports []*port, err error) {
 		if err != nil {
 			return ports, fmt.Errorf("--tap: %w", err)
 		}
-		ports = append(ports, &port{device: d, name: t.Name, kind: "tap", bridge: t.Bridge})
+		ports = append(ports, &port{device: d, name: t.Name, kind: "tap", bridge: t.Bridge, filter: filter{vlans: t.VLANs}})
 	}
 	for _, l := range c.LANs {
 		p, err := openLAN(l, c.Lanes)
 		if err != nil {
 			return ports, fmt.Errorf("--lan: %w", err)
 		}
+		p.filter.vlans = l.VLANs
 		ports = append(ports, p)
+	}
+	for _, q := range c.QEMUs {
+		d, err := qemu.Open(qemu.Config{Path: q.Path})
+		if err != nil {
+			return ports, fmt.Errorf("--qemu: %w", err)
+		}
+		ports = append(ports, &port{device: d, name: q.Path, kind: "qemu", filter: filter{vlans: q.VLANs}})
 	}
 	return ports, nil
 }
@@ -129,8 +140,8 @@ func overlayPrefixes(ports []*port) []netip.Prefix {
 	for _, p := range ports {
 		names := []string{p.Name()}
 		switch {
-		case p.kind == "lan":
-			names = nil // its network is the underlay, too
+		case p.kind == "lan" || p.kind == "qemu":
+			names = nil // its network is the underlay, too; or this host isn't in it
 		case p.bridge != "":
 			names = append(names, p.bridge)
 		}

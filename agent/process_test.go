@@ -53,8 +53,9 @@ type process struct {
 	cmd  *exec.Cmd
 	log  string // a file
 
-	namespace string // "" the test's own
-	program   string // "" that under test
+	namespace string   // "" the test's own
+	prefix    []string // what runs it
+	program   string   // "" that under test
 	done      chan struct{}
 	err       error
 }
@@ -102,11 +103,12 @@ func (d *process) start() {
 	if run == "" {
 		run = program(d.t)
 	}
-	d.cmd = exec.Command(run, d.args...)
+	args := append(append(slices.Clone(d.prefix), run), d.args...)
 	if d.namespace != "" {
 		// ip becomes the agent, so the process is the agent's own.
-		d.cmd = exec.Command("ip", append([]string{"netns", "exec", d.namespace, run}, d.args...)...)
+		args = append([]string{"ip", "netns", "exec", d.namespace}, args...)
 	}
+	d.cmd = exec.Command(args[0], args[1:]...)
 	d.cmd.Stderr, d.cmd.Stdout = log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {

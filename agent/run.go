@@ -20,6 +20,7 @@ import (
 	"farlan/discovery/p2p"
 	"farlan/overlay"
 	"farlan/overlay/link"
+	"farlan/overlay/qemu"
 )
 
 // runAgent starts an agent and returns when it has ended: with nil after ctx was
@@ -86,8 +87,11 @@ func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
 // setPorts gives the node its ports, before it runs.
 func (n *node) setPorts(ports []*port) {
 	n.ports = ports
-	for _, p := range ports {
+	for i, p := range ports {
 		n.sw.LAN = append(n.sw.LAN, p.kind == "lan")
+		if q, ok := p.device.(*qemu.Port); ok {
+			n.setLegs(i, q)
+		}
 		if own, ok := p.device.(interface{ MAC() overlay.MAC }); ok && p.kind == "lan" && p.bridge == "" {
 			n.sw.Own = append(n.sw.Own, own.MAC())
 		}

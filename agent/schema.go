@@ -82,6 +82,10 @@ type portView struct {
 	Offload  bool   `json:"offload"`
 	Stations int    `json:"stations"`
 	Bridge   string `json:"bridge,omitempty"`
+
+	Tag         uint16 `json:"tag,omitempty"`         // the VLAN of what has no tag there
+	Trunks      string `json:"trunks,omitempty"`      // the VLANs that pass with their tag, as 20+30-32
+	Connections *int   `json:"connections,omitempty"` // of QEMUs
 }
 
 type healthView struct {

@@ -27,7 +27,9 @@ const (
 type Batch struct {
 	buf    []byte
 	used   int
+	lead   int // bytes that are left free in front of the next frames
 	frames []Frame
+	starts [BatchFrames]int // of frames, in buf
 }
 
 // NewBatch returns an empty batch.
@@ -40,16 +42,19 @@ func (b *Batch) Reset() { b.used, b.frames = 0, b.frames[:0] }
 
 // Slot returns SlotLen bytes for the next frame, or nil when the batch is full.
 func (b *Batch) Slot() []byte {
-	if len(b.frames) == cap(b.frames) || len(b.buf)-b.used < SlotLen {
+	at := b.used + b.lead
+	if len(b.frames) == cap(b.frames) || len(b.buf)-at < SlotLen {
 		return nil
 	}
-	return b.buf[b.used : b.used+SlotLen : b.used+SlotLen]
+	return b.buf[at : at+SlotLen : at+SlotLen]
 }
 
 // Commit adds the frame that was put into the first n bytes of Slot.
 func (b *Batch) Commit(n int, o Offload) {
-	b.frames = append(b.frames, Frame{Head: b.buf[b.used : b.used+n : b.used+n], Offload: o})
-	b.used += (n + frameAlign - 1) / frameAlign * frameAlign
+	at := b.used + b.lead
+	b.starts[len(b.frames)] = at
+	b.frames = append(b.frames, Frame{Head: b.buf[at : at+n : at+n], Offload: o})
+	b.used += (b.lead + n + frameAlign - 1) / frameAlign * frameAlign
 }
 
 // Frames returns the frames, each all Head; they belong to the batch.

@@ -168,6 +168,17 @@ func (t *Stations) SetLeases(m MAC) {
 	}
 }
 
+// Leave notes that m isn't at place p any more, if it was: nobody knows where it is, and
+// Expire removes it.
+func (t *Stations) Leave(now Instant, m MAC, p Place) {
+	s := &t.shards[t.shard(m)]
+	s.Lock()
+	defer s.Unlock()
+	if e := s.at[m]; e != nil && Place(e.place.Load()) == p {
+		e.seen.Store(int64(now.Add(-StationAge)))
+	}
+}
+
 // Forget removes the stations at place p: a port that was closed, an agent
 // that is gone.
 func (t *Stations) Forget(p Place) {

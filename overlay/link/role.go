@@ -33,10 +33,14 @@ const (
 	delayPriority = 6
 )
 
+// ReceiveBuffer is how many bytes a socket for bulk frames can keep, where the system lets
+// it: 10 ms at 3 Gbit/s.
+const ReceiveBuffer = 4 << 20
+
 // Buffer sizes. The kernel doubles them for its own bookkeeping, and without
 // CAP_NET_ADMIN caps them at net.core.[rw]mem_max.
 const (
-	bulkReceive  = 4 << 20 // 10 ms at 3 Gbit/s
+	bulkReceive  = ReceiveBuffer
 	bulkSend     = 1 << 20 // some fifteen aggregates
 	smallReceive = 1 << 20
 	smallSend    = 256 << 10
