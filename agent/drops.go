@@ -42,6 +42,7 @@ const (
 	dropSpread                       // a flooded frame from who isn't to pass it on, or of somebody unknown
 	dropFar                          // one that has gone over too many links
 	dropHeld                         // a frame that waited for a session too long, or too many did
+	dropStandby                      // a frame at a port for whose LAN another agent forwards
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 16
 )
@@ -56,7 +57,7 @@ var dropNames = [dropSwitch]string{
 	dropReplay:   "control datagram again", dropUntimely: "control datagram by another clock",
 	dropPipe: "way through TCP full", dropRecord: "record refused", dropProbe: "probe or acknowledgement out of place", dropTrain: "not of a train", dropForbidden: "link forbidden", dropTransit: "transit limit", dropNotice: "notice that makes no sense",
 	dropRequest: "link request that makes no sense", dropSpread: "flooded by who isn't to", dropFar: "flooded too far",
-	dropHeld: "no session in time",
+	dropHeld: "no session in time", dropStandby: "another agent forwards",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

@@ -42,6 +42,7 @@ type port struct {
 	bridge string
 	warn   string       // what may be wrong with it, "" nothing
 	failed atomic.Value // string: why it carries no frames any more
+	gate   leased
 }
 
 // openPorts opens all configured ports, or none.

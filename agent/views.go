@@ -96,6 +96,9 @@ func (n *node) statusView(now overlay.Instant) statusView {
 	stations := n.sw.Stations.List()
 	for i, p := range n.ports {
 		role := "forwarding"
+		if is, _, ok := n.segmentOf(i); ok {
+			role = is
+		}
 		if p.failure() != "" {
 			role = "blocked"
 		}
@@ -136,6 +139,11 @@ func (n *node) health(now overlay.Instant) []healthView {
 			h = healthView{Check: h.Check, Detail: p.warn, Hint: "use a wired interface or a bridge"}
 		}
 		checks = append(checks, h)
+	}
+	for i := range n.ports {
+		if _, h, ok := n.segmentOf(i); ok {
+			checks = append(checks, h)
+		}
 	}
 	if h, ok := n.checkCredential(); ok {
 		checks = append(checks, h)

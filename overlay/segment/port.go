@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	// Every is how often a port that hears others tells of itself, Alone how often one that
-	// hears nobody: enough for whoever comes next, who says so at once.
+	// Every is how often a port that hears others tells of itself.
 	Every = 250 * time.Millisecond
+	// Alone is how often one does that hears nobody: enough for whoever comes next, who says
+	// so at once.
 	Alone = 500 * time.Millisecond
 	// Lease is how long a leader forwards after it sent a beacon that was granted: six of
 	// them may be lost in a row.
@@ -185,8 +186,9 @@ func (p *Port) Receive(now, wall overlay.Instant, b Beacon) bool {
 	if b.Leader != o.Leader || b.Forwarding != o.Forwarding {
 		p.due = min(p.due, now.Add(soonest))
 	}
+	b.Heard = nil
 	o.Beacon, o.heard, o.named = b, now, named
-	o.Beacon.Heard = nil
+
 	if named.Joined {
 		p.joined = note(p.joined, o.tag)
 	}
