@@ -49,6 +49,7 @@ type guarded struct {
 	number   int
 	from     overlay.MAC // of beacons
 	forwards bool        // as the loop was told last
+	joined   bool        // so, too: it became one segment with another one's
 	leader   segment.Name
 	heard    map[overlay.MAC]overlay.Instant // stations, while another agent forwards
 }
@@ -165,17 +166,22 @@ func (n *node) settle(g *guarded) {
 	if !led || !forwards && leader == g.name() {
 		leader = g.leader // it is found out yet
 	}
-	if forwards == g.forwards && leader == g.leader {
+	others := g.Others()
+	joined := slices.ContainsFunc(others, func(o segment.Other) bool { return o.Joined })
+	if forwards == g.forwards && leader == g.leader && joined == g.joined {
 		return
 	}
-	was := g.leader
-	g.forwards, g.leader = forwards, leader
-	released := slices.ContainsFunc(g.Others(), func(o segment.Other) bool { return o.Name == was })
+	was, looped := g.leader, joined != g.joined
+	g.forwards, g.leader, g.joined = forwards, leader, joined
+	released := slices.ContainsFunc(others, func(o segment.Other) bool { return o.Name == was })
 	n.mail.put(func(at overlay.Instant) {
+		if looped {
+			n.sw.Stations.Calm()
+		}
 		if forwards {
 			n.takeOver(at, g, was, released)
 		} else if leader != g.name() {
-			n.sw.Stations.Forget(overlay.PortPlace(g.number))
+			n.yield(at, g, leader)
 		}
 		n.markOwn()
 		n.log.Info("segment changed", "port", g.port.name, "forwards", forwards, "leader", n.portOf(leader))

@@ -37,8 +37,7 @@ func (n *node) takeOver(now overlay.Instant, g *guarded, was segment.Name, relea
 	g.port.Write(0, far)
 	var claims []overlay.Claim
 	for _, m := range here {
-		n.sw.Stations.Learn(now, m, place)
-		if seq := n.sw.Stations.Claim(m); seq != 0 {
+		if seq := n.sw.Stations.Seize(now, m, place); seq != 0 {
 			claims = append(claims, overlay.Claim{MAC: m, Sequence: seq})
 			n.claimLater(now, m, 0)
 		}
@@ -49,6 +48,19 @@ func (n *node) takeOver(now overlay.Instant, g *guarded, was segment.Name, relea
 	}
 	o.flush()
 	n.log.Info("took over", "port", g.port.name, "from", n.portOf(was), "stations", len(claims), "far", len(far))
+}
+
+// yield has the stations of a port be where another agent forwards for its LAN.
+func (n *node) yield(now overlay.Instant, g *guarded, to segment.Name) {
+	place := overlay.PortPlace(g.number)
+	switch p := n.peers[to.Agent]; {
+	case to.Agent == n.self:
+		n.sw.Stations.Yield(now, place, overlay.PortPlace(int(to.Port)))
+	case p != nil:
+		n.sw.Stations.Yield(now, place, p.place())
+	default:
+		n.sw.Stations.Forget(place)
+	}
 }
 
 // overheard returns the stations that were heard on a port's LAN while another one forwarded:
@@ -62,7 +74,7 @@ func (n *node) overheard(now overlay.Instant, g *guarded, was segment.Name, rele
 	cut := p != nil && !released && p.there() && now.Sub(p.lastHeard()) < aliveFor
 	for m, at := range g.heard {
 		to, known := n.sw.Stations.Lookup(now, m)
-		if known && !n.at(to, was.Agent) || cut && bootClock().Sub(at) >= segment.Promise {
+		if known && !n.at(to, was.Agent) || cut && bootClock().Sub(at) >= segment.Promise-2*segment.Every {
 			continue
 		}
 		all = append(all, m)
