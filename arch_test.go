@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"overlay/route":           {"overlay"},
 	"overlay/segment":         {"overlay"},
 	"overlay/tap":             {"overlay", "overlay/internal/vnet"},
-	"overlay/lan":             {"overlay", "overlay/internal/vnet"},
+	"overlay/lan":             {"overlay", "overlay/internal/vnet", "overlay/tap"},
 	"overlay/internal/gcm":    {},
 	"overlay/internal/vnet":   {"overlay"},
 	"overlay/internal/nstest": {},

@@ -131,10 +131,10 @@ type caller struct {
 	from byte
 
 	mu   sync.Mutex
-	sent map[byte]uint32      // by whom they are for
-	got  map[uint64]int       // copies, by sender, for whom, and number
-	last map[byte]time.Time   // when one came, by sender and whether it was for all
-	gaps map[byte][]time.Time // when one came that had to wait
+	sent map[byte]uint32    // by whom they are for
+	got  map[uint64]int     // copies, by sender, for whom, and number
+	last map[byte]time.Time // when one came, by sender and whether it was for all
+
 }
 
 const (

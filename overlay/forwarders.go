@@ -2,9 +2,9 @@ package overlay
 
 import "encoding/binary"
 
-// Agents whose ports stand on one LAN agree on one of them that forwards, by frames on that
-// LAN: see package segment. They have an EtherType for local experiments, and go to a group of
-// their own that ordinary bridges and switches flood.
+// EtherSegment is the type of the frames by which agents whose ports stand on one LAN agree on
+// one of them that forwards: see package segment. They go to a group of their own that ordinary
+// bridges and switches flood.
 const EtherSegment = 0x88b6 // IEEE 802, local experimental 2
 
 // SegmentGroup is the locally administered group that they go to.

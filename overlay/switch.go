@@ -112,8 +112,8 @@ type Switch struct {
 	// bridges may be. It is set before the first frame.
 	LAN []bool
 	// Own are the addresses of this host's own cards that are LAN ports and forward.
-	// Its frames are never captured there, so one that comes from elsewhere has gone
-	// round. nil is none.
+	// Its frames come from there, so one that comes from elsewhere has gone round.
+	// nil is none.
 	Own atomic.Pointer[[]MAC]
 }
 
@@ -134,7 +134,7 @@ func (s *Switch) Forward(now Instant, from Place, frame []byte, source *Source) 
 		return 0, DropSource
 	case dst.LinkLocal():
 		return 0, DropLinkLocal
-	case s.echo(now, from, src), s.own(src):
+	case s.echo(now, from, src), !s.isLAN(from) && s.own(src):
 		return 0, DropEcho
 	case dst.Group() && s.isLAN(from) && isBeacon(dst, frame):
 		return 0, DropBeacon
