@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -281,6 +282,7 @@ func TestTwoProxies(t *testing.T) {
 	eventually(t, 15*time.Second, func() error {
 		return errors.Join(far.sees(3), one.sees(3), two.sees(3), roles([]string{"forwarding", "standby"}, one, two))
 	})
+	s.reachesHosts(one, two)
 	h, z, sniffer := s.newCaller(s.h, "e", 'h'), s.newCaller(s.z, "t", 'z'), s.newCaller(s.s, "e", 's')
 	callEachOther(t, h, z)
 	h.silence('z', time.Now())
@@ -317,6 +319,32 @@ func TestTwoProxies(t *testing.T) {
 	time.Sleep(time.Second)
 	once(t, "it is back", all...)
 	s.leave(other, h, z)
+}
+
+// reachesHosts sees that the far site and both proxies' hosts reach each other, whichever of
+// them forwards.
+func (s *street) reachesHosts(one, two *process) {
+	s.t.Helper()
+	for i, host := range []string{s.h, s.p[0], s.p[1]} {
+		s.host(fmt.Sprintf("ip -n %s addr add 10.80.0.%d/24 dev e", host, i+1))
+	}
+	s.host("ip -n " + s.z + " addr add 10.80.0.9/24 dev t")
+	for i := range 3 {
+		out := s.in(s.z, fmt.Sprintf("ping -c3 -i0.2 -W2 10.80.0.%d", i+1))
+		if strings.Contains(out, "DUP!") {
+			s.t.Errorf("answers come twice:\n%s", out)
+		}
+	}
+	for i, host := range []string{s.p[0], s.p[1]} {
+		if out := s.in(host, "ping -c3 -i0.2 -W2 10.80.0.9"); strings.Contains(out, "DUP!") {
+			s.t.Errorf("answers come twice to p%d:\n%s", i+1, out)
+		}
+	}
+	for _, a := range []*process{one, two} {
+		if h, err := a.health("loop"); err != nil || !h.OK {
+			s.t.Errorf("%s says %+v, %v", a.name, h, err)
+		}
+	}
 }
 
 // freeze stops who forwards for a while, and sees what it does when it wakes.

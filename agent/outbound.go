@@ -216,9 +216,13 @@ func (o *outgoing) carry(now overlay.Instant, view *view, port int, frames []ove
 		o.n.overhear(port, frames)
 		return
 	}
+	probed := &o.n.ports[port].refusal
+	waits := probed.waits.Load()
 	o.top.mu.Lock()
 	for i := range frames {
-		o.frame(view, &frames[i])
+		if !waits || !probed.takes(frames[i].Head) {
+			o.frame(view, &frames[i])
+		}
 	}
 	o.top.mu.Unlock()
 	o.flush()

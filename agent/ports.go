@@ -43,6 +43,8 @@ type port struct {
 	warn   string       // what may be wrong with it, "" nothing
 	failed atomic.Value // string: why it carries no frames any more
 	gate   leased
+
+	refusal refusal
 }
 
 // openPorts opens all configured ports, or none.

@@ -73,6 +73,7 @@ func (n *node) runSegments(ctx context.Context) error {
 		if now := time.Now(); now.Sub(looked) >= enslavedEvery {
 			looked = now
 			n.enlist()
+			n.mindRefusals(now)
 		}
 		if n.segments.guards.Load() {
 			n.mindSegments()

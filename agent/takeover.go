@@ -187,3 +187,19 @@ func (n *node) labelOf(o segment.Other) string {
 	}
 	return agent + "'s " + o.Label
 }
+
+// checkLANs checks what is behind the ports.
+func (n *node) checkLANs() (all []healthView) {
+	for i, p := range n.ports {
+		if _, h, ok := n.segmentOf(i); ok {
+			all = append(all, h)
+		}
+		if h, ok := p.checkRefusal(); ok {
+			all = append(all, h)
+		}
+		if h, ok := p.checkHost(); ok {
+			all = append(all, h)
+		}
+	}
+	return all
+}

@@ -140,11 +140,7 @@ func (n *node) health(now overlay.Instant) []healthView {
 		}
 		checks = append(checks, h)
 	}
-	for i := range n.ports {
-		if _, h, ok := n.segmentOf(i); ok {
-			checks = append(checks, h)
-		}
-	}
+	checks = append(checks, n.checkLANs()...)
 	if h, ok := n.checkCredential(); ok {
 		checks = append(checks, h)
 	}
