@@ -17,6 +17,8 @@
 #                  coordinates, SEEDS times; what predicting costs
 #   make bench-mesh     how good the links are that 490 agents choose, how soon and for how long, and
 #                  what a choice costs
+#   make bench-proxies  two home proxies on one LAN under broadcast, ten minutes at a time: copies that a
+#                  sniffer sees when the wide area is cut, one is frozen, killed; a cable between two sites
 #   make bench-overlay  how soon frames take a better path in a lab, and another one when it is cut, how
 #                  much faster an application runs than over a star, and how soon fifty agents choose links
 #   make bench-route    whether fifty pairs come to rest on paths that limit them, 200 times; how the widest
@@ -61,7 +63,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build bench-proxies
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -156,6 +158,9 @@ bench-moves: deps-bench build
 
 bench-measure: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_TRUTH=$(TRUTHTIME) FARLAN_TRUTH_ROUNDS=$(ROUNDS) go test -count=1 -run '^TestTruth' -timeout 2h -v ./agent
+
+bench-proxies: deps-test build
+	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^Test(TwoProxies|Cable)$$' -timeout 2h -v ./agent
 
 bench-stranger: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_STRANGER=$(PROBES) go test -count=1 -run '^TestStranger$$' -timeout 2h -v ./agent

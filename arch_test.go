@@ -38,8 +38,9 @@ var mayImport = map[string][]string{
 	"overlay/mesh":            {"overlay"},
 	"overlay/poll":            {},
 	"overlay/route":           {"overlay"},
+	"overlay/segment":         {"overlay"},
 	"overlay/tap":             {"overlay", "overlay/internal/vnet"},
-	"overlay/lan":             {"overlay", "overlay/internal/vnet"},
+	"overlay/lan":             {"overlay", "overlay/internal/vnet", "overlay/tap"},
 	"overlay/qemu":            {"overlay"},
 	"overlay/internal/gcm":    {},
 	"overlay/internal/vnet":   {"overlay"},
@@ -48,7 +49,7 @@ var mayImport = map[string][]string{
 
 // pure are the packages that decide: no clock, no global randomness, no I/O, no
 // goroutines.
-var pure = []string{"agent/chart", "agent/decide", "agent/lab/nat", "agent/sim", "discovery", "reserve", "measure", "measure/predict", "overlay", "overlay/mesh", "overlay/route"}
+var pure = []string{"agent/chart", "agent/decide", "agent/lab/nat", "agent/sim", "discovery", "reserve", "measure", "measure/predict", "overlay", "overlay/mesh", "overlay/route", "overlay/segment"}
 
 // impure is what pure packages must not use.
 var impure = map[string][]string{

@@ -140,6 +140,8 @@ func (n *node) examine(ctx context.Context) (all []findingView, err error) {
 			f := fine(h.Check, "%s", h.Detail)
 			if !h.OK {
 				f.Level, f.Fix = levelFail, cmp.Or(h.Hint, "see the agent's log")
+			} else if h.Hint != "" {
+				f.Level, f.Fix = levelWarn, h.Hint
 			}
 			all = append(all, f)
 		}

@@ -43,6 +43,20 @@ func (n *node) dhcpServers() (all []dhcpServer, lan bool) {
 	return all, lan
 }
 
+// severalHomes says whether there are DHCP servers on the LANs of more than one agent. Two
+// proxies of one LAN are no such: its stations are behind the one that forwards.
+func severalHomes(all []dhcpServer) bool {
+	behind := ""
+	for _, s := range all {
+		if s.home && behind != "" && s.behind != behind {
+			return true
+		} else if s.home {
+			behind = s.behind
+		}
+	}
+	return false
+}
+
 // dhcpFinding looks for DHCP servers beside the home LAN's own: a machine that asks takes
 // the first offer, and is in another network then.
 func dhcpFinding(all []dhcpServer, lan bool) findingView {
@@ -59,6 +73,11 @@ func dhcpFinding(all []dhcpServer, lan bool) findingView {
 	switch {
 	case len(home) > 0 && len(others) > 0:
 		return findingView{check, levelFail, fmt.Sprintf("machines get their addresses from whichever answers first: beside the LAN's own, %s, so does %s", named(home), named(others)), fix}
+	case severalHomes(all):
+		return findingView{
+			check, levelFail, fmt.Sprintf("home LANs with a DHCP server each are in one network, and machines get their addresses from whichever answers first: %s", named(home)),
+			"have one of them answer only: turn the other off, or keep its answers on its own LAN",
+		}
 	case len(others) > 1:
 		return findingView{check, levelFail, "machines get their addresses from whichever answers first: " + strings.Join(others[:min(len(others), maxNamed)], ", "), fix}
 	case len(others) == 1 && lan:

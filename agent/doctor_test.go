@@ -305,7 +305,8 @@ func TestDHCPFindings(t *testing.T) {
 		{nil, true, levelOK, []string{"no DHCP server"}},
 		{[]dhcpServer{router}, true, levelOK, []string{"only 192.168.1.1 (02:00:00:00:00:01) behind home's eth0"}},
 		{[]dhcpServer{router, second}, true, levelOK, []string{"192.168.1.1", "192.168.2.1"}}, // one stands in for the other
-		{[]dhcpServer{host}, false, levelOK, []string{"only 192.168.122.1"}},                  // a network of VMs alone
+		{[]dhcpServer{router, server(10, "office", true)}, true, levelFail, []string{"192.168.1.1 (02:00:00:00:00:01) behind home's eth0", "192.168.10.1 (02:00:00:00:00:0a) behind office"}},
+		{[]dhcpServer{host}, false, levelOK, []string{"only 192.168.122.1"}}, // a network of VMs alone
 		{[]dhcpServer{host}, true, levelWarn, []string{"192.168.122.1", "vmhost"}},
 		{[]dhcpServer{host, router}, true, levelFail, []string{"LAN's own, 192.168.1.1", "so does 192.168.122.1 (02:00:00:00:00:7a) behind vmhost"}},
 		{[]dhcpServer{host, other}, false, levelFail, []string{"192.168.122.1", "192.168.123.1"}},

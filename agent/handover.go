@@ -214,7 +214,11 @@ func (n *node) lookAtComing(now overlay.Instant, x *handover) {
 	at, known := n.sw.Stations.Lookup(now, x.mac)
 	switch port, here := at.Port(); {
 	case known && here:
-		n.log.Info("a prepared station is here", "mac", x.mac, "from", x.peer.id, "frames", n.write(port, x.kept.Take()))
+		kept := x.kept.Take()
+		for i := range kept {
+			n.write(port, 0, n.fence(), kept[i:i+1])
+		}
+		n.log.Info("a prepared station is here", "mac", x.mac, "from", x.peer.id, "frames", len(kept))
 		n.handovers.end(x)
 	case x.over(now):
 		n.giveUp(x)
@@ -282,15 +286,6 @@ func (n *node) sendAfter(at overlay.Place, x *handover) {
 	}) {
 		n.drops.addN(dropMoving, uint64(len(frames)))
 	}
-}
-
-// write writes frames to a port, and returns how many.
-func (n *node) write(port int, frames []overlay.Frame) (written int) {
-	for i := range frames {
-		written += n.ports[port].Write(0, frames[i:i+1])
-	}
-	n.drops.addN(dropPort, uint64(len(frames)-written))
-	return written
 }
 
 // leaves says of a frame for a station at a port of this agent that it is to go to the peer that

@@ -37,6 +37,7 @@ type inbound struct {
 	path   []overlay.Label // then: the way back to who sent it
 	data   []byte          // what it was read with
 	size   int
+	fence  overlay.Instant
 	stamp  overlay.Instant // the kernel's, when it came; 0 unknown
 	at     *inboundSession
 	open   *peer             // who sent what an unpacker may hold back
@@ -74,7 +75,7 @@ func newInbound(n *node, lane int) *inbound {
 func (in *inbound) receive(now overlay.Instant, view *view, replies *link.Writer, b *link.Batch) {
 	in.now, in.view, in.writer = now, view, replies
 	for i := range b.Len() {
-		in.from, in.data, in.stamp = b.From(i), b.Data(i), b.Stamp(i)
+		in.from, in.data, in.stamp, in.fence = b.From(i), b.Data(i), b.Stamp(i), in.n.fence()
 		in.taken.add(len(in.data) + packetOverhead(in.from)*((len(in.data)+b.Segment(i)-1)/max(b.Segment(i), 1)))
 		segment := b.Segment(i)
 		for at := 0; at < len(in.data); {
@@ -258,6 +259,10 @@ func (in *inbound) Frame(f *overlay.Frame) {
 		in.takeClaims(p, f.Head)
 		return
 	}
+	if overlay.IsSegment(f.Head) && in.n.takeBeacon(-1, f.Head) {
+		in.n.drops.add(dropStandby)
+		return
+	}
 	to, v := in.n.sw.Forward(in.now, p.place(), f.Head, &p.lanes[in.lane].floods)
 	switch v {
 	case overlay.ToPlace:
@@ -299,9 +304,7 @@ func (in *inbound) after(to overlay.Place, f *overlay.Frame) {
 
 func (in *inbound) write(port int, f *overlay.Frame) {
 	in.one[0] = *f
-	if in.n.ports[port].Write(in.lane, in.one[:]) == 0 {
-		in.n.drops.add(dropPort)
-	}
+	in.n.write(port, in.lane, in.fence, in.one[:])
 }
 
 // arrived returns when the datagram at hand came, by the kernel's stamp: that is the wall

@@ -15,18 +15,18 @@ import (
 	"farlan/overlay"
 )
 
-// A segment is one link, a bridge, with hosts on it: each a network namespace with an
+// A neighbourhood is one link, a bridge, with hosts on it: each a network namespace with an
 // interface u, in 10.79.0.0/24 or, with six, in fd79::/64 only.
-type segment struct {
+type neighbourhood struct {
 	sites  // for its helpers
 	bridge string
 	hosts  []string
 }
 
-func newSegment(t *testing.T, count int, six bool) *segment {
+func newSegment(t *testing.T, count int, six bool) *neighbourhood {
 	t.Helper()
 	needRoot(t)
-	g := &segment{sites: sites{t: t}}
+	g := &neighbourhood{sites: sites{t: t}}
 	prefix := fmt.Sprintf("fb%d-%d", os.Getpid(), siteCount.Add(1))
 	add := func(name string) string {
 		g.host("ip netns add " + name)
@@ -53,7 +53,7 @@ func newSegment(t *testing.T, count int, six bool) *segment {
 }
 
 // agent starts an agent on host i that knows of nobody.
-func (g *segment) agent(i int, key string, more ...string) *process {
+func (g *neighbourhood) agent(i int, key string, more ...string) *process {
 	g.t.Helper()
 	a := startAgentIn(g.t, g.hosts[i], key, string(rune('a'+i)), append([]string{"--listen", ":4747"}, more...)...)
 	g.t.Cleanup(func() {
@@ -205,7 +205,7 @@ func TestNoBeacons(t *testing.T) {
 
 // listen listens on an interface of a namespace; what it returns says how many beacons
 // went by.
-func (g *segment) listen(ns, name string) func() int {
+func (g *neighbourhood) listen(ns, name string) func() int {
 	g.t.Helper()
 	var fd int
 	g.within(ns, func() error {

@@ -113,6 +113,7 @@ type node struct {
 	warm      warming
 	late      *outgoing // see loopOut, nil: nothing was sent yet
 	claiming  claiming
+	segments  segments
 	handovers handovers
 	pipes     pipes
 	punches   punches
@@ -156,6 +157,7 @@ func newNode(c *config, log *slog.Logger, keys discovery.Keyring, ident identity
 	n.admission.network, n.admission.own = belongs, own
 	n.admission.now.Store(n.store.Admission())
 	n.keys.ring = keys
+	n.useSegmentKeys(keys.Keys()...)
 	n.routing = newRouting(n.self)
 	n.linking = linking{links: decide.NewLinks(n.self), send: n.sendRequest}
 	n.warm = newWarming()
@@ -230,6 +232,7 @@ func (n *node) step(now overlay.Instant) {
 	if now.Sub(n.aged) >= time.Second {
 		n.aged = now
 		n.sw.Stations.Expire(now)
+		n.mindUse(now)
 		n.watchLoops(now)
 		n.watchClock()
 		n.watchMapping()
@@ -351,6 +354,7 @@ func (n *node) gone(now overlay.Instant, p *peer, why string) {
 
 // leave says goodbye: to the other agents' frame paths, and to their stores.
 func (n *node) leave(now overlay.Instant) {
+	n.leaveSegments()
 	n.own.left = true
 	n.own.member = 0
 	n.retire()

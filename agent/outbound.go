@@ -31,6 +31,7 @@ type outgoing struct {
 	one    [1]overlay.Frame
 	now    overlay.Instant
 	port   int // that the frames at hand come from
+	fence  overlay.Instant
 	shaper *overlay.Shaper
 	missed uint64 // frames that the shaper had dropped when drops last heard of them
 	sent   int    // bytes of IP packets since the shaper was charged
@@ -210,16 +211,27 @@ func packetOverhead(to netip.AddrPort) int {
 
 // carry takes a batch of a port's frames.
 func (o *outgoing) carry(now overlay.Instant, view *view, port int, frames []overlay.Frame) {
-	o.now, o.port = now, port
+	o.now, o.port, o.fence = now, port, o.n.fence()
+	if !o.n.ports[port].gate.open(o.fence) {
+		o.n.overhear(port, frames)
+		return
+	}
+	probed := &o.n.ports[port].refusal
+	waits := probed.waits.Load()
 	o.top.mu.Lock()
 	for i := range frames {
-		o.frame(view, &frames[i])
+		if !waits || !probed.takes(frames[i].Head) {
+			o.frame(view, &frames[i])
+		}
 	}
 	o.top.mu.Unlock()
 	o.flush()
 }
 
 func (o *outgoing) frame(view *view, f *overlay.Frame) {
+	if overlay.IsSegment(f.Head) && o.n.takeBeacon(o.port, f.Head) {
+		return
+	}
 	source := &o.floods[o.port]
 	to, v := o.n.sw.Forward(o.now, overlay.PortPlace(o.port), f.Head, source)
 	if source.Learned != overlay.LearnedNothing {
@@ -261,9 +273,7 @@ func (o *outgoing) unicast(view *view, to overlay.Place, f *overlay.Frame) {
 
 func (o *outgoing) write(port int, f *overlay.Frame) {
 	o.one[0] = *f
-	if o.n.ports[port].Write(o.lane, o.one[:]) == 0 {
-		o.n.drops.add(dropPort)
-	}
+	o.n.write(port, o.lane, o.fence, o.one[:])
 }
 
 // queue takes a frame for a peer: it goes at once, or when the uplink has room.

@@ -45,6 +45,9 @@ type port struct {
 	bridge string
 	warn   string       // what may be wrong with it, "" nothing
 	failed atomic.Value // string: why it carries no frames any more
+	gate   leased
+
+	refusal refusal
 }
 
 // openPorts opens all configured ports, or none.

@@ -97,6 +97,7 @@ func (n *node) useKeys() {
 	n.hs.SetSecrets(secrets...)
 	n.store.SetKeys(n.wall(), all...)
 	n.useControlKeys()
+	n.useSegmentKeys(all...)
 	if n.lookout != nil {
 		n.lookout.SetKeys(all...)
 	}

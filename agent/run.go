@@ -92,10 +92,8 @@ func (n *node) setPorts(ports []*port) {
 		if q, ok := p.device.(*qemu.Port); ok {
 			n.setLegs(i, q)
 		}
-		if own, ok := p.device.(interface{ MAC() overlay.MAC }); ok && p.kind == "lan" && p.bridge == "" {
-			n.sw.Own = append(n.sw.Own, own.MAC())
-		}
 	}
+	n.markOwn()
 	n.lookAtPorts()
 	n.shake = n.sender(func(p *link.Port) *link.Writer { return p.Handshake.Writer() })
 	n.ask = n.sender(func(p *link.Port) *link.Writer { return p.Probe.Writer() })
@@ -125,9 +123,11 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	if err = n.startP2P(start, after); err != nil {
 		return errors.Join(err, closeLanes(lanes))
 	}
+	n.enlist()
 	for _, l := range lanes {
 		start(ctx, "lane", l.run)
 	}
+	start(ctx, "segments", n.runSegments)
 	answerers, err := n.startAnswerers(start, ctx)
 	if err != nil {
 		cancel(err)

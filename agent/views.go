@@ -97,6 +97,9 @@ func (n *node) statusView(now overlay.Instant) statusView {
 	stations := n.sw.Stations.List()
 	for i, p := range n.ports {
 		role := "forwarding"
+		if is, _, ok := n.segmentOf(i); ok {
+			role = is
+		}
 		if p.failure() != "" {
 			role = "blocked"
 		}
@@ -138,6 +141,7 @@ func (n *node) health(now overlay.Instant) []healthView {
 		}
 		checks = append(checks, h)
 	}
+	checks = append(checks, n.checkLANs()...)
 	if h, ok := n.checkCredential(); ok {
 		checks = append(checks, h)
 	}

@@ -138,6 +138,10 @@ func (k NetworkKey) ControlKey() [32]byte { return [32]byte(k.derive("control", 
 // beaconKey returns the key that seals beacons.
 func (k NetworkKey) beaconKey() [32]byte { return [32]byte(k.derive("beacon", 32)) }
 
+// SegmentKey returns the key that proves the frames by which agents on one LAN agree on who
+// forwards.
+func (k NetworkKey) SegmentKey() [32]byte { return [32]byte(k.derive("segment", 32)) }
+
 // ProtocolPrefix returns the prefix of the names of all libp2p protocols of the
 // network, "/farlan/" and 16 hexadecimal digits.
 func (k NetworkKey) ProtocolPrefix() string {

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -110,10 +111,10 @@ type Switch struct {
 	// LAN tells which ports are attached to a physical LAN, where other
 	// bridges may be. It is set before the first frame.
 	LAN []bool
-	// Own are the addresses of this host's own cards that are LAN ports. Its
-	// frames are never captured there, so one that comes from elsewhere has gone
-	// round. Set before the first frame.
-	Own []MAC
+	// Own are the addresses of this host's own cards that are LAN ports and forward.
+	// Its frames come from there, so one that comes from elsewhere has gone round.
+	// nil is none.
+	Own atomic.Pointer[[]MAC]
 }
 
 // Forward learns the source of a frame that came from place from, and decides
@@ -133,7 +134,7 @@ func (s *Switch) Forward(now Instant, from Place, frame []byte, source *Source) 
 		return 0, DropSource
 	case dst.LinkLocal():
 		return 0, DropLinkLocal
-	case s.echo(now, from, src), slices.Contains(s.Own, src):
+	case s.echo(now, from, src), !s.isLAN(from) && s.own(src):
 		return 0, DropEcho
 	case dst.Group() && s.isLAN(from) && isBeacon(dst, frame):
 		return 0, DropBeacon
@@ -161,6 +162,11 @@ func (s *Switch) Forward(now Instant, from Place, frame []byte, source *Source) 
 		return 0, DropStorm
 	}
 	return 0, Flood
+}
+
+func (s *Switch) own(src MAC) bool {
+	own := s.Own.Load()
+	return own != nil && slices.Contains(*own, src)
 }
 
 // echo says whether a frame from src at from is one that the overlay and a

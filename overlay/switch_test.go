@@ -97,7 +97,8 @@ func TestSwitch(t *testing.T) {
 // A frame that goes round between two bridges on one LAN, or whose source is
 // this host itself, ends.
 func TestFramesThatGoRound(t *testing.T) {
-	s := Switch{LAN: []bool{true}, Own: []MAC{mac(9)}}
+	s := Switch{LAN: []bool{true}}
+	s.Own.Store(&[]MAC{mac(9)})
 	now := Instant(time.Hour)
 	lan, agent := NewSource(true), NewSource(false)
 	if _, v := s.Forward(now, AgentPlace(1), eth(Broadcast, mac(9)), &agent); v != DropEcho {

@@ -10,9 +10,12 @@ import (
 // filter passes the frames that are nobody's business of this host's own: from
 // other machines, to others or to a group. What the host sends never passes,
 // so neither do the frames that the port writes nor the agent's own datagrams;
-// what is sent to the host doesn't either, its half of those datagrams again.
+// what is sent to the host doesn't either, its half of those datagrams again; and what
+// the port handed to the host's stack, see host.
 // Addresses that bridges don't forward (IEEE 802.1D § 7.12.6) don't pass.
 var filter = []bpf.Instruction{
+	bpf.LoadExtension{Num: bpf.ExtMark},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: hostMark, SkipTrue: 10},
 	bpf.LoadExtension{Num: bpf.ExtType},
 	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.PACKET_OTHERHOST, SkipTrue: 2},
 	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.PACKET_BROADCAST, SkipTrue: 1},
@@ -32,6 +35,11 @@ func setFilter(fd int) error {
 	if err != nil {
 		return err
 	}
+	return attach(fd, program)
+}
+
+// attach attaches a filter, in place of the one that there is.
+func attach(fd int, program []bpf.RawInstruction) error {
 	f := make([]unix.SockFilter, len(program))
 	for i, in := range program {
 		f[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}

@@ -6,9 +6,10 @@
 // passes only what other machines send to others or to groups, so that the
 // agent's own datagrams are never captured.
 //
-// The host itself is not reachable through this port: what it sends is not
-// captured, and what the port writes goes to the wire. Who needs that puts a
-// TAP into a bridge instead.
+// The host itself is reached, too, where the kernel can (see host): what it sends to
+// groups and to far stations is captured, and what they send to it is handed to its
+// stack as if it had come by the wire. Where it can't, Unreached says why; who needs
+// it puts a TAP into a bridge instead.
 //
 // The socket is made with golang.org/x/sys/unix: gopacket's (pcapgo,
 // afpacket) cannot be given PACKET_VNET_HDR. By its header the kernel tells what
@@ -60,6 +61,11 @@ func Open(c Config) (*Port, error) {
 		return nil, e
 	}
 	p.fd, p.reading = fd, newReading()
+	if a.MasterIndex == 0 {
+		if p.host, err = openHost(a.Index, a.MTU, p.mac); err != nil {
+			p.unreached = err
+		}
+	}
 	return p, nil
 }
 

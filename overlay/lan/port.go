@@ -3,6 +3,7 @@
 package lan
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -20,12 +21,15 @@ type Port struct {
 	mac     overlay.MAC
 	warning string
 
+	unreached error // why the host's own stack isn't reached
+
 	fd      int
 	closed  atomic.Bool
 	reading *reading
 	state   state // of the interface, as far as Read knows
 	dropped atomic.Uint64
 
+	host   *host     // nil: the host's own stack isn't reached
 	writes sync.Pool // of *writing
 }
 
@@ -54,15 +58,30 @@ func (p *Port) MAC() overlay.MAC { return p.mac }
 // Warning returns what will not work on this interface, "" if all does.
 func (p *Port) Warning() string { return p.warning }
 
+// Unreached returns why this host itself can't talk to far stations, nil if it can, or if its
+// addresses aren't on this interface, as that is a port of a bridge.
+func (p *Port) Unreached() error { return p.unreached }
+
 // Offload says that unfinished frames pass between the system and the port.
 func (p *Port) Offload() bool { return true }
 
-// Queues returns how many queues the port has: one, number 0.
-func (p *Port) Queues() int { return 1 }
+// Queues returns how many queues the port has: number 0 for the wire, and if the host's own
+// stack is reached number 1 for what that sends.
+func (p *Port) Queues() int {
+	if p.host == nil {
+		return 1
+	}
+	return 2
+}
 
-// FD returns the port's descriptor: it is readable when Read has something to
+// FD returns the descriptor of a queue: it is readable when Read has something to
 // say, except that the interface was removed while it was down.
-func (p *Port) FD(int) int { return p.fd }
+func (p *Port) FD(queue int) int {
+	if queue == 1 {
+		return p.host.fd
+	}
+	return p.fd
+}
 
 // Dropped returns how many frames Read has dropped since Open: they were
 // unfinished in a way that no Offload can say, or longer than frames may be.
@@ -73,6 +92,9 @@ func (p *Port) Dropped() uint64 { return p.dropped.Load() }
 func (p *Port) Close() error {
 	if p.closed.Swap(true) {
 		return net.ErrClosed
+	}
+	if p.host != nil {
+		return errors.Join(p.host.close(), unix.Close(p.fd))
 	}
 	return unix.Close(p.fd)
 }
@@ -86,21 +108,25 @@ const enough = 16 << 10
 // doesn't wait: b may stay empty, as it does while the interface is down. The
 // error is a *overlay.PortError: when the interface was removed, say; to learn
 // of that when it was down before, Read must be called now and then. Read is
-// for one goroutine.
-func (p *Port) Read(_ int, b *overlay.Batch) error {
+// for one goroutine a queue.
+func (p *Port) Read(queue int, b *overlay.Batch) error {
 	b.Reset()
+	fd, r := p.fd, p.reading
+	if queue == 1 {
+		fd, r = p.host.fd, p.host.reading
+	}
 	for range overlay.BatchFrames {
 		slot := b.Slot()
 		if slot == nil {
 			return nil
 		}
-		n, tag, e := p.reading.receive(p.fd, slot)
+		n, tag, e := r.receive(fd, slot)
 		switch e {
 		case 0:
-			if p.state == empty {
+			if queue == 0 && p.state == empty {
 				p.state = up
 			}
-			o, ok := p.reading.header.Parse(slot[:n], tag)
+			o, ok := r.header.Parse(slot[:n], tag)
 			if !ok {
 				p.dropped.Add(1)
 				continue
@@ -113,6 +139,9 @@ func (p *Port) Read(_ int, b *overlay.Batch) error {
 		case unix.EINVAL, unix.ENOBUFS, unix.ENOMEM:
 			p.dropped.Add(1) // a super-frame of a kind that a header cannot tell
 		default:
+			if queue == 1 {
+				return nil // the other one tells what is wrong
+			}
 			err := p.judge(e)
 			if len(b.Frames()) > 0 {
 				return nil // the next Read meets it again
@@ -146,12 +175,33 @@ func (p *Port) removed() bool {
 	return err == nil && ok && ll.Ifindex != p.index
 }
 
-// Write puts frames on the wire and returns how many the interface took. The
+// Write puts frames on the wire, hands this host's stack what is for that, and returns how
+// many were taken. The
 // kernel refuses those that are longer than its MTU allows. Segments of TCP
 // become shorter where the MTU demands it; a super-frame of UDP whose datagrams
 // don't fit is not taken, nor is a frame in more than maxPieces pieces. Write
 // doesn't wait, and is safe for concurrent use.
-func (p *Port) Write(_ int, frames []overlay.Frame) int {
+func (p *Port) Write(_ int, frames []overlay.Frame) (written int) {
+	if p.host == nil {
+		return p.send(frames)
+	}
+	first := 0 // of those that the wire gets
+	for i := range frames {
+		takes, alone := p.host.takes(&frames[i])
+		if !takes {
+			continue
+		}
+		n := p.host.write(frames[i:i+1], alone)
+		if alone {
+			written += n + p.send(frames[first:i])
+			first = i + 1
+		}
+	}
+	return written + p.send(frames[first:])
+}
+
+// send puts frames on the wire.
+func (p *Port) send(frames []overlay.Frame) int {
 	w, ok := p.writes.Get().(*writing)
 	if !ok {
 		w = new(writing)

@@ -32,17 +32,21 @@ func join(t testing.TB, x, y *home) (longest *[2]atomic.Int64, refused *atomic.I
 			return
 		}
 		defer func() { _ = p.Close() }()
-		if _, err := p.Add(from.FD(0)); err != nil {
-			t.Error(err)
-			return
+		for q := range from.Queues() {
+			if _, err := p.Add(from.FD(q)); err != nil {
+				t.Error(err)
+				return
+			}
 		}
 		b := overlay.NewBatch()
+		queue := 0
 		for !stop.Load() {
 			if err := p.Wait(50*time.Millisecond, false); err != nil {
 				t.Error(err)
 				return
 			}
-			if err := from.Read(0, b); err != nil {
+			queue = (queue + 1) % from.Queues()
+			if err := from.Read(queue, b); err != nil {
 				t.Error(err)
 				return
 			}

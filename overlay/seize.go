@@ -1,0 +1,62 @@
+package overlay
+
+// seizeStep is how much an agent that takes over from another one that forwarded for a LAN
+// raises the stations' sequence numbers: it may have missed claims, as it was frozen, say, and
+// must outbid those who haven't. 32,768 such may be missed.
+const seizeStep = 1 << 16
+
+// Seize notes that station m is at p, a port of this agent's that forwards for m's LAN from
+// now on, and returns the sequence number by which it is claimed; 0 if the table is full.
+func (t *Stations) Seize(now Instant, m MAC, p Place) uint32 {
+	s := &t.shards[t.shard(m)]
+	s.Lock()
+	defer s.Unlock()
+	e := s.at[m]
+	switch {
+	case e == nil && t.count.Load() >= MaxStations:
+		return 0
+	case e == nil:
+		e = t.row(now, m, p)
+	case Place(e.place.Load()) != p:
+		e.settle(now, p)
+	}
+	if e.seq += seizeStep; e.seq == 0 {
+		e.seq = 1
+	}
+	return e.seq
+}
+
+// settle is move for a station whose LAN is forwarded for by another agent, and which is where
+// it was: it doesn't count as one that moves too often.
+func (e *station) settle(now Instant, p Place) {
+	moved, moves := e.moved, e.moves
+	e.move(now, p)
+	e.moved, e.moves = moved, moves
+}
+
+// Calm forgets how often stations moved: a loop made them, which is cut.
+func (t *Stations) Calm() {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.Lock()
+		for _, e := range s.at {
+			e.moves, e.moved, e.doubt = 0, [twiceMoves]Instant{}, 0
+		}
+		s.Unlock()
+	}
+}
+
+// Yield notes that another agent, at place to, forwards for the LAN of a port of this one's,
+// from. What still comes for its stations is sent after them.
+func (t *Stations) Yield(now Instant, from, to Place) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.Lock()
+		for _, e := range s.at {
+			if Place(e.place.Load()) == from {
+				e.settle(now, to)
+			}
+		}
+		s.Unlock()
+	}
+}
