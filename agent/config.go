@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"farlan/discovery/p2p"
+	"farlan/overlay"
 	"farlan/reserve"
 )
 
@@ -33,18 +34,23 @@ type tapConfig struct {
 	MTU          int  // 0: as it is
 	Queues       int  // 0: as many as lanes
 	Plain        bool // without offload
+	Trust        overlay.Trust
 }
 
 // A lanConfig is one --lan.
-type lanConfig struct{ Interface, Bridge string }
+type lanConfig struct {
+	Interface, Bridge string
+	Trust             overlay.Trust
+}
 
 // options are the values of up's flags as text, before they are understood.
 type options struct {
 	configFile, keyFile, listen, uplink, name string
 	stateDir, socket, logLevel, logFormat     string
 	beacon, portMapping                       string
-	noTransit, transitLimit, cost             string
+	noTransit, transitLimit, cost, suppress   string
 	bootstrap, advertise, taps, lans, links   []string
+	dhcpFrom                                  []string
 }
 
 // A config is what an agent needs to know to start; see CLI.md's table of
@@ -64,6 +70,8 @@ type config struct {
 	Lanes     int // goroutines that carry frames, and queues of each TAP
 	LANs      []lanConfig
 	Wishes    wishes
+	AskAll    bool     // questions that are for all go to all
+	DHCPFrom  []string // names or ids of those whose DHCP servers and routers are heard; empty: of all
 	StateDir  string
 	Socket    string
 	LogLevel  slog.Level
@@ -82,8 +90,10 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&o.advertise, "advertise", nil, "`ADDR[:PORT]`: reachable address behind a static NAT (repeats)")
 	flags.StringVar(&o.portMapping, "port-mapping", "off", "`on|off`: ask the router to hand on the port, UDP and TCP, by NAT-PMP or UPnP")
 	flags.StringVar(&o.name, "name", "", "`NAME` that people call this agent by (default the host's name)")
-	flags.StringArrayVar(&o.taps, "tap", nil, "`NAME[,bridge=BR][,mtu=N][,queues=N][,offload=off]`: attach a TAP interface, made if missing (repeats)")
-	flags.StringArrayVar(&o.lans, "lan", nil, "`IFACE[,bridge=BR]`: home proxy: attach the physical LAN on IFACE (repeats)")
+	flags.StringArrayVar(&o.taps, "tap", nil, "`NAME[,bridge=BR][,mtu=N][,queues=N][,offload=off][,trust=dhcp+ra]`: attach a TAP interface, made if missing; trust: what may come from there, nothing of it by default (repeats)")
+	flags.StringArrayVar(&o.lans, "lan", nil, "`IFACE[,bridge=BR][,trust=none]`: home proxy: attach the physical LAN on IFACE (repeats)")
+	flags.StringArrayVar(&o.dhcpFrom, "dhcp-from", nil, "`PEER` whose DHCP servers and routers may answer here, by its name or id (repeats; default all)")
+	flags.StringVar(&o.suppress, "suppress", "on", "`on|off`: keep off the wide area what is asked of all (ARP, neighbour discovery) and can be answered otherwise")
 	flags.StringVar(&o.noTransit, "no-transit", "off", "`on|off`: on: this agent passes nothing on that others send to each other")
 	flags.StringVar(&o.transitLimit, "transit-limit", "", "`RATE` of IP packets that this agent passes on for others at most")
 	flags.StringVar(&o.cost, "cost", "", "`DURATION`: paths by way of this agent count as so much longer")
@@ -106,6 +116,7 @@ func (o *options) parse() (*config, error) {
 	}
 	try(c.parseListen(o.listen))
 	try(parseSwitch("--beacon", o.beacon, &c.Beacon))
+	try(c.parseGuards(o))
 	try(parseSwitch("--port-mapping", o.portMapping, &c.MapPort))
 	try(c.parseName())
 	try(c.parseLog(o.logLevel, o.logFormat))
@@ -257,7 +268,7 @@ func checkInterfaceName(s string) error {
 }
 
 func (c *config) parseTap(s string) error {
-	name, values, err := parsePort("--tap", s, "bridge", "mtu", "queues", "offload")
+	name, values, err := parsePort("--tap", s, "bridge", "mtu", "queues", "offload", "trust")
 	if err != nil {
 		return err
 	}
@@ -278,17 +289,21 @@ func (c *config) parseTap(s string) error {
 		}
 		t.Plain = v == "off"
 	}
+	if t.Trust, err = parseTrust("--tap", s, values["trust"], 0); err != nil {
+		return err
+	}
 	c.Taps = append(c.Taps, t)
 	return nil
 }
 
 func (c *config) parseLAN(s string) error {
-	name, values, err := parsePort("--lan", s, "bridge")
+	name, values, err := parsePort("--lan", s, "bridge", "trust")
 	if err != nil {
 		return err
 	}
-	c.LANs = append(c.LANs, lanConfig{Interface: name, Bridge: values["bridge"]})
-	return nil
+	trust, err := parseTrust("--lan", s, values["trust"], overlay.TrustAll)
+	c.LANs = append(c.LANs, lanConfig{Interface: name, Bridge: values["bridge"], Trust: trust})
+	return err
 }
 
 // lanes returns how many lanes carry frames on that many processors: one for

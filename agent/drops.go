@@ -43,7 +43,7 @@ const (
 	dropFar                          // one that has gone over too many links
 	dropHeld                         // a frame that waited for a session too long, or too many did
 	dropSwitch                       // the first of the switch's verdicts
-	dropReasons    = dropSwitch + 16
+	dropReasons    = dropSwitch + 32
 )
 
 var dropNames = [dropSwitch]string{

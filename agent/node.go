@@ -70,6 +70,8 @@ type node struct {
 	seenAt   atomic.Pointer[[]netip.AddrPort] // what reflexive returned last
 	mapped   atomic.Pointer[netip.AddrPort]   // where the router takes what it hands on
 	drops    drops
+	offences offences
+	chatter  chatter
 	reach    reach
 	byways   byways
 	trains   *trains
@@ -98,6 +100,7 @@ type node struct {
 	stale    overlay.Instant // since when the remembered peers differ from the disk's, 0 not
 	saved    overlay.Instant
 	saving   time.Duration   // what that took
+	guarded  overlay.Instant // when the bindings were last looked at
 	aged     overlay.Instant // when the stations were last looked at
 	trimmed  overlay.Instant // when memory was given back
 	stepped  overlay.Instant // when step ran last
@@ -229,6 +232,7 @@ func (n *node) step(now overlay.Instant) {
 	if now.Sub(n.aged) >= time.Second {
 		n.aged = now
 		n.sw.Stations.Expire(now)
+		n.mindGuards(now)
 		n.watchLoops(now)
 		n.watchClock()
 		n.watchMapping()
@@ -240,6 +244,7 @@ func (n *node) step(now overlay.Instant) {
 
 // watch follows one peer: probes it, and notes when it falls silent or is back.
 func (n *node) watch(now overlay.Instant, p *peer) {
+	p.trust.Store(uint32(n.trustOf(p)))
 	out := p.out.Load()
 	if out == nil {
 		n.watchAbsent(now, p)
@@ -345,6 +350,7 @@ func (n *node) gone(now overlay.Instant, p *peer, why string) {
 	n.dropHeld(n.held.take(p))
 	n.sessions.Lost(now, p.id)
 	n.sw.Stations.Forget(p.place())
+	n.sw.Bindings.Forget(p.place())
 	n.publish(now)
 }
 

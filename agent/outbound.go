@@ -47,6 +47,8 @@ type outgoing struct {
 	copied  []byte          // scratch: a run for one of many
 	turned  []byte          // scratch: a run that begins another leg
 	single  run             // of that
+
+	question []byte // scratch: one, or its answer
 }
 
 // A run packs frames of one class for one peer.
@@ -63,7 +65,7 @@ type run struct {
 func newOutgoing(n *node, lane int) *outgoing {
 	o := &outgoing{n: n, lane: lane, runs: make([]*run, 0, maxRuns), free: make([]*run, 0, maxRuns), recent: make([]*peer, 0, maxRecent), top: n.laneTop(lane)}
 	for i := range n.ports {
-		o.floods = append(o.floods, overlay.NewSource(n.sw.LAN[i]))
+		o.floods = append(o.floods, n.newSource(i))
 	}
 	if rate := n.cfg.Uplink.Up; rate > 0 {
 		o.shaper = overlay.NewShaper(rate.BitsPerSecond() * shapedPercent / 100)
@@ -229,6 +231,9 @@ func (o *outgoing) frame(view *view, f *overlay.Frame) {
 	case overlay.ToPlace:
 		o.unicast(view, to, f)
 	case overlay.Flood:
+		if o.asked(view, f, &source.Heard) {
+			break
+		}
 		for i := range o.n.ports {
 			if i != o.port {
 				o.write(i, f)
@@ -236,10 +241,15 @@ func (o *outgoing) frame(view *view, f *overlay.Frame) {
 		}
 		o.flood(view, f)
 	default:
-		o.n.drops.verdict(v)
+		o.n.guard(o.now, v, overlay.PortPlace(o.port), f.Head)
 		return
 	}
-	snoop(&o.n.sw.Stations, f.Head)
+	if source.Heard.Said != overlay.SaidNothing {
+		snoop(&o.n.sw.Stations, f.Head)
+		if source.Vital != (overlay.MAC{}) {
+			o.vital(source.Vital)
+		}
+	}
 }
 
 func (o *outgoing) unicast(view *view, to overlay.Place, f *overlay.Frame) {

@@ -40,6 +40,7 @@ type port struct {
 	name   string // as configured
 	kind   string // tap, lan
 	bridge string
+	trust  overlay.Trust
 	warn   string       // what may be wrong with it, "" nothing
 	failed atomic.Value // string: why it carries no frames any more
 }
@@ -56,7 +57,7 @@ func openPorts(c *config) (ports []*port, err error) {
 		if err != nil {
 			return ports, fmt.Errorf("--tap: %w", err)
 		}
-		ports = append(ports, &port{device: d, name: t.Name, kind: "tap", bridge: t.Bridge})
+		ports = append(ports, &port{device: d, name: t.Name, kind: "tap", bridge: t.Bridge, trust: t.Trust})
 	}
 	for _, l := range c.LANs {
 		p, err := openLAN(l, c.Lanes)
@@ -77,7 +78,7 @@ func openLAN(l lanConfig, queues int) (*port, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &port{device: d, name: l.Interface, kind: "lan", warn: d.Warning()}, nil
+		return &port{device: d, name: l.Interface, kind: "lan", warn: d.Warning(), trust: l.Trust}, nil
 	}
 	if err := checkBridged(l); err != nil {
 		return nil, err
@@ -87,7 +88,7 @@ func openLAN(l lanConfig, queues int) (*port, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &port{device: d, name: l.Interface, kind: "lan", bridge: l.Bridge}, nil
+	return &port{device: d, name: l.Interface, kind: "lan", bridge: l.Bridge, trust: l.Trust}, nil
 }
 
 // checkBridged sees that the interface of l is a port of its bridge.
@@ -159,4 +160,13 @@ func prefixesOf(name string) []netip.Prefix {
 		}
 	}
 	return all
+}
+
+// newSource returns what the switch remembers of a port, for one lane.
+func (n *node) newSource(i int) overlay.Source {
+	s := overlay.NewSource(n.sw.LAN[i])
+	if s.Trust = n.ports[i].trust; !n.sw.LAN[i] {
+		s.LimitStations(n.flowKey)
+	}
+	return s
 }
