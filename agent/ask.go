@@ -31,32 +31,39 @@ func (o *outgoing) asked(view *view, f *overlay.Frame, h *overlay.Heard) bool {
 		peer := view.peer(p)
 		return peer != nil && !peer.silenced.Load() && (peer.out.Load() != nil || peer.onDemand.Load())
 	})
-	c := &o.n.chatter
+	c := &o.n.edge.chatter
 	switch turn {
 	case overlay.AskNone:
 		c.quiet.Add(1)
 	case overlay.AskOwner:
-		o.question = append(o.question[:0], f.Head...)
-		copy(o.question, owner.MAC[:])
+		o.claims = append(o.claims[:0], f.Head...)
+		copy(o.claims, owner.MAC[:])
 		one := *f
-		one.Head = o.question
+		one.Head = o.claims
 		c.asks.Add(1)
 		if _, far := owner.Place.Agent(); far {
-			c.askBytes.Add(uint64(len(o.question)))
+			c.askBytes.Add(uint64(len(o.claims)))
 		}
 		o.unicast(view, owner.Place, &one)
 	case overlay.Answered:
 		c.answers.Add(1)
-		o.question = overlay.AppendAnswer(o.question[:0], f.Head, h, owner)
-		o.write(o.port, &overlay.Frame{Head: o.question})
+		o.claims = overlay.AppendAnswer(o.claims[:0], f.Head, h, owner)
+		o.write(o.port, &overlay.Frame{Head: o.claims})
 	default:
 		return false
 	}
 	return true
 }
 
-// vital tells all that a station gives addresses or routes, so that nobody takes its place.
-func (o *outgoing) vital(m overlay.MAC) {
+// heard takes what a port's frame said that was let through. All are told of a station that it
+// showed to give addresses or routes, so that nobody takes its place.
+func (o *outgoing) heard(source *overlay.Source, f *overlay.Frame) {
+	if source.Heard.Said == overlay.SaidNothing {
+		return
+	}
 	n := o.n
-	n.mail.offer(func(now overlay.Instant) { n.claimLater(now, m, 0) })
+	snoop(&n.sw.Stations, f.Head)
+	if m := source.Vital; m != (overlay.MAC{}) {
+		n.mail.offer(func(now overlay.Instant) { n.claimLater(now, m, 0) })
+	}
 }

@@ -159,7 +159,7 @@ func (in *inbound) takeClaims(p *peer, frame []byte) {
 			}
 		case overlay.LearnedSpoof:
 			n.drops.verdict(overlay.DropSpoof)
-			n.offences.add(in.now, overlay.DropSpoof, at, c.MAC)
+			n.edge.offences.add(in.now, overlay.DropSpoof, at, c.MAC)
 			n.mail.offer(func(now overlay.Instant) { n.claimNow(now, c.MAC) })
 		case overlay.LearnedAgain:
 			n.mail.offer(func(now overlay.Instant) { n.claimNow(now, c.MAC) })

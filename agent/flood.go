@@ -26,13 +26,13 @@ func (o *outgoing) flood(view *view, f *overlay.Frame) {
 		for _, p := range to {
 			o.queue(p, f)
 		}
-		o.n.chatter.flooded(len(to), f.Len())
+		o.n.edge.chatter.flooded(len(to), f.Len())
 		return
 	}
 	for _, p := range s.idle {
 		o.queue(p, f)
 	}
-	o.n.chatter.flooded(len(s.idle)+len(s.own), f.Len())
+	o.n.edge.chatter.flooded(len(s.idle)+len(s.own), f.Len())
 	class, flow := overlay.ClassOf(o.n.flowKey, f.Head)
 	for _, p := range s.own {
 		if out := p.out.Load(); out != nil {

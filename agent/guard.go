@@ -94,7 +94,7 @@ func isBPDU(frame []byte) bool {
 func (n *node) guard(now overlay.Instant, v overlay.Verdict, at overlay.Place, frame []byte) {
 	n.drops.verdict(v)
 	if isOffence(v) && !n.isLAN(at) {
-		n.offences.note(now, v, at, frame)
+		n.edge.offences.note(now, v, at, frame)
 	}
 }
 
@@ -117,10 +117,18 @@ func (n *node) trustOf(p *peer) overlay.Trust {
 	return trust
 }
 
-// mindGuards forgets what is too old.
-func (n *node) mindGuards(now overlay.Instant) {
-	if now.Sub(n.guarded) >= 10*time.Second {
-		n.guarded = now
+// A portEdge is what a node remembers of what its ports may say, and ask. The zero one is ready.
+type portEdge struct {
+	offences offences
+	chatter  chatter
+	aged     overlay.Instant // when the bindings were last looked at
+}
+
+// mindEdge forgets what is too old.
+func (n *node) mindEdge(now overlay.Instant) {
+	n.sw.Stations.Expire(now)
+	if now.Sub(n.edge.aged) >= 10*time.Second {
+		n.edge.aged = now
 		n.sw.Bindings.Expire(now)
 	}
 }
@@ -129,7 +137,7 @@ func (n *node) mindGuards(now overlay.Instant) {
 func (n *node) offenceViews(now overlay.Instant) []offenceView {
 	all := []offenceView{}
 	names := n.names()
-	for _, x := range n.offences.list(now) {
+	for _, x := range n.edge.offences.list(now) {
 		v := offenceView{
 			Kind: x.what.String(), Station: x.station.String(), Several: x.several, Count: x.count,
 			Since: lastSeen(now, x.since), Last: lastSeen(now, x.last),
@@ -158,7 +166,7 @@ var remedies = map[overlay.Verdict]string{
 // guardFindings tells what was refused lately.
 func (n *node) guardFindings(now overlay.Instant) (all []findingView) {
 	views := n.offenceViews(now)
-	for i, x := range n.offences.list(now) {
+	for i, x := range n.edge.offences.list(now) {
 		v := views[i]
 		where := "agent " + v.Agent
 		if v.Port != nil {

@@ -70,8 +70,7 @@ type node struct {
 	seenAt   atomic.Pointer[[]netip.AddrPort] // what reflexive returned last
 	mapped   atomic.Pointer[netip.AddrPort]   // where the router takes what it hands on
 	drops    drops
-	offences offences
-	chatter  chatter
+	edge     portEdge
 	reach    reach
 	byways   byways
 	trains   *trains
@@ -100,7 +99,6 @@ type node struct {
 	stale    overlay.Instant // since when the remembered peers differ from the disk's, 0 not
 	saved    overlay.Instant
 	saving   time.Duration   // what that took
-	guarded  overlay.Instant // when the bindings were last looked at
 	aged     overlay.Instant // when the stations were last looked at
 	trimmed  overlay.Instant // when memory was given back
 	stepped  overlay.Instant // when step ran last
@@ -231,8 +229,7 @@ func (n *node) step(now overlay.Instant) {
 	n.remember(now)
 	if now.Sub(n.aged) >= time.Second {
 		n.aged = now
-		n.sw.Stations.Expire(now)
-		n.mindGuards(now)
+		n.mindEdge(now)
 		n.watchLoops(now)
 		n.watchClock()
 		n.watchMapping()
@@ -244,7 +241,6 @@ func (n *node) step(now overlay.Instant) {
 
 // watch follows one peer: probes it, and notes when it falls silent or is back.
 func (n *node) watch(now overlay.Instant, p *peer) {
-	p.trust.Store(uint32(n.trustOf(p)))
 	out := p.out.Load()
 	if out == nil {
 		n.watchAbsent(now, p)
@@ -349,8 +345,7 @@ func (n *node) gone(now overlay.Instant, p *peer, why string) {
 	p.state, p.since, p.goneAt, p.wanted, p.missed = measure.Gone, now, n.wall(), 0, 0
 	n.dropHeld(n.held.take(p))
 	n.sessions.Lost(now, p.id)
-	n.sw.Stations.Forget(p.place())
-	n.sw.Bindings.Forget(p.place())
+	n.sw.Forget(p.place())
 	n.publish(now)
 }
 

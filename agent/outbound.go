@@ -2,7 +2,6 @@ package agent
 
 import (
 	"errors"
-	"math"
 	"net/netip"
 	"syscall"
 
@@ -43,12 +42,10 @@ type outgoing struct {
 	whole   sendFunc // where even the smallest datagrams don't pass: IP may cut them
 	spreads [overlay.Classes]spreader
 	limit   *overlay.Bucket // bytes that may be passed on, nil: no limit
-	claims  []byte          // scratch: a frame of them
+	claims  []byte          // scratch: a frame of them, or of a question or its answer
 	copied  []byte          // scratch: a run for one of many
 	turned  []byte          // scratch: a run that begins another leg
 	single  run             // of that
-
-	question []byte // scratch: one, or its answer
 }
 
 // A run packs frames of one class for one peer.
@@ -244,12 +241,7 @@ func (o *outgoing) frame(view *view, f *overlay.Frame) {
 		o.n.guard(o.now, v, overlay.PortPlace(o.port), f.Head)
 		return
 	}
-	if source.Heard.Said != overlay.SaidNothing {
-		snoop(&o.n.sw.Stations, f.Head)
-		if source.Vital != (overlay.MAC{}) {
-			o.vital(source.Vital)
-		}
-	}
+	o.heard(source, f)
 }
 
 func (o *outgoing) unicast(view *view, to overlay.Place, f *overlay.Frame) {
@@ -292,51 +284,6 @@ func (o *outgoing) queue(p *peer, f *overlay.Frame) {
 	if !o.shaper.Enqueue(o.now, p.place(), class, flow, f) {
 		o.n.drops.add(dropUnfit)
 	}
-}
-
-// shaped sends what waited for the uplink, as far as that has room now.
-func (o *outgoing) shaped(now overlay.Instant, view *view) {
-	if o.shaper == nil {
-		return
-	}
-	o.now = now
-	for {
-		o.shaper.Charge(o.sent)
-		o.sent = 0
-		to, class, f, ok := o.shaper.Dequeue(now)
-		if !ok {
-			break
-		}
-		switch p := view.peer(to); {
-		case to == floodPlace:
-			o.spread(class, f)
-		case to == passPlace:
-			o.passLater(class, f.Head)
-		case p != nil:
-			o.send(p, class, f)
-		default:
-			o.n.drops.add(dropNoSession)
-		}
-		o.flush()
-	}
-	missed := uint64(0)
-	for _, n := range o.shaper.Drops() {
-		missed += n
-	}
-	if missed != o.missed {
-		o.n.drops.addN(dropQueue, missed-o.missed)
-		o.missed = missed
-	}
-}
-
-// next returns when shaped wants to be called.
-func (o *outgoing) next(now overlay.Instant) overlay.Instant {
-	if o.shaper != nil {
-		if at, ok := o.shaper.Next(now); ok {
-			return at
-		}
-	}
-	return math.MaxInt64
 }
 
 // begin returns the run for frames of a class to a peer, nil if they can't be

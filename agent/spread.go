@@ -280,7 +280,7 @@ func (n *node) addPeer(all []*peer, id overlay.AgentID) []*peer {
 func (n *node) floodsView() floodsView {
 	s := &n.spread
 	v := floodsView{To: len(n.view.Load().linked), Sent: s.sent.Load(), Copies: s.copies.Load(), Passed: s.passed.Load()}
-	c := &n.chatter
+	c := &n.edge.chatter
 	v.Frames, v.Bytes, v.Asks, v.AskBytes = c.frames.Load(), c.bytes.Load(), c.asks.Load(), c.askBytes.Load()
 	v.Answers, v.Quiet = c.answers.Load(), c.quiet.Load()
 	if is := s.now.Load(); is != nil && is.chosen {

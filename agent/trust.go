@@ -14,7 +14,7 @@ func parseTrust(flag, port, s string, otherwise overlay.Trust) (t overlay.Trust,
 	if s == "" {
 		return otherwise, nil
 	}
-	for _, word := range strings.Split(s, "+") {
+	for word := range strings.SplitSeq(s, "+") {
 		switch word {
 		case "dhcp":
 			t |= overlay.TrustLeases

@@ -189,6 +189,12 @@ func (t *Stations) SetLeases(m MAC) {
 	}
 }
 
+// Forget forgets what is at place p: a port that was closed, an agent that is gone.
+func (s *Switch) Forget(p Place) {
+	s.Stations.Forget(p)
+	s.Bindings.Forget(p)
+}
+
 // Forget removes the stations at place p: a port that was closed, an agent
 // that is gone.
 func (t *Stations) Forget(p Place) {
