@@ -126,12 +126,12 @@ func (t *Bindings) remove(a address, b *binding) {
 	}
 }
 
-// lease notes what a DHCP server that may has given.
-func (t *Bindings) lease(now Instant, h *Heard) {
+// lease notes what a DHCP server that may has given, at a place with such a trust.
+func (t *Bindings) lease(now Instant, h *Heard, trust Trust) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := h.Lease
-	if l.Router.IsValid() {
+	if l.Router.IsValid() && trust&TrustStations != 0 {
 		t.noteRouter(now, address{l.Router, h.VLANs})
 	}
 	a := address{l.IP, h.VLANs}
@@ -148,7 +148,7 @@ func (t *Bindings) lease(now Instant, h *Heard) {
 	b.leased = now.Add(min(time.Duration(l.Seconds)*time.Second, maxLease))
 }
 
-// maxRouters is how many routers leases may name.
+// maxRouters is how many routers leases of a LAN may name.
 const maxRouters = 64
 
 func (t *Bindings) noteRouter(now Instant, a address) {
@@ -168,17 +168,21 @@ func (t *Bindings) isRouter(h *Heard) bool {
 	return ok
 }
 
-// contradicts says whether h says of an address that it is another machine's than the one that
-// has it by a lease, or that gives addresses or routes on a LAN. Others' addresses may move.
+// contradicts says whether h, which doesn't come from a LAN, says of an address that it is
+// another machine's than the one that has it by a lease, or that gives addresses or routes on a
+// LAN; or that it has the address that leases of a LAN name as the router's. Others' addresses
+// may move.
 func (t *Bindings) contradicts(now Instant, h *Heard, stations *Stations) bool {
 	if !h.IP.IsValid() {
 		return false
 	}
 	t.mu.Lock()
-	b := t.at[address{h.IP, h.VLANs}]
-	if b == nil || b.mac == h.MAC {
+	a := address{h.IP, h.VLANs}
+	b := t.at[a]
+	_, router := t.routers[a]
+	if router || b == nil || b.mac == h.MAC {
 		t.mu.Unlock()
-		return false
+		return router && (b == nil || b.mac != h.MAC)
 	}
 	leased, owner := now.Before(b.leased), b.mac
 	t.mu.Unlock()

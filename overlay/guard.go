@@ -43,7 +43,7 @@ func (s *Switch) heed(now Instant, from Place, src MAC, source *Source) (vital M
 	switch h.Said {
 	case SaidLease:
 		if h.Lease.IP.IsValid() {
-			s.Bindings.lease(now, h)
+			s.Bindings.lease(now, h, source.Trust)
 		}
 		if onLAN && s.Stations.setVital(src) {
 			return src
