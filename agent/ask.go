@@ -23,7 +23,14 @@ func (c *chatter) flooded(copies, size int) {
 // asked sends a question that all were asked to who can answer it, or answers it, if that is
 // known; false is that all must be asked.
 func (o *outgoing) asked(view *view, f *overlay.Frame, h *overlay.Heard) bool {
-	if !h.Target.IsValid() || o.n.cfg.AskAll || len(f.Body) > 0 {
+	c := &o.n.edge.chatter
+	switch {
+	case h.Said == overlay.SaidNothing || o.n.cfg.AskAll || len(f.Body) > 0:
+		return false
+	case o.n.sw.SaidAgain(o.now, f.Head, h):
+		c.quiet.Add(1)
+		return true
+	case !h.Target.IsValid():
 		return false
 	}
 	from, src := overlay.PortPlace(o.port), overlay.MAC(f.Head[6:12])
@@ -31,7 +38,6 @@ func (o *outgoing) asked(view *view, f *overlay.Frame, h *overlay.Heard) bool {
 		peer := view.peer(p)
 		return peer != nil && !peer.silenced.Load() && (peer.out.Load() != nil || peer.onDemand.Load())
 	})
-	c := &o.n.edge.chatter
 	switch turn {
 	case overlay.AskNone:
 		c.quiet.Add(1)
