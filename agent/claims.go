@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -61,8 +62,26 @@ func (c *claiming) allow(now overlay.Instant) bool {
 
 // claim floods claims.
 func (o *outgoing) claim(view *view, claims ...overlay.Claim) {
-	o.claims = overlay.AppendClaims(o.claims[:0], claims, false)
-	o.flood(view, &overlay.Frame{Head: o.claims})
+	o.n.alike(claims, func(some []overlay.Claim) {
+		o.claims = overlay.AppendClaims(o.claims[:0], some, false)
+		o.flood(view, &overlay.Frame{Head: o.claims})
+	})
+}
+
+// alike says of claims why their stations aren't lost, and hands them on by that.
+func (n *node) alike(claims []overlay.Claim, do func(some []overlay.Claim)) {
+	for i := range claims {
+		claims[i].Keep = n.sw.Stations.Keep(claims[i].MAC)
+	}
+	slices.SortStableFunc(claims, func(a, b overlay.Claim) int { return cmp.Compare(a.Keep, b.Keep) })
+	for len(claims) > 0 {
+		k := 1
+		for k < len(claims) && claims[k].Keep == claims[0].Keep {
+			k++
+		}
+		do(claims[:k])
+		claims = claims[k:]
+	}
 }
 
 // claimLater notes that a station, whose claim was made so often, is to be claimed again.
@@ -128,12 +147,20 @@ func (in *inbound) takeClaims(p *peer, frame []byte) {
 		return p.id.Compare(is) < 0
 	}
 	var older []overlay.Claim
+	trust := overlay.Trust(p.trust.Load())
 	for _, c := range claims {
+		if trust&overlay.TrustStations == 0 {
+			c.Keep &= overlay.KeepAnnounced
+		}
 		switch n.sw.Stations.TakeClaim(in.now, c, at, answer, first) {
 		case overlay.LearnedOlder:
 			if !answer { // else two would answer each other for ever
 				older = append(older, overlay.Claim{MAC: c.MAC, Sequence: n.sw.Stations.Claimed(c.MAC)})
 			}
+		case overlay.LearnedSpoof:
+			n.drops.verdict(overlay.DropSpoof)
+			n.edge.offences.add(in.now, overlay.DropSpoof, at, c.MAC)
+			n.mail.offer(func(now overlay.Instant) { n.claimNow(now, c.MAC) })
 		case overlay.LearnedAgain:
 			n.mail.offer(func(now overlay.Instant) { n.claimNow(now, c.MAC) })
 		}
@@ -159,6 +186,8 @@ func (n *node) answerClaims(now overlay.Instant, p *peer, claims []overlay.Claim
 		return
 	}
 	o := n.loopOut(now)
-	o.queue(p, &overlay.Frame{Head: overlay.AppendClaims(nil, claims, true)})
+	n.alike(claims, func(some []overlay.Claim) {
+		o.queue(p, &overlay.Frame{Head: overlay.AppendClaims(nil, some, true)})
+	})
 	o.flush()
 }

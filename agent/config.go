@@ -31,12 +31,14 @@ type tapConfig struct {
 	Queues       int  // 0: as many as lanes
 	Plain        bool // without offload
 	VLANs        overlay.VLANs
+	Trust        overlay.Trust
 }
 
 // A lanConfig is one --lan.
 type lanConfig struct {
 	Interface, Bridge string
 	VLANs             overlay.VLANs
+	Trust             overlay.Trust
 }
 
 // options are the values of up's flags as text, before they are understood.
@@ -44,9 +46,9 @@ type options struct {
 	configFile, keyFile, listen, uplink, name string
 	stateDir, socket, logLevel, logFormat     string
 	beacon, portMapping                       string
-	noTransit, transitLimit, cost             string
+	noTransit, transitLimit, cost, suppress   string
 	bootstrap, advertise, taps, lans, links   []string
-	qemus                                     []string
+	qemus, dhcpFrom                           []string
 }
 
 // A config is what an agent needs to know to start; see CLI.md's table of
@@ -67,6 +69,8 @@ type config struct {
 	LANs      []lanConfig
 	QEMUs     []qemuConfig
 	Wishes    wishes
+	AskAll    bool     // questions that are for all go to all
+	DHCPFrom  []string // names or ids of those whose DHCP servers and routers are heard; empty: of all
 	StateDir  string
 	Socket    string
 	LogLevel  slog.Level
@@ -85,9 +89,11 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&o.advertise, "advertise", nil, "`ADDR[:PORT]`: reachable address behind a static NAT (repeats)")
 	flags.StringVar(&o.portMapping, "port-mapping", "off", "`on|off`: ask the router to hand on the port, UDP and TCP, by NAT-PMP or UPnP")
 	flags.StringVar(&o.name, "name", "", "`NAME` that people call this agent by (default the host's name)")
-	flags.StringArrayVar(&o.taps, "tap", nil, "`NAME[,bridge=BR][,mtu=N][,queues=N][,offload=off][,tag=N][,trunks=N+N-N]`: attach a TAP interface, made if missing (repeats)")
-	flags.StringArrayVar(&o.lans, "lan", nil, "`IFACE[,bridge=BR][,tag=N][,trunks=N+N-N]`: home proxy: attach the physical LAN on IFACE (repeats)")
-	flags.StringArrayVar(&o.qemus, "qemu", nil, "`PATH[,tag=N][,trunks=N+N-N]` of a Unix socket for QEMU's '-netdev stream', which takes no rights (repeats)")
+	flags.StringArrayVar(&o.taps, "tap", nil, "`NAME[,bridge=BR][,mtu=N][,queues=N][,offload=off][,tag=N][,trunks=N+N-N][,trust=dhcp+ra]`: attach a TAP interface, made if missing; trust: what may come from there, nothing of it by default (repeats)")
+	flags.StringArrayVar(&o.lans, "lan", nil, "`IFACE[,bridge=BR][,tag=N][,trunks=N+N-N][,trust=none]`: home proxy: attach the physical LAN on IFACE (repeats)")
+	flags.StringArrayVar(&o.qemus, "qemu", nil, "`PATH[,tag=N][,trunks=N+N-N][,trust=dhcp+ra]` of a Unix socket for QEMU's '-netdev stream', which takes no rights (repeats)")
+	flags.StringArrayVar(&o.dhcpFrom, "dhcp-from", nil, "`PEER` whose DHCP servers and routers may answer here, by its name or id (repeats; default all)")
+	flags.StringVar(&o.suppress, "suppress", "on", "`on|off`: keep off the wide area what is asked of all (ARP, neighbour discovery) and can be answered otherwise")
 	flags.StringVar(&o.noTransit, "no-transit", "off", "`on|off`: on: this agent passes nothing on that others send to each other")
 	flags.StringVar(&o.transitLimit, "transit-limit", "", "`RATE` of IP packets that this agent passes on for others at most")
 	flags.StringVar(&o.cost, "cost", "", "`DURATION`: paths by way of this agent count as so much longer")
@@ -110,6 +116,7 @@ func (o *options) parse() (*config, error) {
 	}
 	try(c.parseListen(o.listen))
 	try(parseSwitch("--beacon", o.beacon, &c.Beacon))
+	try(c.parseGuards(o))
 	try(parseSwitch("--port-mapping", o.portMapping, &c.MapPort))
 	try(c.parseName())
 	try(c.parseLog(o.logLevel, o.logFormat))
@@ -259,7 +266,7 @@ func checkInterfaceName(s string) error {
 }
 
 func (c *config) parseTap(s string) error {
-	name, values, err := parsePort("--tap", s, "bridge", "mtu", "queues", "offload", "tag", "trunks")
+	name, values, err := parsePort("--tap", s, "bridge", "mtu", "queues", "offload", "tag", "trunks", "trust")
 	if err != nil {
 		return err
 	}
@@ -283,17 +290,23 @@ func (c *config) parseTap(s string) error {
 	if t.VLANs, err = parseVLANs("--tap", s, values); err != nil {
 		return err
 	}
+	if t.Trust, err = parseTrust("--tap", s, values["trust"], 0); err != nil {
+		return err
+	}
 	c.Taps = append(c.Taps, t)
 	return nil
 }
 
 func (c *config) parseLAN(s string) error {
-	name, values, err := parsePort("--lan", s, "bridge", "tag", "trunks")
+	name, values, err := parsePort("--lan", s, "bridge", "tag", "trunks", "trust")
 	if err != nil {
 		return err
 	}
 	l := lanConfig{Interface: name, Bridge: values["bridge"]}
 	if l.VLANs, err = parseVLANs("--lan", s, values); err != nil {
+		return err
+	}
+	if l.Trust, err = parseTrust("--lan", s, values["trust"], overlay.TrustAll); err != nil {
 		return err
 	}
 	c.LANs = append(c.LANs, l)

@@ -49,7 +49,7 @@ const (
 	dropCrowd                        // a connection too many to a QEMU socket
 	dropStandby                      // a frame at a port for whose LAN another agent forwards
 	dropSwitch                       // the first of the switch's verdicts
-	dropReasons    = dropSwitch + 16
+	dropReasons    = dropSwitch + 32
 )
 
 var dropNames = [dropSwitch]string{

@@ -22,14 +22,17 @@ type spreader struct {
 func (o *outgoing) flood(view *view, f *overlay.Frame) {
 	s := o.n.spread.now.Load()
 	if s == nil || !s.chosen {
-		for _, p := range view.floods() {
+		to := view.floods()
+		for _, p := range to {
 			o.queue(p, f)
 		}
+		o.n.edge.chatter.flooded(len(to), f.Len())
 		return
 	}
 	for _, p := range s.idle {
 		o.queue(p, f)
 	}
+	o.n.edge.chatter.flooded(len(s.idle)+len(s.own), f.Len())
 	class, flow := overlay.ClassOf(o.n.flowKey, f.Head)
 	for _, p := range s.own {
 		if out := p.out.Load(); out != nil {

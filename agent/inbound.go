@@ -263,7 +263,9 @@ func (in *inbound) Frame(f *overlay.Frame) {
 		in.n.drops.add(dropStandby)
 		return
 	}
-	to, v := in.n.sw.Forward(in.now, p.place(), f.Head, &p.lanes[in.lane].floods)
+	source := &p.lanes[in.lane].floods
+	source.Trust = overlay.Trust(p.trust.Load())
+	to, v := in.n.sw.Forward(in.now, p.place(), f.Head, source)
 	switch v {
 	case overlay.ToPlace:
 		if i, ok := to.Port(); ok {
@@ -281,11 +283,13 @@ func (in *inbound) Frame(f *overlay.Frame) {
 		}
 	default:
 		if v != overlay.DropSame || !in.n.comes(in.now, p, f) {
-			in.n.drops.verdict(v)
+			in.n.guard(in.now, v, p.place(), f.Head)
 		}
 		return
 	}
-	snoop(&in.n.sw.Stations, f.Head)
+	if source.Heard.Said != overlay.SaidNothing {
+		snoop(&in.n.sw.Stations, f.Head)
+	}
 }
 
 // after sends a frame for a station that has just left this agent after it. The loop does:

@@ -65,6 +65,7 @@ func (n *node) memberChanged(now overlay.Instant, id overlay.AgentID) {
 	}
 	moved := p.member.Addrs != nil && !slices.Equal(p.member.Addrs, m.Addrs)
 	p.member = m
+	p.trust.Store(uint32(n.trustOf(p)))
 	if n.setFar(p, n.isFar(id, m)); !p.far {
 		p.way = farWay{}
 	}

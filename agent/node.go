@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
 
 	"farlan/agent/decide"
 	"farlan/discovery"
@@ -70,6 +69,7 @@ type node struct {
 	seenAt   atomic.Pointer[[]netip.AddrPort] // what reflexive returned last
 	mapped   atomic.Pointer[netip.AddrPort]   // where the router takes what it hands on
 	drops    drops
+	edge     portEdge
 	reach    reach
 	byways   byways
 	trains   *trains
@@ -231,7 +231,7 @@ func (n *node) step(now overlay.Instant) {
 	n.remember(now)
 	if now.Sub(n.aged) >= time.Second {
 		n.aged = now
-		n.sw.Stations.Expire(now)
+		n.mindEdge(now)
 		n.mindUse(now)
 		n.watchLoops(now)
 		n.watchClock()
@@ -278,54 +278,6 @@ func (n *node) watch(now overlay.Instant, p *peer) {
 	n.markSilence(p)
 }
 
-// mindTheGap notices that this agent didn't run for a while. After a short gap
-// the peers' silence is forgiven; after a long one they have given this agent
-// up, and it begins again with them.
-func (n *node) mindTheGap(now overlay.Instant) {
-	gap := time.Duration(0)
-	if n.stepped != 0 {
-		gap = now.Sub(n.stepped)
-	}
-	asleep := suspended()
-	gap += asleep - n.asleep
-	n.stepped, n.asleep = now, asleep
-	if gap <= late {
-		return
-	}
-	n.log.Warn("this agent didn't run", "missed", gap)
-	n.forgive(now)
-	for _, p := range n.peers {
-		p.probe = now
-		if gap >= measure.GoneAfter && p.state != measure.Idle {
-			n.gone(now, p, "this agent was away")
-		}
-	}
-	if gap >= measure.GoneAfter {
-		n.roaming.force = now // it may have been carried about
-	}
-}
-
-// suspended returns how long this machine has been suspended since it booted:
-// the agent's clock stood still meanwhile.
-func suspended() time.Duration {
-	var boot, mono unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono) != nil {
-		return 0
-	}
-	return time.Duration(boot.Nano() - mono.Nano()).Truncate(time.Second)
-}
-
-// forgive doesn't hold against the peers what this agent missed.
-func (n *node) forgive(now overlay.Instant) {
-	for _, p := range n.peers {
-		p.mu.Lock()
-		if p.path != nil && p.state != measure.Gone {
-			p.path.Forgive(now)
-		}
-		p.mu.Unlock()
-	}
-}
-
 func (n *node) become(now overlay.Instant, p *peer, s measure.State) {
 	level := slog.LevelInfo
 	if s == measure.Idle || p.state == measure.Idle { // as ever, among many
@@ -348,7 +300,7 @@ func (n *node) gone(now overlay.Instant, p *peer, why string) {
 	p.state, p.since, p.goneAt, p.wanted, p.missed = measure.Gone, now, n.wall(), 0, 0
 	n.dropHeld(n.held.take(p))
 	n.sessions.Lost(now, p.id)
-	n.sw.Stations.Forget(p.place())
+	n.sw.Forget(p.place())
 	n.publish(now)
 }
 

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"errors"
-	"math"
 	"net/netip"
 	"syscall"
 
@@ -44,7 +43,7 @@ type outgoing struct {
 	whole   sendFunc // where even the smallest datagrams don't pass: IP may cut them
 	spreads [overlay.Classes]spreader
 	limit   *overlay.Bucket // bytes that may be passed on, nil: no limit
-	claims  []byte          // scratch: a frame of them
+	claims  []byte          // scratch: a frame of them, or of a question or its answer
 	copied  []byte          // scratch: a run for one of many
 	turned  []byte          // scratch: a run that begins another leg
 	single  run             // of that
@@ -64,7 +63,7 @@ type run struct {
 func newOutgoing(n *node, lane int) *outgoing {
 	o := &outgoing{n: n, lane: lane, runs: make([]*run, 0, maxRuns), free: make([]*run, 0, maxRuns), recent: make([]*peer, 0, maxRecent), top: n.laneTop(lane)}
 	for i := range n.ports {
-		o.floods = append(o.floods, overlay.NewSource(n.sw.LAN[i]))
+		o.floods = append(o.floods, n.newSource(i))
 	}
 	if rate := n.cfg.Uplink.Up; rate > 0 {
 		o.shaper = overlay.NewShaper(rate.BitsPerSecond() * shapedPercent / 100)
@@ -241,6 +240,9 @@ func (o *outgoing) frame(view *view, f *overlay.Frame) {
 	case overlay.ToPlace:
 		o.unicast(view, to, f)
 	case overlay.Flood:
+		if o.asked(view, f, &source.Heard) {
+			break
+		}
 		for i := range o.n.ports {
 			if i != o.port {
 				o.write(i, f)
@@ -248,10 +250,10 @@ func (o *outgoing) frame(view *view, f *overlay.Frame) {
 		}
 		o.flood(view, f)
 	default:
-		o.n.drops.verdict(v)
+		o.n.guard(o.now, v, overlay.PortPlace(o.port), f.Head)
 		return
 	}
-	snoop(&o.n.sw.Stations, f.Head)
+	o.heard(source, f)
 }
 
 func (o *outgoing) unicast(view *view, to overlay.Place, f *overlay.Frame) {
@@ -296,51 +298,6 @@ func (o *outgoing) queue(p *peer, f *overlay.Frame) {
 	if !o.shaper.Enqueue(o.now, p.place(), class, flow, f) {
 		o.n.drops.add(dropUnfit)
 	}
-}
-
-// shaped sends what waited for the uplink, as far as that has room now.
-func (o *outgoing) shaped(now overlay.Instant, view *view) {
-	if o.shaper == nil {
-		return
-	}
-	o.now = now
-	for {
-		o.shaper.Charge(o.sent)
-		o.sent = 0
-		to, class, f, ok := o.shaper.Dequeue(now)
-		if !ok {
-			break
-		}
-		switch p := view.peer(to); {
-		case to == floodPlace:
-			o.spread(class, f)
-		case to == passPlace:
-			o.passLater(class, f.Head)
-		case p != nil:
-			o.send(p, class, f)
-		default:
-			o.n.drops.add(dropNoSession)
-		}
-		o.flush()
-	}
-	missed := uint64(0)
-	for _, n := range o.shaper.Drops() {
-		missed += n
-	}
-	if missed != o.missed {
-		o.n.drops.addN(dropQueue, missed-o.missed)
-		o.missed = missed
-	}
-}
-
-// next returns when shaped wants to be called.
-func (o *outgoing) next(now overlay.Instant) overlay.Instant {
-	if o.shaper != nil {
-		if at, ok := o.shaper.Next(now); ok {
-			return at
-		}
-	}
-	return math.MaxInt64
 }
 
 // begin returns the run for frames of a class to a peer, nil if they can't be

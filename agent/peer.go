@@ -36,10 +36,11 @@ type peer struct {
 	lanes   []peerLane                     // each one's own
 	floods  peerFloods
 
-	onDemand  atomic.Bool // says the loop: without a session one is opened for what is sent
-	calling   atomic.Bool // that is asked of it
-	silenced  atomic.Bool // says the loop: it doesn't answer directly, or isn't up
-	forbidden atomic.Bool // and that nothing may go to it directly
+	trust     atomic.Uint32 // says the loop: what may come from it, an overlay.Trust
+	onDemand  atomic.Bool   // says the loop: without a session one is opened for what is sent
+	calling   atomic.Bool   // that is asked of it
+	silenced  atomic.Bool   // says the loop: it doesn't answer directly, or isn't up
+	forbidden atomic.Bool   // and that nothing may go to it directly
 
 	// The node's loop alone uses these.
 	known     overlay.Instant // since when
@@ -148,6 +149,7 @@ func (v *view) peer(at overlay.Place) *peer {
 func newPeer(id overlay.AgentID, index int, now overlay.Instant, lanes int) *peer {
 	p := &peer{id: id, label: id.Label(), index: index, known: now, since: now, state: measure.Suspect, warmth: steady, lanes: make([]peerLane, lanes)}
 	p.floods.Floods = overlay.NewFloods()
+	p.trust.Store(uint32(overlay.TrustLeases | overlay.TrustRouters))
 	for i := range p.lanes {
 		p.lanes[i].floods = overlay.NewSource(false)
 	}

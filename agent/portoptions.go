@@ -15,6 +15,7 @@ import (
 type qemuConfig struct {
 	Path  string
 	VLANs overlay.VLANs
+	Trust overlay.Trust
 }
 
 // parsePortOptions cuts "key=value", the parts of a port's option s after its name.
@@ -32,7 +33,7 @@ func parsePortOptions(flag, s string, parts []string, keys ...string) (map[strin
 
 func (c *config) parseQEMU(s string) error {
 	parts := strings.Split(s, ",")
-	values, err := parsePortOptions("--qemu", s, parts[1:], "tag", "trunks")
+	values, err := parsePortOptions("--qemu", s, parts[1:], "tag", "trunks", "trust")
 	if err != nil {
 		return err
 	}
@@ -41,6 +42,9 @@ func (c *config) parseQEMU(s string) error {
 		return usagef("%s", hintOf(err))("--qemu %w", err)
 	}
 	if q.VLANs, err = parseVLANs("--qemu", s, values); err != nil {
+		return err
+	}
+	if q.Trust, err = parseTrust("--qemu", s, values["trust"], 0); err != nil {
 		return err
 	}
 	c.QEMUs = append(c.QEMUs, q)

@@ -43,6 +43,7 @@ type port struct {
 	name   string // as configured
 	kind   string // tap, lan, qemu
 	bridge string
+	trust  overlay.Trust
 	warn   string       // what may be wrong with it, "" nothing
 	failed atomic.Value // string: why it carries no frames any more
 	gate   leased
@@ -62,7 +63,7 @@ func openPorts(c *config) (ports []*port, err error) {
 		if err != nil {
 			return ports, fmt.Errorf("--tap: %w", err)
 		}
-		ports = append(ports, &port{device: d, name: t.Name, kind: "tap", bridge: t.Bridge, filter: filter{vlans: t.VLANs}})
+		ports = append(ports, &port{device: d, name: t.Name, kind: "tap", bridge: t.Bridge, trust: t.Trust, filter: filter{vlans: t.VLANs}})
 	}
 	for _, l := range c.LANs {
 		p, err := openLAN(l, c.Lanes)
@@ -77,7 +78,7 @@ func openPorts(c *config) (ports []*port, err error) {
 		if err != nil {
 			return ports, fmt.Errorf("--qemu: %w", err)
 		}
-		ports = append(ports, &port{device: d, name: q.Path, kind: "qemu", filter: filter{vlans: q.VLANs}})
+		ports = append(ports, &port{device: d, name: q.Path, kind: "qemu", trust: q.Trust, filter: filter{vlans: q.VLANs}})
 	}
 	return ports, nil
 }
@@ -91,7 +92,7 @@ func openLAN(l lanConfig, queues int) (*port, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &port{device: d, name: l.Interface, kind: "lan", warn: d.Warning()}, nil
+		return &port{device: d, name: l.Interface, kind: "lan", warn: d.Warning(), trust: l.Trust}, nil
 	}
 	if err := checkBridged(l); err != nil {
 		return nil, err
@@ -101,7 +102,7 @@ func openLAN(l lanConfig, queues int) (*port, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &port{device: d, name: l.Interface, kind: "lan", bridge: l.Bridge}, nil
+	return &port{device: d, name: l.Interface, kind: "lan", bridge: l.Bridge, trust: l.Trust}, nil
 }
 
 // checkBridged sees that the interface of l is a port of its bridge.
@@ -173,4 +174,13 @@ func prefixesOf(name string) []netip.Prefix {
 		}
 	}
 	return all
+}
+
+// newSource returns what the switch remembers of a port, for one lane.
+func (n *node) newSource(i int) overlay.Source {
+	s := overlay.NewSource(n.sw.LAN[i])
+	if s.Trust = n.ports[i].trust; !n.sw.LAN[i] {
+		s.LimitStations(n.flowKey)
+	}
+	return s
 }

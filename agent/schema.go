@@ -32,7 +32,20 @@ type statusView struct {
 	Rotation   *rotationView   `json:"rotation"`   // null: the network's key isn't changing
 	Agreement  *agreementView  `json:"agreement"`  // null: no links were decided on yet
 	Floods     floodsView      `json:"floods"`
-	Area       *areaView       `json:"area"` // null: the network isn't divided
+	Area       *areaView       `json:"area"`    // null: the network isn't divided
+	Refused    []offenceView   `json:"refused"` // what came lately and may not
+}
+
+// offenceView is what came from a place of late that may not, and went no further.
+type offenceView struct {
+	Kind    string    `json:"kind"`
+	Agent   string    `json:"agent"`
+	Port    *string   `json:"port"`    // null: it came from that other agent
+	Station string    `json:"station"` // MAC address, of the last one
+	Several bool      `json:"several"` // there were others
+	Count   uint64    `json:"count"`   // frames, or claims
+	Since   time.Time `json:"since"`
+	Last    time.Time `json:"last"`
 }
 
 // floodsView is how what all are to get spreads from this agent: broadcasts, and frames for
@@ -44,6 +57,14 @@ type floodsView struct {
 	Sent   uint64 `json:"sent"`      // datagrams, down the tree
 	Copies uint64 `json:"copies"`    // of these, sealed for one agent each
 	Passed uint64 `json:"passed_on"` // copies of others'
+
+	// What crosses to other agents of what was for all.
+	Frames   uint64 `json:"frames"`    // copies that were flooded
+	Bytes    uint64 `json:"bytes"`     // of these
+	Asks     uint64 `json:"asks"`      // questions for all that went to who has the address alone
+	AskBytes uint64 `json:"ask_bytes"` // of these, those to other agents
+	Answers  uint64 `json:"answers"`   // questions that this agent answered itself
+	Quiet    uint64 `json:"quiet"`     // questions that went to nobody: all had been asked a moment ago, or the owner hears them
 }
 
 // agreementView is by what an agent decided on its links in an epoch: agents of one network

@@ -114,7 +114,7 @@ func (n *node) enlist() {
 	for i, p := range n.ports {
 		switch g, shared := s.ports[i], shared[i]; {
 		case g == nil && shared:
-			s.ports[i] = n.guard(i, p)
+			s.ports[i] = n.guarded(i, p)
 			s.guards.Store(true)
 			p.gate.allow(closed)
 		case g != nil && !shared:
@@ -136,8 +136,8 @@ func (p *port) shared() bool {
 	return err == nil && link.Attrs().MasterIndex != 0
 }
 
-// guard returns a port that takes part from now on.
-func (n *node) guard(i int, p *port) *guarded {
+// guarded returns a port that takes part from now on.
+func (n *node) guarded(i int, p *port) *guarded {
 	sum := sha256.Sum256(append(n.self[:], byte(i)))
 	g := &guarded{port: p, self: n.self, number: i, from: overlay.MAC(sum[:6]), heard: make(map[overlay.MAC]overlay.Instant)}
 	g.from[0] = g.from[0]&^1 | 2 // of nobody: a bridge mustn't take them for its own

@@ -291,6 +291,9 @@ func (n *node) addPeer(all []*peer, id overlay.AgentID) []*peer {
 func (n *node) floodsView() floodsView {
 	s := &n.spread
 	v := floodsView{To: len(n.view.Load().linked), Sent: s.sent.Load(), Copies: s.copies.Load(), Passed: s.passed.Load()}
+	c := &n.edge.chatter
+	v.Frames, v.Bytes, v.Asks, v.AskBytes = c.frames.Load(), c.bytes.Load(), c.asks.Load(), c.askBytes.Load()
+	v.Answers, v.Quiet = c.answers.Load(), c.quiet.Load()
 	if is := s.now.Load(); is != nil && is.chosen {
 		v.Tree, v.To, v.Direct = true, len(is.own), is.direct
 	}

@@ -37,8 +37,8 @@ func (n *node) takeOver(now overlay.Instant, g *guarded, was segment.Name, relea
 	g.port.Write(0, far)
 	var claims []overlay.Claim
 	for _, m := range here {
-		if seq := n.sw.Stations.Seize(now, m, place); seq != 0 {
-			claims = append(claims, overlay.Claim{MAC: m, Sequence: seq})
+		if c, ok := n.sw.Stations.Seize(now, m, place, g.port.trust); ok {
+			claims = append(claims, c)
 			n.claimLater(now, m, 0)
 		}
 	}
@@ -59,7 +59,7 @@ func (n *node) yield(now overlay.Instant, g *guarded, to segment.Name) {
 	case p != nil:
 		n.sw.Stations.Yield(now, place, p.place())
 	default:
-		n.sw.Stations.Forget(place)
+		n.sw.Forget(place)
 	}
 }
 

@@ -92,7 +92,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 		Listen: n.multiaddrs(), Ports: []portView{}, Health: n.health(now), Drops: n.drops.views(),
 		Control: len(n.control.connected), Goroutines: runtime.NumGoroutine(),
 		Admission: admissionName(n.admission.network), Credential: n.credentialView(), Rotation: n.rotation(),
-		TrainBytes: n.trains.sent.Load(), Agreement: n.linking.agreed, Floods: n.floodsView(), Area: n.areaView(),
+		TrainBytes: n.trains.sent.Load(), Agreement: n.linking.agreed, Floods: n.floodsView(), Area: n.areaView(), Refused: n.offenceViews(now),
 	}
 	stations := n.sw.Stations.List()
 	for i, p := range n.ports {

@@ -13,13 +13,15 @@ import (
 //	6–11   the first claim's station
 //	12–13  EtherType 0x88b5 (IEEE 802, local experimental 1)
 //	14     1, the version
-//	15     flags: 1 says that they answer one with a lower number
+//	15     flags: 1 says that they answer one with a lower number; 2, 4 and 8 are Keep, of
+//	       all that the frame claims
 //	16–    ten bytes for each: the station, and the sequence number, big endian
 //
 // Padding may follow, of zeros.
 type Claim struct {
 	MAC      MAC
 	Sequence uint32 // see Stations
+	Keep     Keep
 }
 
 // MaxClaims is how many claims go into a frame at most.
@@ -32,14 +34,14 @@ const (
 	claimLen      = 10
 )
 
-// AppendClaims appends the frame of claims, one at least and MaxClaims at most, to b; answer
-// says that they answer others.
+// AppendClaims appends the frame of claims, one at least and MaxClaims at most, all with the
+// same Keep, to b; answer says that they answer others.
 func AppendClaims(b []byte, claims []Claim, answer bool) []byte {
 	b = append(append(b, Broadcast[:]...), claims[0].MAC[:]...)
 	b = binary.BigEndian.AppendUint16(b, etherClaims)
-	b = append(b, claimsVersion, 0)
+	b = append(b, claimsVersion, byte(claims[0].Keep)<<1)
 	if answer {
-		b[len(b)-1] = 1
+		b[len(b)-1] |= 1
 	}
 	for _, c := range claims {
 		b = binary.BigEndian.AppendUint32(append(b, c.MAC[:]...), c.Sequence)
@@ -61,7 +63,7 @@ func ParseClaims(frame []byte, claims []Claim) (all []Claim, answer, ok bool) {
 	}
 	b := frame[claimsHeader:]
 	for range min(len(b)/claimLen, MaxClaims) {
-		c := Claim{MAC(b), binary.BigEndian.Uint32(b[6:])}
+		c := Claim{MAC(b), binary.BigEndian.Uint32(b[6:]), Keep(frame[MinFrame+1]>>1) & keeps}
 		if !c.MAC.Group() && c.MAC != (MAC{}) && c.Sequence != 0 && !slices.Contains(claims, c) {
 			claims = append(claims, c)
 		}

@@ -39,7 +39,7 @@ func TestHandoverFrames(t *testing.T) {
 
 func FuzzHandover(f *testing.F) {
 	f.Add(AppendHandover(nil, Handover{HandoverAbort, mac(1), 0}))
-	f.Add(AppendClaims(nil, []Claim{{mac(1), 1}}, true))
+	f.Add(AppendClaims(nil, []Claim{{MAC: mac(1), Sequence: 1}}, true))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		if !IsHandover(frame) {
 			return

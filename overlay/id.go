@@ -56,8 +56,12 @@ func (m MAC) Group() bool { return m[0]&1 != 0 }
 // LinkLocal says whether m is one of the addresses that bridges never forward
 // (IEEE 802.1D § 7.12.6: 01-80-C2-00-00-00 to 0F: spanning tree, pause, LLDP).
 func (m MAC) LinkLocal() bool {
-	return m[0] == 0x01 && m[1] == 0x80 && m[2] == 0xc2 && m[3] == 0 && m[4] == 0 && m[5]&0xf0 == 0
+	return m[0] == 0x01 && (m[1] == 0x80 && m[2] == 0xc2 && m[3] == 0 && m[4] == 0 && m[5]&0xf0 == 0 || m == PVST)
 }
+
+// PVST is where Cisco's bridges send spanning tree's frames for each VLAN. Bridges that don't
+// know it would forward them.
+var PVST = MAC{0x01, 0x00, 0x0c, 0xcc, 0xcc, 0xcd}
 
 // Compare orders addresses by their bytes.
 func (m MAC) Compare(o MAC) int { return bytes.Compare(m[:], o[:]) }

@@ -36,10 +36,12 @@ const (
 	LearnedTwice                  // it moves so often that two machines must have the address; it stays where it was
 	LearnedOlder                  // who claims it doesn't know that this agent does, with a higher number
 	LearnedAgain                  // it is here, but this agent must claim it with a higher number
+	LearnedSpoof                  // another station has the address; see Keep. Of a claim: it must be claimed again
+	LearnedFull                   // it wasn't known, and there is no room for it
 )
 
 // elsewhere notes that m, whose row is e, sent a frame from p, and not from where it was.
-func (t *Stations) elsewhere(now Instant, e *station, m MAC, p Place) Learned {
+func (t *Stations) elsewhere(now Instant, e *station, m MAC, p Place, trust Trust, announces bool) Learned {
 	s := &t.shards[t.shard(m)]
 	s.Lock()
 	defer s.Unlock()
@@ -53,8 +55,11 @@ func (t *Stations) elsewhere(now Instant, e *station, m MAC, p Place) Learned {
 		return LearnedTwice
 	case !here && e.seq != 0 && !e.doubted(now):
 		return LearnedNothing
+	case !t.room(p, trust):
+		return LearnedFull
 	}
-	e.move(now, p)
+	t.move(now, e, p)
+	e.settle(p, trust, announces)
 	return LearnedMove
 }
 
@@ -91,7 +96,9 @@ func (t *Stations) Twice(now Instant) (all []Station) {
 	return all
 }
 
-func (e *station) move(now Instant, p Place) {
+func (t *Stations) move(now Instant, e *station, p Place) {
+	t.places.add(Place(e.place.Load()), -1)
+	t.places.add(p, 1)
 	_, was := Place(e.place.Load()).Port()
 	_, is := p.Port()
 	switch {
@@ -149,10 +156,12 @@ func (t *Stations) TakeClaim(now Instant, c Claim, p Place, answer bool, first f
 	defer s.Unlock()
 	e := s.at[c.MAC]
 	if e == nil {
-		if t.count.Load() >= MaxStations {
+		if !t.room(p, 0) {
 			return LearnedNothing
 		}
-		t.row(now, c.MAC, p).seq = c.Sequence
+		e = t.row(now, c.MAC, p)
+		e.seq = c.Sequence
+		e.keep.Store(uint32(c.Keep))
 		return LearnedNew
 	}
 	was := Place(e.place.Load())
@@ -162,8 +171,20 @@ func (t *Stations) TakeClaim(now Instant, c Claim, p Place, answer bool, first f
 		if wins {
 			e.seq = c.Sequence
 		}
+		if wins || c.Sequence == e.seq {
+			e.keep.Store(uint32(c.Keep))
+		}
 		e.seen.Store(int64(now))
 		return LearnedNothing
+	case e.keptFrom(now, c):
+		if !here {
+			return LearnedNothing
+		}
+		if !newer(e.seq, c.Sequence) {
+			e.seq = c.Sequence
+		}
+		return LearnedSpoof
+	case answer && here && c.Keep.goesBefore(Keep(e.keep.Load())): // this agent took it without right
 	case !wins && (c.Sequence != e.seq || !first(was)):
 		if here && e.seq != 0 {
 			return LearnedOlder
@@ -173,8 +194,12 @@ func (t *Stations) TakeClaim(now Instant, c Claim, p Place, answer bool, first f
 		e.seq = c.Sequence
 		return LearnedAgain
 	}
-	e.move(now, p)
+	if !t.room(p, 0) {
+		return LearnedNothing
+	}
+	t.move(now, e, p)
 	e.seq = c.Sequence
+	e.keep.Store(uint32(c.Keep))
 	return LearnedMove
 }
 

@@ -83,7 +83,7 @@ func (w *claimWorld) send(ok bool, do func()) {
 func (w *claimWorld) tell(i int, m MAC, times int) {
 	if seq := w.agents[i].Claimed(m); seq != 0 {
 		for j := range w.agents {
-			w.send(j != i, func() { w.take(j, i, Claim{m, seq}, false) })
+			w.send(j != i, func() { w.take(j, i, Claim{MAC: m, Sequence: seq}, false) })
 		}
 	}
 	if again := []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second}; times < len(again) {
@@ -99,7 +99,7 @@ func (w *claimWorld) take(at, from int, c Claim, answer bool) {
 	switch w.agents[at].TakeClaim(w.now, c, AgentPlace(from), answer, first) {
 	case LearnedOlder:
 		if seq := w.agents[at].Claimed(c.MAC); !answer {
-			w.send(true, func() { w.take(from, at, Claim{c.MAC, seq}, true) })
+			w.send(true, func() { w.take(from, at, Claim{MAC: c.MAC, Sequence: seq}, true) })
 		}
 	case LearnedAgain:
 		w.agents[at].Claim(c.MAC)
@@ -212,8 +212,8 @@ func TestLateFrames(t *testing.T) {
 	var s Stations
 	now := Instant(time.Hour)
 	none := func(Place) bool { return false }
-	s.TakeClaim(now, Claim{mac(1), 1}, AgentPlace(1), false, none)
-	s.TakeClaim(now, Claim{mac(1), 2}, AgentPlace(2), false, none)
+	s.TakeClaim(now, Claim{MAC: mac(1), Sequence: 1}, AgentPlace(1), false, none)
+	s.TakeClaim(now, Claim{MAC: mac(1), Sequence: 2}, AgentPlace(2), false, none)
 	at := func(want int) {
 		t.Helper()
 		if p, _ := s.Lookup(now, mac(1)); p != AgentPlace(want) {
@@ -241,7 +241,7 @@ func TestLate(t *testing.T) {
 	now := Instant(time.Hour)
 	port, source := NewSource(false), NewSource(false)
 	s.Forward(now, PortPlace(0), eth(Broadcast, mac(1)), &port)
-	s.Stations.TakeClaim(now, Claim{mac(1), 7}, AgentPlace(2), false, func(Place) bool { return false })
+	s.Stations.TakeClaim(now, Claim{MAC: mac(1), Sequence: 7}, AgentPlace(2), false, func(Place) bool { return false })
 	if to, v := s.Forward(now, AgentPlace(1), eth(mac(1), mac(9)), &source); v != ToPlace || to != AgentPlace(2) {
 		t.Errorf("it goes to %x: %v", to, v)
 	}
@@ -275,8 +275,8 @@ func TestClaimNumbers(t *testing.T) {
 }
 
 func FuzzClaims(f *testing.F) {
-	f.Add(AppendClaims(nil, []Claim{{mac(1), 1}, {mac(2), 1<<32 - 1}}, true))
-	f.Add(append(AppendClaims(nil, []Claim{{mac(1), 0}}, false), make([]byte, 30)...))
+	f.Add(AppendClaims(nil, []Claim{{MAC: mac(1), Sequence: 1}, {MAC: mac(2), Sequence: 1<<32 - 1}}, true))
+	f.Add(append(AppendClaims(nil, []Claim{{MAC: mac(1)}}, false), make([]byte, 30)...))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		if !IsClaims(frame) {
 			return

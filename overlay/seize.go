@@ -5,32 +5,37 @@ package overlay
 // must outbid those who haven't. 32,768 such may be missed.
 const seizeStep = 1 << 16
 
-// Seize notes that station m is at p, a port of this agent's that forwards for m's LAN from
-// now on, and returns the sequence number by which it is claimed; 0 if the table is full.
-func (t *Stations) Seize(now Instant, m MAC, p Place) uint32 {
+// Seize notes that station m is at p, a port of this agent's, with such a trust, that forwards
+// for m's LAN from now on, and returns how it is claimed; false if there is no room for it.
+func (t *Stations) Seize(now Instant, m MAC, p Place, trust Trust) (Claim, bool) {
 	s := &t.shards[t.shard(m)]
 	s.Lock()
 	defer s.Unlock()
 	e := s.at[m]
 	switch {
-	case e == nil && t.count.Load() >= MaxStations:
-		return 0
+	case e == nil && !t.room(p, trust):
+		return Claim{}, false
 	case e == nil:
 		e = t.row(now, m, p)
 	case Place(e.place.Load()) != p:
-		e.settle(now, p)
+		t.hand(now, e, p)
 	}
+	keep := Keep(e.keep.Load()) &^ KeepLAN // what it says of itself it says there, too
+	if trust&TrustStations != 0 {
+		keep |= KeepLAN
+	}
+	e.keep.Store(uint32(keep))
 	if e.seq += seizeStep; e.seq == 0 {
 		e.seq = 1
 	}
-	return e.seq
+	return Claim{MAC: m, Sequence: e.seq, Keep: keep}, true
 }
 
-// settle is move for a station whose LAN is forwarded for by another agent, and which is where
+// hand is move for a station whose LAN is forwarded for by another agent, and which is where
 // it was: it doesn't count as one that moves too often.
-func (e *station) settle(now Instant, p Place) {
+func (t *Stations) hand(now Instant, e *station, p Place) {
 	moved, moves := e.moved, e.moves
-	e.move(now, p)
+	t.move(now, e, p)
 	e.moved, e.moves = moved, moves
 }
 
@@ -54,7 +59,7 @@ func (t *Stations) Yield(now Instant, from, to Place) {
 		s.Lock()
 		for _, e := range s.at {
 			if Place(e.place.Load()) == from {
-				e.settle(now, to)
+				t.hand(now, e, to)
 			}
 		}
 		s.Unlock()

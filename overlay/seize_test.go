@@ -14,12 +14,12 @@ func TestSeize(t *testing.T) {
 	first := func(Place) bool { return false }
 	a.Learn(now, m, port)
 	for range 9 {
-		claim := Claim{m, a.Claim(m)}
+		claim := Claim{MAC: m, Sequence: a.Claim(m)}
 		c.TakeClaim(now, claim, AgentPlace(1), false, first)
 	}
-	seq := b.Seize(now, m, port) // it missed them all
-	if c.TakeClaim(now, Claim{m, seq}, AgentPlace(2), false, first) != LearnedMove {
-		t.Errorf("the claim by %d isn't believed", seq)
+	claim, ok := b.Seize(now, m, port, TrustAll) // it missed them all
+	if !ok || claim.Keep&KeepLAN == 0 || c.TakeClaim(now, claim, AgentPlace(2), false, first) != LearnedMove {
+		t.Errorf("the claim %+v isn't believed", claim)
 	}
 	if at, _ := b.Lookup(now, m); at != port {
 		t.Errorf("it has it at %v", at)
@@ -30,13 +30,13 @@ func TestSeize(t *testing.T) {
 	}
 	for range 6 {
 		a.Yield(now, port, AgentPlace(2))
-		a.Seize(now, m, port)
+		a.Seize(now, m, port, TrustAll)
 	}
 	if len(a.Twice(now)) != 0 {
 		t.Error("it is taken for two machines")
 	}
 	for i := range 6 {
-		a.Learn(now, m, PortPlace(i%2))
+		a.learn(now, m, PortPlace(i%2), TrustAll, false)
 	}
 	if len(a.Twice(now)) != 1 {
 		t.Error("it isn't taken for two machines in a loop")
@@ -46,7 +46,7 @@ func TestSeize(t *testing.T) {
 	}
 	var full Stations
 	full.count.Store(MaxStations)
-	if full.Seize(now, m, port) != 0 {
+	if _, ok := full.Seize(now, m, port, TrustAll); ok {
 		t.Error("a full table takes it")
 	}
 }

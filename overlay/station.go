@@ -61,6 +61,7 @@ type station struct {
 	seen  atomic.Int64
 	lease atomic.Int64 // when it answered as a DHCP server last
 	left  atomic.Int64 // when it was at a port of this agent last, 0: it is, or never was
+	keep  atomic.Uint32
 
 	// Guarded by the shard's lock.
 	seq   uint32
@@ -78,7 +79,8 @@ type Stations struct {
 		sync.RWMutex
 		at map[MAC]*station
 	}
-	count atomic.Int64
+	count  atomic.Int64
+	places quotas
 }
 
 func (t *Stations) shard(m MAC) int { return int((m[5] ^ m[4] ^ m[3]) % stationShards) }
@@ -87,6 +89,14 @@ func (t *Stations) shard(m MAC) int { return int((m[5] ^ m[4] ^ m[3]) % stationS
 func (t *Stations) Lookup(now Instant, m MAC) (Place, bool) {
 	p, seen := t.last(m)
 	return p, p != 0 && now.Sub(seen) < StationAge
+}
+
+// find returns the row of m, nil if there is none.
+func (t *Stations) find(m MAC) *station {
+	s := &t.shards[t.shard(m)]
+	s.RLock()
+	defer s.RUnlock()
+	return s.at[m]
 }
 
 // last returns where and when m was seen last, 0 if never.
@@ -101,31 +111,43 @@ func (t *Stations) last(m MAC) (Place, Instant) {
 	return Place(e.place.Load()), Instant(e.seen.Load())
 }
 
-// Learn notes that m sent a frame from place p, and says what that tells.
+// Learn notes that m sent a frame from place p, of which nothing is trusted, and says what
+// that tells.
 func (t *Stations) Learn(now Instant, m MAC, p Place) Learned {
+	return t.learn(now, m, p, 0, false)
+}
+
+// learn is Learn, with what is trusted there, and whether the frame announces m.
+func (t *Stations) learn(now Instant, m MAC, p Place, trust Trust, announces bool) Learned {
 	s := &t.shards[t.shard(m)]
 	s.RLock()
 	e := s.at[m]
 	s.RUnlock()
 	switch {
 	case e == nil:
-		return t.add(now, m, p)
+		return t.add(now, m, p, trust, announces)
 	case Place(e.place.Load()) != p:
-		return t.elsewhere(now, e, m, p)
+		if e.kept(now, trust, announces) {
+			return LearnedSpoof
+		}
+		return t.elsewhere(now, e, m, p, trust, announces)
 	case now.Sub(Instant(e.seen.Load())) >= stationFresh:
 		e.seen.Store(int64(now))
 	}
 	return LearnedNothing
 }
 
-func (t *Stations) add(now Instant, m MAC, p Place) Learned {
+func (t *Stations) add(now Instant, m MAC, p Place, trust Trust, announces bool) Learned {
 	s := &t.shards[t.shard(m)]
 	s.Lock()
 	defer s.Unlock()
-	if s.at[m] != nil || t.count.Load() >= MaxStations {
+	switch {
+	case s.at[m] != nil:
 		return LearnedNothing
+	case !t.room(p, trust):
+		return LearnedFull
 	}
-	t.row(now, m, p)
+	t.row(now, m, p).settle(p, trust, announces)
 	return LearnedNew
 }
 
@@ -140,6 +162,7 @@ func (t *Stations) row(now Instant, m MAC, p Place) *station {
 	e.seen.Store(int64(now))
 	s.at[m] = e
 	t.count.Add(1)
+	t.places.add(p, 1)
 	return e
 }
 
@@ -179,6 +202,12 @@ func (t *Stations) Leave(now Instant, m MAC, p Place) {
 	}
 }
 
+// Forget forgets what is at place p: a port that was closed, an agent that is gone.
+func (s *Switch) Forget(p Place) {
+	s.Stations.Forget(p)
+	s.Bindings.Forget(p)
+}
+
 // Forget removes the stations at place p: a port that was closed, an agent
 // that is gone.
 func (t *Stations) Forget(p Place) {
@@ -198,6 +227,7 @@ func (t *Stations) remove(gone func(*station) bool) {
 			if gone(e) {
 				delete(s.at, m)
 				t.count.Add(-1)
+				t.places.add(Place(e.place.Load()), -1)
 			}
 		}
 		s.Unlock()

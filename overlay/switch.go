@@ -27,17 +27,24 @@ const (
 type Source struct {
 	// Learned is what the last frame told of its station.
 	Learned Learned
+	// Heard is what it said, and Vital a station that this showed to give addresses
+	// or routes, if it is news.
+	Heard Heard
+	Vital MAC
+	// Trust is what may come from there.
+	Trust Trust
 
-	floods  Bucket
-	repeats *repeats
+	floods   Bucket
+	repeats  *repeats
+	stations *stationFloods // nil: not of each on its own
 }
 
 // NewSource returns the state of a place; lan says that it is a port to a
-// physical LAN, where other bridges may be.
+// physical LAN, where other bridges may be, and all is trusted.
 func NewSource(lan bool) Source {
 	s := Source{floods: NewBucket(FloodRate, FloodBurst)}
 	if lan {
-		s.repeats = new(repeats)
+		s.repeats, s.Trust = new(repeats), TrustAll
 	}
 	return s
 }
@@ -87,6 +94,12 @@ const (
 	DropBeacon            // a beacon on a physical LAN, which is for that link only
 	DropAgain             // what was flooded came another way before
 	DropClaims            // claims of stations, which agents make and no station can
+	DropLease             // what a DHCP server says, where none may be
+	DropRouter            // what a router advertises, where none may be
+	DropSpoof             // of a station that is elsewhere, on a LAN
+	DropPoison            // it says that an address is its own that is another's
+	DropStations          // of one more station than a port may have
+	DropNoisy             // over the rate of one station's floods
 	verdicts
 )
 
@@ -94,6 +107,8 @@ var verdictNames = [verdicts]string{
 	ToPlace: "forwarded", Flood: "flooded", DropShort: "short", DropSource: "bad source",
 	DropLinkLocal: "link-local", DropSame: "same side", DropTransit: "transit",
 	DropStorm: "storm", DropEcho: "echo", DropBeacon: "beacon", DropAgain: "flooded again", DropClaims: "claims",
+	DropLease: "rogue DHCP server", DropRouter: "rogue router", DropSpoof: "spoofed station", DropPoison: "spoofed address",
+	DropStations: "too many stations", DropNoisy: "storm of a station",
 }
 
 // String returns the name under which the verdict is counted.
@@ -108,6 +123,8 @@ func (v Verdict) String() string {
 // Forward is too, as long as each goroutine has a Source of its own.
 type Switch struct {
 	Stations Stations
+	Bindings Bindings
+	again    again
 	// LAN tells which ports are attached to a physical LAN, where other
 	// bridges may be. It is set before the first frame.
 	LAN []bool
@@ -141,7 +158,9 @@ func (s *Switch) Forward(now Instant, from Place, frame []byte, source *Source) 
 	case IsClaims(frame):
 		return 0, DropClaims
 	}
-	source.Learned = s.Stations.Learn(now, src, from)
+	if v := s.learn(now, from, src, frame, source); v != 0 {
+		return 0, v
+	}
 	if !dst.Group() {
 		to, known := s.Stations.Lookup(now, dst)
 		_, fromAgent := from.Agent()
@@ -158,6 +177,9 @@ func (s *Switch) Forward(now Instant, from Place, frame []byte, source *Source) 
 	if source.repeats != nil && source.repeats.again(now, frame) {
 		return 0, DropEcho
 	}
+	if source.stations != nil && !source.stations.allow(now, src) {
+		return 0, DropNoisy
+	}
 	if !source.floods.Allow(now) {
 		return 0, DropStorm
 	}
@@ -167,6 +189,31 @@ func (s *Switch) Forward(now Instant, from Place, frame []byte, source *Source) 
 func (s *Switch) own(src MAC) bool {
 	own := s.Own.Load()
 	return own != nil && slices.Contains(*own, src)
+}
+
+// learn learns what a frame of src tells, and says why it goes no further, 0 if it does.
+func (s *Switch) learn(now Instant, from Place, src MAC, frame []byte, source *Source) Verdict {
+	source.Heard, source.Vital = Listen(frame), MAC{}
+	h, announces := &source.Heard, false
+	if h.Said != SaidNothing {
+		if v := s.refuse(now, source); v != 0 {
+			return v
+		}
+		announces = h.Announces && (h.MAC == src || h.Said == SaidRARP)
+	}
+	source.Learned = s.Stations.learn(now, src, from, source.Trust, announces)
+	switch source.Learned {
+	case LearnedSpoof:
+		return DropSpoof
+	case LearnedFull:
+		if _, here := from.Port(); here && source.Trust&TrustStations == 0 {
+			return DropStations
+		}
+	}
+	if h.Said != SaidNothing {
+		source.Vital = s.heed(now, from, src, source)
+	}
+	return 0
 }
 
 // echo says whether a frame from src at from is one that the overlay and a

@@ -154,8 +154,24 @@ func TestFloodIsBounded(t *testing.T) {
 func TestStationsAreBounded(t *testing.T) {
 	var s Stations
 	now := Instant(time.Hour)
-	for i := range MaxStations + 100 {
-		s.Learn(now, MAC{2, 0, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}, PortPlace(0))
+	at, first := make(map[Place]int), 0
+	fill := func(p Place, trust Trust) {
+		for i := range MaxStations + 100 {
+			n := first + i
+			s.learn(now, MAC{2, byte(n >> 24), 0, byte(n >> 16), byte(n >> 8), byte(n)}, p, trust, false)
+		}
+		first += MaxStations + 100
+	}
+	for i := range 5 { // each invents addresses
+		fill(AgentPlace(i), 0)
+	}
+	fill(PortPlace(0), 0)
+	fill(PortPlace(1), TrustAll)
+	for _, x := range s.List() {
+		at[x.Place]++
+	}
+	if at[AgentPlace(0)] != AgentStations || at[AgentPlace(4)] != 0 || at[PortPlace(0)] != PortStations || at[PortPlace(1)] < AgentStations-PortStations {
+		t.Errorf("stations learned: %v", at)
 	}
 	if n := len(s.List()); n != MaxStations {
 		t.Errorf("%d stations learned", n)
