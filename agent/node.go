@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-
 	"farlan/agent/decide"
 	"farlan/discovery"
 	"farlan/discovery/beacon"
