@@ -200,10 +200,11 @@ install: build
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/farlan
 	install -D -m 0644 packaging/farlan.service $(DESTDIR)/lib/systemd/system/farlan.service
 	install -D -m 0644 packaging/farlan.yaml $(DESTDIR)/etc/farlan/farlan.yaml.example
+	install -D -m 0755 packaging/libvirt-hook $(DESTDIR)$(PREFIX)/share/farlan/libvirt-hook
 	@echo "next: farlan init, or farlan join with a token, and see README.md" >&2
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/farlan $(DESTDIR)/lib/systemd/system/farlan.service $(DESTDIR)/etc/farlan/farlan.yaml.example
+	rm -f $(DESTDIR)$(PREFIX)/bin/farlan $(DESTDIR)/lib/systemd/system/farlan.service $(DESTDIR)/etc/farlan/farlan.yaml.example $(DESTDIR)$(PREFIX)/share/farlan/libvirt-hook
 
 clean:
 	rm -rf bin .cache
