@@ -551,8 +551,7 @@ func checkVMCommands(t *testing.T, l *Lab) {
 	} {
 		_, err := l.farlan(within(t, 20*time.Second), x.at, append([]string{"vm"}, x.args...)...)
 		code := 0
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			code = exit.ExitCode()
 		}
 		if code != x.code || err != nil && !strings.Contains(err.Error(), x.says) {
