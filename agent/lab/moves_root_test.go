@@ -327,10 +327,11 @@ func TestLiveMigration(t *testing.T) {
 func TestPreparedMigration(t *testing.T) {
 	t.Parallel()
 	m, s := newTransfer(t)
-	beyond, all := liveMigrations(t, m, true)
-	s.goesOn(t)
-	if judge(t, "prepared, away beyond QEMU's down time", beyond); all.twice > 0 {
-		t.Errorf("%d answers came twice", all.twice)
+	if rounds() > 1 {
+		beyond, all := liveMigrations(t, m, true)
+		if judge(t, "prepared, away beyond QEMU's down time", beyond); all.twice > 0 {
+			t.Errorf("%d answers came twice", all.twice)
+		}
 	}
 	b := m.l.mustHost(t, "host-a").beats(t, m.address)
 	for _, commit := range []bool{false, true} {
