@@ -71,6 +71,7 @@ build: deps-build
 # program=package, for everything that a test or the demo calls.
 DEMO_NEEDS := ip=iproute2 ping=iputils-ping dnsmasq=dnsmasq-base iperf3=iperf3 busybox=busybox-static
 TEST_NEEDS := $(DEMO_NEEDS) gcc=gcc ethtool=ethtool qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod dpkg-deb=dpkg miniupnpd=miniupnpd-nftables nft=nftables
+MOVES_NEEDS := $(TEST_NEEDS) tincd=tinc
 BENCH_NEEDS := $(TEST_NEEDS) tincd=tinc edge=n2n fastd=fastd openvpn=openvpn openssl=openssl wireguard-go=wireguard-go wg=wireguard-tools
 
 deps-build:
@@ -86,7 +87,10 @@ deps-test: deps-build
 deps-bench: deps-build
 	@.ci/deps $(BENCH_NEEDS)
 
-.PHONY: deps-test deps-bench
+deps-moves: deps-build
+	@.ci/deps $(MOVES_NEEDS)
+
+.PHONY: deps-test deps-bench deps-moves
 
 $(GOLANGCI):
 	@echo "installing golangci-lint $(GOLANGCI_VERSION)" >&2
@@ -151,7 +155,7 @@ bench-map: deps-test build
 bench-roam: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_SUSPEND=60s go test -count=$(ROUNDS) -run '^Test(AddressReplaced|ReachedElsewhere|OtherFamily|NATRebound|InterfaceDown|Resume)$$' -timeout 2h -v ./agent
 
-bench-moves: deps-bench build
+bench-moves: deps-moves build
 	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -parallel 1 -run '^Test(LiveMigration|PreparedMigration|AbruptMove)$$' -timeout 1h -v ./agent/lab
 
 bench-measure: deps-test build
