@@ -73,6 +73,7 @@ build: deps-build
 # program=package, for everything that a test or the demo calls.
 DEMO_NEEDS := ip=iproute2 ping=iputils-ping dnsmasq=dnsmasq-base iperf3=iperf3 busybox=busybox-static
 TEST_NEEDS := $(DEMO_NEEDS) gcc=gcc ethtool=ethtool qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod dpkg-deb=dpkg miniupnpd=miniupnpd-nftables nft=nftables dhclient=isc-dhcp-client setpriv=util-linux
+MOVES_NEEDS := $(TEST_NEEDS) tincd=tinc
 BENCH_NEEDS := $(TEST_NEEDS) tincd=tinc edge=n2n fastd=fastd openvpn=openvpn openssl=openssl wireguard-go=wireguard-go wg=wireguard-tools
 
 deps-build:
@@ -88,7 +89,10 @@ deps-test: deps-build
 deps-bench: deps-build
 	@.ci/deps $(BENCH_NEEDS)
 
-.PHONY: deps-test deps-bench
+deps-moves: deps-build
+	@.ci/deps $(MOVES_NEEDS)
+
+.PHONY: deps-test deps-bench deps-moves
 
 $(GOLANGCI):
 	@echo "installing golangci-lint $(GOLANGCI_VERSION)" >&2
@@ -153,7 +157,7 @@ bench-map: deps-test build
 bench-roam: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_SUSPEND=60s go test -count=$(ROUNDS) -run '^Test(AddressReplaced|ReachedElsewhere|OtherFamily|NATRebound|InterfaceDown|Resume)$$' -timeout 2h -v ./agent
 
-bench-moves: deps-bench build
+bench-moves: deps-moves build
 	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -parallel 1 -run '^Test(LiveMigration|PreparedMigration|AbruptMove)$$' -timeout 1h -v ./agent/lab
 
 bench-measure: deps-test build
@@ -205,10 +209,11 @@ install: build
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/farlan
 	install -D -m 0644 packaging/farlan.service $(DESTDIR)/lib/systemd/system/farlan.service
 	install -D -m 0644 packaging/farlan.yaml $(DESTDIR)/etc/farlan/farlan.yaml.example
+	install -D -m 0755 packaging/libvirt-hook $(DESTDIR)$(PREFIX)/share/farlan/libvirt-hook
 	@echo "next: farlan init, or farlan join with a token, and see README.md" >&2
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/farlan $(DESTDIR)/lib/systemd/system/farlan.service $(DESTDIR)/etc/farlan/farlan.yaml.example
+	rm -f $(DESTDIR)$(PREFIX)/bin/farlan $(DESTDIR)/lib/systemd/system/farlan.service $(DESTDIR)/etc/farlan/farlan.yaml.example $(DESTDIR)$(PREFIX)/share/farlan/libvirt-hook
 
 clean:
 	rm -rf bin .cache

@@ -18,7 +18,8 @@ import (
 // left, which surely didn't reach it, is sent after it. When somebody says that it has stopped
 // here, before it speaks there, that is sent at once, and all that comes for it from then on is
 // sent to the other agent instead; that one keeps it until the station speaks there. So a frame
-// is always one agent's to deliver.
+// is always one agent's to deliver, and the wide area carries it once. Broadcasts and multicasts
+// go to all agents anyhow, and aren't kept.
 const (
 	// maxHandovers bounds the stations that are prepared to leave, and those to come. Further
 	// ones are refused.
@@ -28,6 +29,9 @@ const (
 	// stoppedFor is how long a station that has stopped here is waited for elsewhere; then
 	// frames for it are written here again.
 	stoppedFor = time.Minute
+	// resumedAfter is how long after a station was said to have stopped here it speaks only if it
+	// hasn't, or goes on: then nothing is sent elsewhere any more.
+	resumedAfter = 500 * time.Millisecond
 	// leftFor is for how long what lanes still write for a station that has moved is sent
 	// after it.
 	leftFor = 50 * time.Millisecond
@@ -50,13 +54,22 @@ type handover struct {
 	comes   bool                     // to this one
 	until   atomic.Int64             // an Instant: when it is given up
 	left    overlay.Instant          // when it was seen to have moved, 0: it hasn't; the watcher's
-	stopped atomic.Bool              // it has stopped where it leaves
+	stopped atomic.Int64             // an Instant: when it was said to have stopped where it leaves; 0: not
 	reads   atomic.Pointer[tapReads] // what its hypervisor reads; nil: unknown, or it comes
 	kept    overlay.Kept
 }
 
 // over says whether the lease has ended.
 func (x *handover) over(now overlay.Instant) bool { return now >= overlay.Instant(x.until.Load()) }
+
+func (x *handover) hasStopped() bool { return x.stopped.Load() != 0 }
+
+// resumed says whether the station, which was heard last at a moment, has gone on where it
+// stopped.
+func (x *handover) resumed(heard overlay.Instant) bool {
+	at := overlay.Instant(x.stopped.Load())
+	return at != 0 && heard.Sub(at) > resumedAfter
+}
 
 // sample drops what the station may have got.
 func (x *handover) sample(now overlay.Instant) {
@@ -226,7 +239,7 @@ func (n *node) lookAtComing(now overlay.Instant, x *handover) {
 }
 
 func (n *node) lookAtLeaving(now overlay.Instant, x *handover) {
-	if !x.stopped.Load() {
+	if !x.hasStopped() {
 		x.sample(now)
 	}
 	at, known := n.sw.Stations.Lookup(now, x.mac)
@@ -241,9 +254,9 @@ func (n *node) lookAtLeaving(now overlay.Instant, x *handover) {
 		if now.Sub(x.left) >= leftFor {
 			n.handovers.end(x)
 		}
-	case x.over(now):
+	case x.over(now), known && x.resumed(n.sw.Stations.Heard(x.mac)):
 		n.giveUp(x)
-	case x.stopped.Load(): // what lanes had in hand
+	case x.hasStopped(): // what lanes had in hand
 		n.sendAfter(x.peer.place(), x)
 	}
 }
@@ -252,7 +265,7 @@ func (n *node) lookAtLeaving(now overlay.Instant, x *handover) {
 func (n *node) giveUp(x *handover) {
 	n.handovers.end(x)
 	kept := x.kept.Take()
-	if x.comes || x.stopped.Load() {
+	if x.comes || x.hasStopped() {
 		n.drops.addN(dropMoving, uint64(len(kept)))
 	}
 	n.log.Info("a prepared station didn't move", "mac", x.mac)
@@ -263,7 +276,7 @@ func (n *node) giveUp(x *handover) {
 func (n *node) stop(now overlay.Instant, x *handover) {
 	x.sample(now)
 	x.until.Store(int64(now.Add(stoppedFor)))
-	x.stopped.Store(true)
+	x.stopped.Store(int64(now))
 }
 
 // sendAfter sends what is kept for a station to a place.
@@ -294,10 +307,10 @@ func (n *node) leaves(now overlay.Instant, f *overlay.Frame) *peer {
 	x := n.handovers.of(overlay.MAC(f.Head[:6]))
 	switch {
 	case x == nil || x.comes:
-	case x.stopped.Load():
+	case x.hasStopped():
 		return x.peer
 	case x.reads.Load() != nil:
-		n.drops.addN(dropMoving, uint64(x.kept.Keep(now, f)))
+		x.kept.Keep(now, f) // what goes for it was most likely read
 	}
 	return nil
 }

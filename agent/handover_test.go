@@ -156,6 +156,12 @@ func TestHandoverEnds(t *testing.T) {
 				n.stop(n.now(), x)
 				m.pass(stoppedFor + time.Second)
 			},
+			"its own word": func(n *node, x *handover) {
+				n.stop(n.now(), x)
+				m.pass(time.Second)
+				m.says(1, m.vm, m.pi)
+				m.pass(villageTick)
+			},
 			"abort": func(n *node, x *handover) {
 				n.handover(n.now(), x.peer, overlay.Handover{Kind: overlay.HandoverAbort, MAC: m.vm})
 			},

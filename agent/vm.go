@@ -73,7 +73,7 @@ func vmCommand(cmd *cobra.Command, verb string, fill func(url.Values, []string))
 		form := url.Values{"mac": {m.String()}, "timeout": {c.timeout.String()}}
 		fill(form, args)
 		var v vmView
-		if err := c.call(cmd.Context(), http.MethodPost, "/vm/"+verb, form, &v); err != nil {
+		if err = c.call(cmd.Context(), http.MethodPost, "/vm/"+verb, form, &v); err != nil {
 			return err
 		}
 		if c.json != "" {

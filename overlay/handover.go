@@ -85,7 +85,7 @@ const promptly = 5 * time.Millisecond
 // What it may have read isn't given out again, so a station gets nothing twice:
 //   - A frame is kept before it is written, and Sample is called often. What was kept before
 //     the count rose may have been read: it is dropped.
-//   - But a QEMU that has stopped its guest still reads one frame more, and loses it, at any
+//   - But a QEMU that has stopped its guest still reads one frame more a queue, and loses it, at any
 //     time until it ends. So when the count rises by one, for the first time since all frames
 //     that were kept had been read, only the oldest frame is dropped, as the queue is in order,
 //     and those that were written promptly before: where the host drops some frames on their

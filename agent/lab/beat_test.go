@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -22,6 +23,7 @@ const beatEvery = 10 * time.Millisecond
 // answer comes.
 type beat struct {
 	conn net.PacketConn
+	id   uint16 // no other's
 	to   netip.Addr
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -54,7 +56,7 @@ func (h Host) listenPacket(t *testing.T, network, address string) (c net.PacketC
 // beats begins to ask from a host.
 func (h Host) beats(t *testing.T, to netip.Addr) *beat {
 	t.Helper()
-	b := &beat{conn: h.listenPacket(t, "ip4:icmp", "0.0.0.0"), to: to}
+	b := &beat{conn: h.listenPacket(t, "ip4:icmp", "0.0.0.0"), id: uint16(beatIDs.Add(1)), to: to}
 	ctx, stop := context.WithCancel(t.Context())
 	b.stop = stop
 	b.done.Go(b.read)
@@ -70,7 +72,9 @@ func (b *beat) end() {
 	b.done.Wait()
 }
 
-const echoRequest, echoReply, beatID = 8, 0, 0xfa12 // RFC 792
+const echoRequest, echoReply = 8, 0 // RFC 792
+
+var beatIDs atomic.Uint32
 
 func (b *beat) ask(ctx context.Context) {
 	tick := time.NewTicker(beatEvery)
@@ -87,9 +91,9 @@ func (b *beat) ask(ctx context.Context) {
 		b.mu.Unlock()
 		m := make([]byte, 16)
 		m[0] = echoRequest
-		binary.BigEndian.PutUint16(m[4:], beatID)
+		binary.BigEndian.PutUint16(m[4:], b.id)
 		binary.BigEndian.PutUint16(m[6:], number)
-		sum := uint32(echoRequest)<<8 + beatID + uint32(number)
+		sum := uint32(echoRequest)<<8 + uint32(b.id) + uint32(number)
 		binary.BigEndian.PutUint16(m[2:], ^uint16(sum+sum>>16))
 		_, _ = b.conn.WriteTo(m, &net.IPAddr{IP: b.to.AsSlice()}) // it may be unreachable
 	}
@@ -102,7 +106,7 @@ func (b *beat) read() {
 		if err != nil {
 			return
 		}
-		if n < 8 || m[0] != echoReply || binary.BigEndian.Uint16(m[4:]) != beatID || from.String() != b.to.String() {
+		if n < 8 || m[0] != echoReply || binary.BigEndian.Uint16(m[4:]) != b.id || from.String() != b.to.String() {
 			continue
 		}
 		b.mu.Lock()
