@@ -121,8 +121,8 @@ lint: $(GOLANGCI)
 # time; then one package at a time, as some start dozens of agents. Those of the agent that may
 # run beside each other wait most of the time, so it's five at once there. As root none may be
 # skipped.
-ALONE := farlan/agent/sim farlan/overlay/mesh farlan/overlay/route
-TOWNS := ^Test(AcrossAreas|ByGateways|BypassesTheDirectPath|ClaimsAcrossAreas|DivideAndJoin|EntryBehindGateway|FarAgentsByName|LiarAmongGateways|SessionsAreFew)$$
+ALONE := farlan/agent/sim farlan/overlay/mesh farlan/overlay/route farlan/overlay/segment
+TOWNS := ^Test(AcrossAreas|ByGateways|BypassesTheDirectPath|ClaimsAcrossAreas|DivideAndJoin|EntryBehindGateway|FarAgentsByName|LiarAmongGateways|SessionsAreFew)$$$
 BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/overlay/qemu farlan/reserve
 NOSKIP := $(if $(ROOT),FARLAN_NO_SKIP=1)
 

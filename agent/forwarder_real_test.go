@@ -135,7 +135,6 @@ type caller struct {
 	sent map[byte]uint32    // by whom they are for
 	got  map[uint64]int     // copies, by sender, for whom, and number
 	last map[byte]time.Time // when one came, by sender and whether it was for all
-
 }
 
 const (

@@ -200,14 +200,6 @@ func (o *outgoing) idle() {
 	o.recent, o.last = o.recent[:0], nil
 }
 
-// packetOverhead is what IP and UDP headers add to a datagram to an address.
-func packetOverhead(to netip.AddrPort) int {
-	if to.Addr().Is4() {
-		return 20 + 8
-	}
-	return 40 + 8
-}
-
 // carry takes a batch of a port's frames.
 func (o *outgoing) carry(now overlay.Instant, view *view, port int, frames []overlay.Frame) {
 	o.now, o.port, o.fence = now, port, o.n.fence()

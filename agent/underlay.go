@@ -168,3 +168,11 @@ func hostAddrs() []netip.Addr {
 	}
 	return all
 }
+
+// packetOverhead is what IP and UDP headers add to a datagram to an address.
+func packetOverhead(to netip.AddrPort) int {
+	if to.Addr().Is4() {
+		return 20 + 8
+	}
+	return 40 + 8
+}

@@ -5,7 +5,6 @@ package lan
 import (
 	"bytes"
 	"net"
-
 	"strings"
 	"sync"
 	"testing"
