@@ -230,6 +230,9 @@ func (c *chatter200) deliver(s *chatterSite, but *chatterVM, frame []byte, h ove
 
 // send has a machine send a frame: it is on a bridge with the others of its site.
 func (c *chatter200) send(vm *chatterVM, frame []byte) {
+	if !vm.up {
+		return
+	}
 	dst := overlay.MAC(frame)
 	local := slices.ContainsFunc(vm.site.vms, func(o *chatterVM) bool { return o.mac == dst })
 	if !local {
@@ -274,6 +277,9 @@ func (c *chatter200) browse(vm *chatterVM, in, next time.Duration) {
 
 // converse begins a conversation, and the next one a while later.
 func (c *chatter200) converse(vm *chatterVM) {
+	if !vm.up {
+		return
+	}
 	to := c.vms[0].ip
 	switch n := c.rng.IntN(50); {
 	case n == 0:
@@ -298,6 +304,9 @@ func (c *chatter200) isUp(ip netip.Addr) bool {
 
 // ask asks for an address, three times at most, a second apart.
 func (c *chatter200) ask(vm *chatterVM, to netip.Addr) {
+	if !vm.up {
+		return
+	}
 	if vm.asking[to]++; vm.asking[to] > 3 {
 		delete(vm.asking, to)
 		if _, there := c.truth[to]; there && c.isUp(to) {
