@@ -27,7 +27,7 @@ func (o *outgoing) asked(view *view, f *overlay.Frame, h *overlay.Heard) bool {
 	switch {
 	case h.Said == overlay.SaidNothing || o.n.cfg.AskAll || len(f.Body) > 0:
 		return false
-	case o.n.sw.SaidAgain(o.now, f.Head, h):
+	case o.n.sw.SaidAgain(o.now, overlay.PortPlace(o.port), f.Head, h):
 		c.quiet.Add(1)
 		return true
 	case !h.Target.IsValid():

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"farlan/overlay"
 	"farlan/reserve"
 )
 
@@ -48,7 +49,7 @@ func TestFlagOverEnvironmentOverFile(t *testing.T) {
 	if c.Uplink != (reserve.Access{Up: 10 * reserve.Mbit, Down: 10 * reserve.Mbit}) {
 		t.Errorf("uplink %v", c.Uplink)
 	}
-	if !slices.Equal(c.Taps, []tapConfig{{Name: "a0"}, {Name: "b0", Bridge: "br0", MTU: 1400}}) || !slices.Equal(c.LANs, []lanConfig{{Interface: "eth0"}}) {
+	if !slices.Equal(c.Taps, []tapConfig{{Name: "a0"}, {Name: "b0", Bridge: "br0", MTU: 1400}}) || !slices.Equal(c.LANs, []lanConfig{{Interface: "eth0", Trust: overlay.TrustAll}}) {
 		t.Errorf("ports %+v %+v", c.Taps, c.LANs)
 	}
 }

@@ -84,7 +84,7 @@ func (v doctorView) expect(t *testing.T, check, level, detail string) {
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	s := newSites(t)
-	s.join(t, "")
+	s.join(t, ",trust=dhcp")
 	eventually(t, 10*time.Second, func() error {
 		if a, b := s.mtu(0), s.mtu(1); a < 1490 || b < 1490 {
 			return fmt.Errorf("MTU %d and %d", a, b)
@@ -106,7 +106,7 @@ func TestDoctor(t *testing.T) {
 	for check, detail := range map[string]string{
 		"rights": "all that", tunDevice: "can be opened", "key file": "network", "clock": "within 2m0s", "members": "1 of 1",
 		"offload t": "64 KB", "NAT": "none", "nested tunnel": "no way", "path MTU": "1 members", "reachable": "TCP from b, and UDP from a port that this host never sent to, from b",
-		"duplicate MAC": "none of", "rogue DHCP": "no DHCP server",
+		"duplicate MAC": "none of", "rogue DHCP": "no DHCP server", "guard": "nothing was refused",
 	} {
 		well.expect(t, check, levelOK, detail)
 	}

@@ -110,7 +110,7 @@ func newUpload(t *testing.T, args ...string) *upload {
 	}
 	s.in(s.r, "ethtool -K ub tso off gso off tx-udp-segmentation off")
 	s.in(s.r, "tc qdisc add dev ub root tbf rate 100mbit burst 32kb latency 300ms")
-	s.join(t, "", args...)
+	s.join(t, ",trust=dhcp", args...)
 	s.serveDHCP(t)
 	s.background(s.b, "iperf3 -s -p 5300")
 	eventually(t, 5*time.Second, func() error { return s.try(s.a, "timeout 3 iperf3 -p 5300 -n 1K -c 10.78.0.2") })

@@ -30,19 +30,19 @@ type again struct {
 	}
 }
 
-// SaidAgain says whether all have heard a moment ago what a frame from a port says, by which it
-// need not be flooded.
-func (s *Switch) SaidAgain(now Instant, frame []byte, h *Heard) bool {
+// SaidAgain says whether all have heard a moment ago, from the same place, what a frame from
+// there says, so that it need not be flooded.
+func (s *Switch) SaidAgain(now Instant, from Place, frame []byte, h *Heard) bool {
 	switch {
 	case h.Said == SaidARP && (h.Probe || h.Announces):
-		return s.again.said(now, hash(hash(offset, frame[6:12]), frame[h.At:h.At+28]), h.VLANs, arpAgain)
+		return s.again.said(now, hash(hash(offset, frame[6:12]), frame[h.At:h.At+28]), from, h.VLANs, arpAgain)
 	case h.Said == SaidMDNS && h.At+8 <= len(frame):
 		u := frame[h.At:]
 		sum := hash(offset, u[8:])
 		if !forAll(u) {
 			sum = hash(sum, frame[6:12])
 		}
-		return s.again.said(now, sum^uint64(binary.BigEndian.Uint16(u))<<32, h.VLANs, mdnsAgain)
+		return s.again.said(now, sum^uint64(binary.BigEndian.Uint16(u))<<32, from, h.VLANs, mdnsAgain)
 	}
 	return false
 }
@@ -69,8 +69,8 @@ func hash(sum uint64, b []byte) uint64 {
 }
 
 // said notes that something is flooded, and says whether it was in the time before, and so isn't.
-func (a *again) said(now Instant, sum uint64, vlans uint32, within time.Duration) bool {
-	sum = mix(sum^uint64(vlans), offset)
+func (a *again) said(now Instant, sum uint64, from Place, vlans uint32, within time.Duration) bool {
+	sum = mix(sum^uint64(vlans), offset^uint64(from))
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.slots == nil {

@@ -41,15 +41,15 @@ func TestSaidAgain(t *testing.T) {
 	} {
 		var s Switch
 		first, second := Listen(c.first), Listen(c.second)
-		if s.SaidAgain(Instant(time.Hour), c.first, &first) {
+		if s.SaidAgain(Instant(time.Hour), postTap, c.first, &first) {
 			t.Errorf("%s: the first was said again", name)
 		}
-		if got := s.SaidAgain(Instant(time.Hour).Add(c.after), c.second, &second); got != c.again {
+		if got := s.SaidAgain(Instant(time.Hour).Add(c.after), postTap, c.second, &second); got != c.again {
 			t.Errorf("%s: %v, want %v", name, got, c.again)
 		}
 		for n := range c.first {
 			h := Listen(c.first[:n])
-			s.SaidAgain(Instant(time.Hour), c.first[:n], &h) // doesn't panic
+			s.SaidAgain(Instant(time.Hour), postTap, c.first[:n], &h) // doesn't panic
 		}
 	}
 }

@@ -125,7 +125,7 @@ func TestAsksAreDamped(t *testing.T) {
 		_, turn := p.s.Ask(p.now, postTap, h.MAC, &h, func(Place) bool { return true })
 		count[turn]++
 	}
-	if count[AskAll] > 10*askRate+askBurst || count[AskAll] < 10*askRate {
+	if want := askTimes + 3; count[AskAll] != want {
 		t.Errorf("%v", count)
 	}
 }

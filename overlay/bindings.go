@@ -27,12 +27,14 @@ const (
 	// maxLease is the longest that a lease is taken for one.
 	maxLease = 24 * time.Hour
 
-	// askRate is how often a second all are asked for one address that nobody answers for, by
-	// all machines at this agent together, and askBurst how often at once; of maxAsked
-	// addresses at a time. Machines ask each second, three times.
-	askRate, askBurst = 1, 3
-	maxAsked          = 1024
-	askedFor          = 10 * time.Second
+	// askTimes is how often all are asked for one address that nobody answers for, by all
+	// machines at this agent together, and askAgain how long after that once more each time; of
+	// maxAsked addresses at a time. It begins anew when nobody asked for askedFor. Machines
+	// ask each second, three times: those that start say so, and are known then.
+	askTimes = 2
+	askAgain = 3 * time.Second
+	maxAsked = 1024
+	askedFor = 10 * time.Second
 )
 
 // An address is one of a VLAN.
@@ -65,8 +67,8 @@ type Bindings struct {
 }
 
 type asked struct {
-	bucket Bucket
-	last   Instant
+	times       int
+	allow, last Instant // when all were asked last, and when somebody wanted it
 }
 
 // hear notes that a machine at a place has an address.
@@ -245,9 +247,16 @@ func (t *Bindings) mayAskAll(now Instant, a address) bool {
 		if t.asked == nil {
 			t.asked = make(map[address]*asked)
 		}
-		q = &asked{bucket: NewBucket(askRate, askBurst)}
+		q = new(asked)
 		t.asked[a] = q
 	}
+	if now.Sub(q.last) >= askedFor {
+		q.times = 0
+	}
 	q.last = now
-	return q.bucket.Allow(now)
+	if q.times >= askTimes && now.Sub(q.allow) < askAgain {
+		return false
+	}
+	q.times, q.allow = q.times+1, now
+	return true
 }
