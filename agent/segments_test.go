@@ -34,7 +34,7 @@ func TestLeased(t *testing.T) {
 
 // share has port 0 of an agent take part in a segment.
 func (n *node) share() *guarded {
-	g := n.guard(0, n.ports[0])
+	g := n.guarded(0, n.ports[0])
 	n.segments.ports = []*guarded{g}
 	n.segments.guards.Store(true)
 	g.port.gate.allow(closed)
