@@ -103,7 +103,6 @@ func (t *Stations) find(m MAC) *station {
 func (t *Stations) Heard(m MAC) Instant {
 	_, seen := t.last(m)
 	return seen
-
 }
 
 // last returns where and when m was seen last, 0 if never.
