@@ -250,7 +250,7 @@ func (n *node) lookAtLeaving(now overlay.Instant, x *handover) {
 		if now.Sub(x.left) >= leftFor {
 			n.handovers.end(x)
 		}
-	case x.over(now), known && x.resumed(n.sw.Stations.Heard(x.mac)):
+	case x.over(now), known && x.resumed(n.sw.Stations.HeardLast(x.mac)):
 		n.giveUp(x)
 	case x.hasStopped(): // what lanes had in hand
 		n.sendAfter(x.peer.place(), x)

@@ -275,9 +275,10 @@ func (in *inbound) Frame(f *overlay.Frame) {
 			in.write(i, f)
 		}
 	default:
-		if v != overlay.DropSame || !in.n.comes(in.now, p, f) {
-			in.n.drops.verdict(v)
+		if v == overlay.DropSame && in.n.comes(in.now, p, f) {
+			return
 		}
+		in.n.drops.verdict(v)
 		return
 	}
 	snoop(&in.n.sw.Stations, f.Head)

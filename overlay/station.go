@@ -89,12 +89,6 @@ func (t *Stations) Lookup(now Instant, m MAC) (Place, bool) {
 	return p, p != 0 && now.Sub(seen) < StationAge
 }
 
-// Heard returns when m was heard last, 0 if never.
-func (t *Stations) Heard(m MAC) Instant {
-	_, seen := t.last(m)
-	return seen
-}
-
 // last returns where and when m was seen last, 0 if never.
 func (t *Stations) last(m MAC) (Place, Instant) {
 	s := &t.shards[t.shard(m)]
