@@ -90,7 +90,7 @@ type node struct {
 	ask      sendFunc // probes
 	relayed  []byte   // scratch
 	control  control
-	handovers handovers
+	moving   handovers
 	own      ownRecords
 	flows    flows
 	predict  predictor // nil: nothing is predicted
