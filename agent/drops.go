@@ -23,6 +23,7 @@ const (
 	dropMalformed                    // a member's datagram that makes no sense
 	dropUnfit                        // a port's frame that is too long, or not what it says
 	dropQueue                        // a frame that waited too long for the uplink
+	dropMoving                       // a frame for a station that moved: too many waited, or it never came
 	dropRead                         // what a port could not make a frame of
 	dropStray                        // a datagram of ours that the kernel gave to the control plane
 	dropNoRelay                      // what can't be passed on
@@ -42,7 +43,6 @@ const (
 	dropSpread                       // a flooded frame from who isn't to pass it on, or of somebody unknown
 	dropFar                          // one that has gone over too many links
 	dropHeld                         // a frame that waited for a session too long, or too many did
-	dropMoving                       // a frame for a station that moved: too many waited, or it never came
 	dropVLAN                         // a port's frame of a VLAN that the port hasn't
 	dropSlow                         // a frame for a QEMU that didn't read those before it
 	dropGarbled                      // a connection to a QEMU socket that brought no frames
@@ -56,13 +56,13 @@ var dropNames = [dropSwitch]string{
 	dropStranger: "datagram of a stranger", dropNoKeys: "no such session", dropForged: "forged or replayed",
 	dropHandshake: "handshake refused", dropBusy: "busy", dropNoSession: "no session with the agent",
 	dropSend: "underlay refused", dropPort: "port refused", dropMalformed: "malformed", dropControl: "control datagram of a stranger",
-	dropUnfit: "unfit frame", dropQueue: "uplink full",
+	dropUnfit: "unfit frame", dropQueue: "uplink full", dropMoving: "for a moving station",
 	dropRead: "port unreadable", dropStray: "stray", dropNoRelay: "not relayed", dropBeacon: "beacon of a stranger", dropLateBeacon: "beacon by another clock",
 	dropOutsider: "agent without a good credential",
 	dropReplay:   "control datagram again", dropUntimely: "control datagram by another clock",
 	dropPipe: "way through TCP full", dropRecord: "record refused", dropProbe: "probe or acknowledgement out of place", dropTrain: "not of a train", dropForbidden: "link forbidden", dropTransit: "transit limit", dropNotice: "notice that makes no sense",
 	dropRequest: "link request that makes no sense", dropSpread: "flooded by who isn't to", dropFar: "flooded too far",
-	dropHeld: "no session in time", dropMoving: "for a moving station",
+	dropHeld:    "no session in time",
 	dropStandby: "another agent forwards", dropVLAN: "VLAN not of the port", dropSlow: "QEMU too slow", dropGarbled: "QEMU socket: not frames", dropCrowd: "QEMU socket: too many",
 }
 

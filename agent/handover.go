@@ -148,7 +148,7 @@ func (n *node) prepare(now overlay.Instant, m overlay.MAC, p *peer, lease time.D
 	}
 	x := &handover{mac: m, peer: p, comes: !here}
 	x.until.Store(int64(now.Add(lease)))
-	if !n.handovers.set(x) {
+	if !n.moving.set(x) {
 		return nil, errHandovers
 	}
 	n.aside("handovers", func(context.Context) error {
@@ -164,7 +164,7 @@ func (n *node) prepare(now overlay.Instant, m overlay.MAC, p *peer, lease time.D
 // count finds out how to tell what the station's hypervisor reads, if that can be told.
 func (n *node) count(x *handover, p *port) {
 	x.reads.Store(findReads(p.bridge, p.Name(), x.mac))
-	if n.handovers.of(x.mac) != x { // it has ended meanwhile
+	if n.moving.of(x.mac) != x { // it has ended meanwhile
 		x.reads.Swap(nil).close()
 	}
 }
@@ -180,7 +180,7 @@ func (n *node) aside(name string, f func(context.Context) error) {
 
 // watchHandovers looks at handovers until there are none.
 func (n *node) watchHandovers() {
-	h := &n.handovers
+	h := &n.moving
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.watching || n.spawn == nil {
@@ -210,7 +210,7 @@ func (n *node) watchHandovers() {
 
 // lookAtHandovers does what is due.
 func (n *node) lookAtHandovers(now overlay.Instant) {
-	all := n.handovers.now.Load()
+	all := n.moving.now.Load()
 	if all == nil {
 		return
 	}
@@ -232,7 +232,7 @@ func (n *node) lookAtComing(now overlay.Instant, x *handover) {
 			n.write(port, 0, n.fence(), kept[i:i+1])
 		}
 		n.log.Info("a prepared station is here", "mac", x.mac, "from", x.peer.id, "frames", len(kept))
-		n.handovers.end(x)
+		n.moving.end(x)
 	case x.over(now):
 		n.giveUp(x)
 	}
@@ -252,9 +252,9 @@ func (n *node) lookAtLeaving(now overlay.Instant, x *handover) {
 		}
 		n.sendAfter(at, x)
 		if now.Sub(x.left) >= leftFor {
-			n.handovers.end(x)
+			n.moving.end(x)
 		}
-	case x.over(now), known && x.resumed(n.sw.Stations.Heard(x.mac)):
+	case x.over(now), known && x.resumed(n.sw.Stations.HeardLast(x.mac)):
 		n.giveUp(x)
 	case x.hasStopped(): // what lanes had in hand
 		n.sendAfter(x.peer.place(), x)
@@ -263,7 +263,7 @@ func (n *node) lookAtLeaving(now overlay.Instant, x *handover) {
 
 // giveUp ends a handover of which nothing came.
 func (n *node) giveUp(x *handover) {
-	n.handovers.end(x)
+	n.moving.end(x)
 	kept := x.kept.Take()
 	if x.comes || x.hasStopped() {
 		n.drops.addN(dropMoving, uint64(len(kept)))
@@ -304,7 +304,7 @@ func (n *node) sendAfter(at overlay.Place, x *handover) {
 // leaves says of a frame for a station at a port of this agent that it is to go to the peer that
 // it returns instead; else that is nil, and a copy is kept if the station is about to leave.
 func (n *node) leaves(now overlay.Instant, f *overlay.Frame) *peer {
-	x := n.handovers.of(overlay.MAC(f.Head[:6]))
+	x := n.moving.of(overlay.MAC(f.Head[:6]))
 	switch {
 	case x == nil || x.comes:
 	case x.hasStopped():
@@ -318,7 +318,7 @@ func (n *node) leaves(now overlay.Instant, f *overlay.Frame) *peer {
 // comes keeps a peer's frame for a station that is about to come from there, and says whether
 // it is one.
 func (n *node) comes(now overlay.Instant, p *peer, f *overlay.Frame) bool {
-	x := n.handovers.of(overlay.MAC(f.Head[:6]))
+	x := n.moving.of(overlay.MAC(f.Head[:6]))
 	if x == nil || !x.comes || x.peer.id != p.id {
 		return false
 	}

@@ -69,8 +69,8 @@ func TestHandover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMoving(t)
 		x, err := m.prepare(1, 4, time.Minute)
-		if err != nil || m.homes[4].n.handovers.of(m.vm) == nil {
-			t.Fatalf("%v, agent 4 knows %v", err, m.homes[4].n.handovers.of(m.vm))
+		if err != nil || m.homes[4].n.moving.of(m.vm) == nil {
+			t.Fatalf("%v, agent 4 knows %v", err, m.homes[4].n.moving.of(m.vm))
 		}
 		m.count(x, file, 3)
 		m.pass(50 * time.Millisecond)
@@ -97,7 +97,7 @@ func TestHandover(t *testing.T) {
 			t.Errorf("%d of the 5 that it can't have got came after it", got)
 		}
 		for i, h := range m.homes {
-			if h.n.handovers.now.Load() != nil {
+			if h.n.moving.now.Load() != nil {
 				t.Errorf("agent %d doesn't forget it", i)
 			}
 		}
@@ -115,7 +115,7 @@ func TestHandoverStopped(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := m.homes[1].n
-		x := n.handovers.of(m.vm)
+		x := n.moving.of(m.vm)
 		if x == nil || x.comes {
 			t.Fatalf("agent 1 has %+v", x)
 		}
@@ -173,7 +173,7 @@ func TestHandoverEnds(t *testing.T) {
 			n := m.homes[1].n
 			m.says(1, m.vm, m.pi) // it is alive
 			end(n, x)
-			if n.handovers.now.Load() != nil {
+			if n.moving.now.Load() != nil {
 				t.Errorf("%s: it is still prepared", what)
 			}
 			before := m.homes[1].port.frames
@@ -197,12 +197,12 @@ func TestHostileHandovers(t *testing.T) {
 		say(3, overlay.Handover{Kind: overlay.HandoverPrepare, MAC: m.vm, Lease: time.Minute})
 		say(3, overlay.Handover{Kind: overlay.HandoverReady, MAC: m.vm})
 		say(3, overlay.Handover{Kind: overlay.HandoverPrepare, MAC: overlay.MAC{2, 7}, Lease: time.Minute})
-		if n.handovers.now.Load() != nil {
+		if n.moving.now.Load() != nil {
 			t.Error("a station that isn't there comes from an agent")
 		}
 		say(1, overlay.Handover{Kind: overlay.HandoverPrepare, MAC: m.vm, Lease: time.Minute})
 		say(3, overlay.Handover{Kind: overlay.HandoverAbort, MAC: m.vm})
-		if n.handovers.of(m.vm) == nil {
+		if n.moving.of(m.vm) == nil {
 			t.Error("another agent's word ends it")
 		}
 		for i := range 3 * maxHandovers {
@@ -214,12 +214,12 @@ func TestHostileHandovers(t *testing.T) {
 		for i := range 3 * maxHandovers {
 			say(1, overlay.Handover{Kind: overlay.HandoverPrepare, MAC: overlay.MAC{2, 0, 0, 0, 10, byte(i)}, Lease: time.Minute})
 		}
-		if got := len(*n.handovers.now.Load()); got != maxHandovers {
+		if got := len(*n.moving.now.Load()); got != maxHandovers {
 			t.Errorf("%d are prepared", got)
 		}
 		allowed := 0
 		for range 10 * handoverBurst {
-			if n.handovers.allow(n.now()) {
+			if n.moving.allow(n.now()) {
 				allowed++
 			}
 		}
@@ -227,7 +227,7 @@ func TestHostileHandovers(t *testing.T) {
 			t.Errorf("%d at once are taken", allowed)
 		}
 		m.pass(2 * time.Minute)
-		if n.handovers.now.Load() != nil {
+		if n.moving.now.Load() != nil {
 			t.Error("they stay for ever")
 		}
 	})

@@ -20,7 +20,7 @@ func (in *inbound) takeHandover(p *peer, frame []byte) {
 		return
 	}
 	n := in.n
-	if !n.handovers.allow(in.now) || !n.mail.offerLow(func(now overlay.Instant) { n.handover(now, p, h) }) {
+	if !n.moving.allow(in.now) || !n.mail.offerLow(func(now overlay.Instant) { n.handover(now, p, h) }) {
 		n.drops.add(dropBusy)
 	}
 }
@@ -36,7 +36,7 @@ func (h *handovers) allow(now overlay.Instant) bool {
 
 // handover does what a peer says.
 func (n *node) handover(now overlay.Instant, p *peer, h overlay.Handover) {
-	x := n.handovers.of(h.MAC)
+	x := n.moving.of(h.MAC)
 	switch h.Kind {
 	case overlay.HandoverPrepare:
 		answer := overlay.HandoverReady
@@ -51,10 +51,10 @@ func (n *node) handover(now overlay.Instant, p *peer, h overlay.Handover) {
 			n.giveUp(x)
 		}
 	default:
-		n.handovers.mu.Lock()
-		defer n.handovers.mu.Unlock()
+		n.moving.mu.Lock()
+		defer n.moving.mu.Unlock()
 		select {
-		case n.handovers.answers[h.MAC] <- h.Kind: // nil: nobody waits
+		case n.moving.answers[h.MAC] <- h.Kind: // nil: nobody waits
 		default:
 		}
 	}
@@ -69,7 +69,7 @@ func (n *node) tellHandover(now overlay.Instant, p *peer, h overlay.Handover) {
 // agree asks a peer to prepare for a station's move, until it answers or ctx ends.
 func (n *node) agree(ctx context.Context, p *peer, h overlay.Handover) error {
 	answer := make(chan overlay.HandoverKind, 1)
-	a := &n.handovers
+	a := &n.moving
 	a.mu.Lock()
 	if a.answers == nil {
 		a.answers = make(map[overlay.MAC]chan overlay.HandoverKind)

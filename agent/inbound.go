@@ -282,9 +282,10 @@ func (in *inbound) Frame(f *overlay.Frame) {
 			in.write(i, f)
 		}
 	default:
-		if v != overlay.DropSame || !in.n.comes(in.now, p, f) {
-			in.n.guard(in.now, v, p.place(), f.Head)
+		if v == overlay.DropSame && in.n.comes(in.now, p, f) {
+			return
 		}
+		in.n.guard(in.now, v, p.place(), f.Head)
 		return
 	}
 	if source.Heard.Said != overlay.SaidNothing {

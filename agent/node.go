@@ -78,54 +78,54 @@ type node struct {
 	// The loop's own.
 	admission admission
 
-	store     *discovery.Store
-	sessions  *overlay.Sessions
-	p2p       *p2p.Node
-	lookout   *beacon.Lookout // nil: off
-	unlit     string          // why there are no beacons, though they aren't off
-	peers     map[overlay.AgentID]*peer
-	byIndex   []*peer
-	shake     sendFunc // handshakes, which may be fragmented
-	ask       sendFunc // probes
-	relayed   []byte   // scratch
-	control   control
-	own       ownRecords
-	flows     flows
-	predict   predictor // nil: nothing is predicted
-	guesser   *guesser  // that predicts
-	keys      keys
-	stale     overlay.Instant // since when the remembered peers differ from the disk's, 0 not
-	saved     overlay.Instant
-	saving    time.Duration   // what that took
-	aged      overlay.Instant // when the stations were last looked at
-	trimmed   overlay.Instant // when memory was given back
-	stepped   overlay.Instant // when step ran last
-	roaming   roaming
-	router    routerPort
-	relaying  relaying
-	routing   routing
-	spread    spreads // partly shared with the frame path
-	linking   linking
-	area      place
-	far       seeking
-	stun      stun
-	warm      warming
-	late      *outgoing // see loopOut, nil: nothing was sent yet
-	claiming  claiming
-	segments  segments
-	handovers handovers
-	pipes     pipes
-	punches   punches
-	lonely    bool // said that nobody answers
-	misdated  bool // said that this host's clock is wrong
-	mapping   discovery.Mapping
-	mappedAt  overlay.Instant // when this host had moved last
-	told      string          // to systemd
-	loops     rate
-	asleep    time.Duration  // how long this machine has been suspended
-	fathoms   overlay.Bucket // searches for a path's MTU that may begin
-	asks      overlay.Bucket // silent members that may be asked
-	spawn     func(name string, f func(context.Context) error)
+	store    *discovery.Store
+	sessions *overlay.Sessions
+	p2p      *p2p.Node
+	lookout  *beacon.Lookout // nil: off
+	unlit    string          // why there are no beacons, though they aren't off
+	peers    map[overlay.AgentID]*peer
+	byIndex  []*peer
+	shake    sendFunc // handshakes, which may be fragmented
+	ask      sendFunc // probes
+	relayed  []byte   // scratch
+	control  control
+	moving   handovers
+	own      ownRecords
+	flows    flows
+	predict  predictor // nil: nothing is predicted
+	guesser  *guesser  // that predicts
+	keys     keys
+	stale    overlay.Instant // since when the remembered peers differ from the disk's, 0 not
+	saved    overlay.Instant
+	saving   time.Duration   // what that took
+	aged     overlay.Instant // when the stations were last looked at
+	trimmed  overlay.Instant // when memory was given back
+	stepped  overlay.Instant // when step ran last
+	roaming  roaming
+	router   routerPort
+	relaying relaying
+	routing  routing
+	spread   spreads // partly shared with the frame path
+	linking  linking
+	area     place
+	far      seeking
+	stun     stun
+	warm     warming
+	late     *outgoing // see loopOut, nil: nothing was sent yet
+	claiming claiming
+	segments segments
+	pipes    pipes
+	punches  punches
+	lonely   bool // said that nobody answers
+	misdated bool // said that this host's clock is wrong
+	mapping  discovery.Mapping
+	mappedAt overlay.Instant // when this host had moved last
+	told     string          // to systemd
+	loops    rate
+	asleep   time.Duration  // how long this machine has been suspended
+	fathoms  overlay.Bucket // searches for a path's MTU that may begin
+	asks     overlay.Bucket // silent members that may be asked
+	spawn    func(name string, f func(context.Context) error)
 }
 
 // now reads the agent's clock: the wall clock at the start, and the time since

@@ -137,7 +137,7 @@ func (n *node) prepareVM(ctx context.Context, m overlay.MAC, form url.Values) (v
 		return v, errors.Join(failed, err)
 	}
 	if err := n.agree(ctx, p, overlay.Handover{Kind: overlay.HandoverPrepare, MAC: m, Lease: lease}); err != nil {
-		n.handovers.end(x)
+		n.moving.end(x)
 		return v, err
 	}
 	return n.vmView(ctx, x, vmPrepared)
@@ -180,7 +180,7 @@ func (n *node) otherOf(ctx context.Context, m overlay.MAC, to string) (p *peer, 
 
 // commitVM notes that a machine has stopped here, or runs here.
 func (n *node) commitVM(ctx context.Context, m overlay.MAC, _ url.Values) (v vmView, err error) {
-	x := n.handovers.of(m)
+	x := n.moving.of(m)
 	if x == nil {
 		return v, errPrepared
 	}
@@ -222,7 +222,7 @@ func (n *node) arrive(now overlay.Instant, m overlay.MAC) error {
 
 // abortVM forgets what was prepared.
 func (n *node) abortVM(ctx context.Context, m overlay.MAC, _ url.Values) (v vmView, err error) {
-	x := n.handovers.of(m)
+	x := n.moving.of(m)
 	if x == nil {
 		return v, errPrepared
 	}

@@ -167,3 +167,9 @@ func (k *Kept) Take() []Frame {
 	k.clear()
 	return all
 }
+
+// HeardLast returns when m was heard last, 0 if never.
+func (t *Stations) HeardLast(m MAC) Instant {
+	_, seen := t.last(m)
+	return seen
+}

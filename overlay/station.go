@@ -99,12 +99,6 @@ func (t *Stations) find(m MAC) *station {
 	return s.at[m]
 }
 
-// Heard returns when m was heard last, 0 if never.
-func (t *Stations) Heard(m MAC) Instant {
-	_, seen := t.last(m)
-	return seen
-}
-
 // last returns where and when m was seen last, 0 if never.
 func (t *Stations) last(m MAC) (Place, Instant) {
 	s := &t.shards[t.shard(m)]

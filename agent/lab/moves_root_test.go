@@ -339,6 +339,7 @@ func TestPreparedMigration(t *testing.T) {
 		from := m.site
 		m.prepare(other(from))
 		stop, resume := m.migrateStopped(other(from), func() {
+			defer time.Sleep(600 * time.Millisecond) // as with more memory
 			if !commit {
 				return
 			}
