@@ -237,7 +237,7 @@ func unicast(a netip.Addr) bool {
 // parsePort cuts "NAME,key=value,…".
 func parsePort(flag, s string, keys ...string) (name string, values map[string]string, err error) {
 	parts := strings.Split(s, ",")
-	if err := checkInterfaceName(parts[0]); err != nil {
+	if err = checkInterfaceName(parts[0]); err != nil {
 		return "", nil, usagef("")("%s %q: %w", flag, s, err)
 	}
 	if values, err = parsePortOptions(flag, s, parts[1:], keys...); err != nil {

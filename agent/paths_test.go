@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,18 +44,14 @@ func TestPathsOfUsers(t *testing.T) {
 // copyOf copies a program to where every user can run it, until the test ends.
 func copyOf(t *testing.T, path string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "farlan-*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := t.TempDir()
 	to := filepath.Join(dir, "tests") // by the name farlan they would be that
 	b, err := os.ReadFile(path)
 	if err == nil {
 		err = os.WriteFile(to, b, 0o755)
 	}
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		err = errors.Join(err, os.Chmod(d, 0o755))
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -37,7 +37,7 @@ func (c *config) parseQEMU(s string) error {
 		return err
 	}
 	q := qemuConfig{Path: parts[0]}
-	if err := (qemu.Config{Path: q.Path}).Validate(); err != nil {
+	if err = (qemu.Config{Path: q.Path}).Validate(); err != nil {
 		return usagef("%s", hintOf(err))("--qemu %w", err)
 	}
 	if q.VLANs, err = parseVLANs("--qemu", s, values); err != nil {

@@ -17,11 +17,7 @@ import (
 
 // The socket is its owner's alone, replaces what was left behind, and nothing else.
 func TestPath(t *testing.T) {
-	dir, err := os.MkdirTemp("", "qemu-*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
+	dir := t.TempDir()
 	path := filepath.Join(dir, "s")
 	open := func() (*Port, error) { t.Helper(); return Open(Config{Path: path}) }
 	refused := func(what string) {

@@ -53,11 +53,10 @@ func (p *Port) look() error {
 		return os.NewSyscallError("epoll_wait", e)
 	}
 	for _, e := range p.events[:n] {
-		fd := int(e.Fd)
-		switch {
-		case fd == p.listener:
+		switch fd := int(e.Fd); fd {
+		case p.listener:
 			p.accept()
-		case fd == p.again:
+		case p.again:
 		default:
 			p.called(fd, e.Events)
 		}

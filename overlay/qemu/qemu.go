@@ -77,7 +77,7 @@ func Open(c Config) (*Port, error) {
 }
 
 func (p *Port) open() (err error) {
-	if err := p.listen(); err != nil {
+	if err = p.listen(); err != nil {
 		return err
 	}
 	if p.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {

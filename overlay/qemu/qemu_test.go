@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,12 +32,7 @@ type bench struct {
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "qemu-*") // t.TempDir's path may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	p, err := Open(Config{Path: filepath.Join(dir, "s")})
+	p, err := Open(Config{Path: filepath.Join(t.TempDir(), "s")})
 	if err != nil {
 		t.Fatal(err)
 	}
