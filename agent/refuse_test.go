@@ -96,6 +96,10 @@ func TestPortsRefused(t *testing.T) {
 		code=$?
 		kill $first; wait $first; exit $code`, key, dir, dir, dir)
 	refuses(t, key, "another process holds it", script(first), "--tap", "fltest0")
+
+	plain := []string{program(t)}
+	refuses(t, key, "there is something else", plain, "--qemu", key)
+	refuses(t, key, "no such file", plain, "--qemu", filepath.Join(dir, "none", "s"))
 }
 
 func TestNoRights(t *testing.T) {
@@ -119,4 +123,5 @@ func TestNoRights(t *testing.T) {
 	}
 	refuses(t, key, "permission denied", as, "--tap", "fltest0")
 	refuses(t, key, "not allowed to use port 80", as, "--listen", "127.0.0.1:80")
+	refuses(t, key, "permission denied", as, "--qemu", "/etc/q")
 }

@@ -83,7 +83,9 @@ type portView struct {
 	Stations int    `json:"stations"`
 	Bridge   string `json:"bridge,omitempty"`
 
-	Connections *int `json:"connections,omitempty"` // of QEMUs
+	Tag         uint16 `json:"tag,omitempty"`         // the VLAN of what has no tag there
+	Trunks      string `json:"trunks,omitempty"`      // the VLANs that pass with their tag, as 20+30-32
+	Connections *int   `json:"connections,omitempty"` // of QEMUs
 }
 
 type healthView struct {

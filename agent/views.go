@@ -106,7 +106,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 				here++
 			}
 		}
-		v.Ports = append(v.Ports, portView{Name: p.name, Kind: p.kind, Role: role, MTU: p.MTU(), Offload: p.Offload(), Stations: here, Bridge: p.bridge, Connections: p.connections()})
+		v.Ports = append(v.Ports, portView{Name: p.name, Kind: p.kind, Role: role, MTU: p.MTU(), Offload: p.Offload(), Stations: here, Bridge: p.bridge, Connections: p.connections(), Tag: p.filter.vlans.Tag, Trunks: p.filter.vlans.Trunks.String()})
 	}
 	for _, p := range n.peers {
 		if p.state == measure.Up || p.state == measure.Idle {

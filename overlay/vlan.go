@@ -3,16 +3,16 @@ package overlay
 import (
 	"encoding/binary"
 	"math"
+	"strconv"
+	"strings"
 )
 
 // MaxVLAN is the highest number of a VLAN, and 1 the lowest (IEEE 802.1Q § 9.6).
 const MaxVLAN = 4094
 
 const (
-	tagLen  = 4
-	typeTag = 0x8100 // IEEE 802.1Q
-	typeTwo = 0x88a8 // IEEE 802.1ad: a second tag in front
-	vlanID  = 0x0fff // of a tag; the bits above are priority
+	tagLen = 4
+	vlanID = 0x0fff // of a tag; the bits above are priority
 )
 
 // VLANs says which VLANs pass a port, in the words of Open vSwitch:
@@ -37,6 +37,28 @@ func (s *VLANSet) Add(id uint16) { s[id%(vlanID+1)/64] |= 1 << (id % 64) }
 
 // Has says whether a VLAN is in the set; nil has none.
 func (s *VLANSet) Has(id uint16) bool { return s != nil && s[id%(vlanID+1)/64]&(1<<(id%64)) != 0 }
+
+// String returns the set as ranges: "20+30-32".
+func (s *VLANSet) String() string {
+	var b strings.Builder
+	for id := uint16(1); id <= MaxVLAN; id++ {
+		if !s.Has(id) {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte('+')
+		}
+		first := id
+		for id < MaxVLAN && s.Has(id+1) {
+			id++
+		}
+		b.WriteString(strconv.Itoa(int(first)))
+		if id > first {
+			b.WriteString("-" + strconv.Itoa(int(id)))
+		}
+	}
+	return b.String()
+}
 
 // All says that there is no filter.
 func (v *VLANs) All() bool { return v.Tag == 0 && v.Trunks == nil }
@@ -73,7 +95,7 @@ func (v *VLANs) enter(f *Frame, buf []byte, at int) bool {
 	}
 	id, tagged := vlanOf(head)
 	switch {
-	case binary.BigEndian.Uint16(head[12:]) == typeTwo:
+	case binary.BigEndian.Uint16(head[12:]) == etherQinQ:
 		return false
 	case tagged && id != 0:
 		return v.Trunks.Has(id)
@@ -88,7 +110,7 @@ func (v *VLANs) enter(f *Frame, buf []byte, at int) bool {
 	}
 	f.Head = buf[at-tagLen : len(buf) : len(buf)]
 	copy(f.Head, head[:12])
-	binary.BigEndian.PutUint32(f.Head[12:], typeTag<<16|uint32(v.Tag))
+	binary.BigEndian.PutUint32(f.Head[12:], etherVLAN<<16|uint32(v.Tag))
 	if f.Start != 0 {
 		f.Start += tagLen
 	}
@@ -97,7 +119,7 @@ func (v *VLANs) enter(f *Frame, buf []byte, at int) bool {
 
 // vlanOf returns the VLAN of a frame's first tag; 0 says that it tells priority only.
 func vlanOf(head []byte) (id uint16, tagged bool) {
-	if len(head) < MinFrame+tagLen || binary.BigEndian.Uint16(head[12:]) != typeTag {
+	if len(head) < MinFrame+tagLen || binary.BigEndian.Uint16(head[12:]) != etherVLAN {
 		return 0, false
 	}
 	return binary.BigEndian.Uint16(head[14:]) & vlanID, true

@@ -80,6 +80,17 @@ func whole(f Frame) []byte {
 	return b
 }
 
+func TestVLANSet(t *testing.T) {
+	for want, s := range map[string]*VLANSet{"": vlanSet(), "20+30-32": vlanSet(20, 32, 30, 31), "1-2+4094": vlanSet(2, 1, 4094), "63-64": vlanSet(63, 64)} {
+		if s.String() != want {
+			t.Errorf("%v, want %s", s, want)
+		}
+	}
+	if none := (*VLANSet)(nil); none.Has(1) || none.String() != "" {
+		t.Errorf("none has %v", none)
+	}
+}
+
 // FuzzVLANs shows that what goes through an access port comes back as it was, unfinished
 // as it was; and that no frame makes the filter panic.
 func FuzzVLANs(f *testing.F) {
