@@ -35,6 +35,16 @@ var noRights = []string{
 	"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs",
 }
 
+// needPrograms skips a test without what it calls, unless none may be skipped.
+func needPrograms(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, err := guests.FindProgram(name); err != nil && os.Getenv("FARLAN_NO_SKIP") == "" {
+			t.Skip("SKIPPED: ", err)
+		}
+	}
+}
+
 // lanAddress is the server's.
 const lanAddress = "192.168.77.1"
 

@@ -24,6 +24,7 @@ import (
 // and a container behind a bridge.
 func TestHypervisors(t *testing.T) {
 	t.Parallel()
+	needPrograms(t, "qemu-system-x86_64", "dnsmasq", "busybox", "dhclient", "setpriv")
 	e := newEstate(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -40,6 +41,9 @@ func TestHypervisors(t *testing.T) {
 	e.checkVLANs(ctx, t, v, two())
 	e.checkGone(t, v)
 	e.checkPXE(t)
+	e.user.kill() // and what it leaves behind is no obstacle
+	e.user.start()
+	e.user.bootstrap()
 }
 
 // checkRights sees that the user's agent has none, and misses none.

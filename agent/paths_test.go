@@ -10,33 +10,30 @@ import (
 	"testing"
 )
 
-// TestPathsOfUsers asks a user without rights for the default paths, which the test's own
-// process tells.
+// Where users other than root have their files: as root, the test has such a user run it.
 func TestPathsOfUsers(t *testing.T) {
-	if os.Getenv("FARLAN_PATHS") != "" {
-		os.Stdout.WriteString("paths: " + strings.Join([]string{defaultConfigFile(), defaultKeyFile(), defaultStateDir(), defaultSocket()}, " ") + "\n")
+	if os.Geteuid() == 0 {
+		cmd := exec.Command(copyOf(t, "/proc/self/exe"), "-test.run=^TestPathsOfUsers$")
+		cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
 		return
 	}
-	home, program := t.TempDir(), copyOf(t, "/proc/self/exe")
-	for name, c := range map[string]struct {
-		environ []string
-		want    string // H for home
-	}{
-		"login":      {[]string{"HOME=" + home, "XDG_RUNTIME_DIR=/run/user/7"}, "H/.config/farlan/farlan.yaml H/.config/farlan/network.key H/.local/state/farlan /run/user/7/farlan.sock"},
-		"service":    {[]string{"HOME=" + home}, "H/.config/farlan/farlan.yaml H/.config/farlan/network.key H/.local/state/farlan H/.local/state/farlan/farlan.sock"},
-		"XDG":        {[]string{"HOME=" + home, "XDG_CONFIG_HOME=/c", "XDG_STATE_HOME=/s"}, "/c/farlan/farlan.yaml /c/farlan/network.key /s/farlan /s/farlan/farlan.sock"},
-		"not a path": {[]string{"HOME=" + home, "XDG_CONFIG_HOME=c"}, "H/.config/farlan/farlan.yaml H/.config/farlan/network.key H/.local/state/farlan H/.local/state/farlan/farlan.sock"},
-		"homeless":   {nil, "/etc/farlan/farlan.yaml /etc/farlan/network.key  /run/farlan/farlan.sock"},
+	for name, c := range map[string]struct{ home, config, state, runtime, want string }{
+		"login":      {"/h", "", "", "/run/user/7", "/h/.config/farlan/farlan.yaml /h/.config/farlan/network.key /h/.local/state/farlan /run/user/7/farlan.sock"},
+		"service":    {"/h", "", "", "", "/h/.config/farlan/farlan.yaml /h/.config/farlan/network.key /h/.local/state/farlan /h/.local/state/farlan/farlan.sock"},
+		"XDG":        {"/h", "/c", "/s", "", "/c/farlan/farlan.yaml /c/farlan/network.key /s/farlan /s/farlan/farlan.sock"},
+		"not a path": {"/h", "c", "", "", "/h/.config/farlan/farlan.yaml /h/.config/farlan/network.key /h/.local/state/farlan /h/.local/state/farlan/farlan.sock"},
+		"homeless":   {"", "", "", "", "/etc/farlan/farlan.yaml /etc/farlan/network.key  /run/farlan/farlan.sock"},
 	} {
-		cmd := exec.Command(program, "-test.run=^TestPathsOfUsers$")
-		cmd.Env, cmd.Dir = append(c.environ, "FARLAN_PATHS=1"), "/"
-		if os.Geteuid() == 0 {
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		}
-		out, err := cmd.CombinedOutput()
-		got, _, _ := strings.Cut(string(out), "\n")
-		if want := "paths: " + strings.ReplaceAll(c.want, "H/", home+"/"); err != nil || got != want {
-			t.Errorf("%s: %q, %v, want %q", name, out, err, want)
+		t.Setenv("HOME", c.home)
+		t.Setenv("XDG_CONFIG_HOME", c.config)
+		t.Setenv("XDG_STATE_HOME", c.state)
+		t.Setenv("XDG_RUNTIME_DIR", c.runtime)
+		got := strings.Join([]string{defaultConfigFile(), defaultKeyFile(), defaultStateDir(), defaultSocket()}, " ")
+		if got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
 	}
 }
