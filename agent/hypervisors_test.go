@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ import (
 // and a container behind a bridge.
 func TestHypervisors(t *testing.T) {
 	t.Parallel()
-	needPrograms(t, "qemu-system-x86_64", "dnsmasq", "busybox", "dhclient", "setpriv")
+	needPrograms(t, "qemu-system-x86_64", "dnsmasq", "busybox", "dhclient", "lxc-start", "setpriv")
 	e := newEstate(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -33,6 +34,7 @@ func TestHypervisors(t *testing.T) {
 	one, two := e.startGuest(ctx, m, 1, "02:00:00:00:00:01"), e.startGuest(ctx, m, 2, "02:00:00:00:00:02")
 	e.checkRights(t)
 	e.checkContainer(t)
+	e.checkLXC(t)
 	e.checkBroadcasts(t)
 	e.checkWake(t)
 	e.checkTags(t)
@@ -127,6 +129,39 @@ func (e *estate) checkContainer(t *testing.T) {
 	if b, err := os.ReadFile(dir + "/leases"); err != nil || !strings.Contains(string(b), "iaaddr fd77::1") {
 		t.Errorf("DHCPv6 leases: %s, %v", b, err)
 	}
+}
+
+// checkLXC has LXC run a container at the bridge, which takes an address and fetches a file.
+func (e *estate) checkLXC(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	root := filepath.Join(dir, "root")
+	for _, d := range []string{"bin", "dev", "proc", "sys", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busybox, err := guests.FindProgram("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.do("cp " + busybox + " " + root + "/bin/busybox")
+	config := filepath.Join(dir, "config")
+	text := "lxc.rootfs.path = dir:" + root + "\nlxc.console.path = none\nlxc.net.0.type = veth\nlxc.net.0.link = br0\nlxc.net.0.flags = up\n"
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "ip", "netns", "exec", e.b, "lxc-start", "-F", "-n", e.b, "-P", dir, "-f", config, "-o", dir+"/log", "--",
+		"/bin/busybox", "sh", "-c", "/bin/busybox --install -s /bin; export PATH=/bin; "+lease("/tmp", "eth0")+" && wget -q -O - http://"+lanAddress+"/hello | wc -c")
+	t.Cleanup(func() { _ = exec.Command("lxc-stop", "-k", "-n", e.b, "-P", dir).Run() }) // should it outlive that
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		log, _ := os.ReadFile(dir + "/log")
+		t.Errorf("lxc-start: %v: %s", err, log)
+	}
+	hasAll(t, "the container", string(out), "leased 192.168.77.", "400000")
 }
 
 // checkGuest has a guest take an address, use whole packets, and fetch a file.
