@@ -22,8 +22,9 @@ const (
 //	Trunks           frames with these tags pass as they are, others don't
 //	Tag and Trunks   both: Tag is what Linux bridges call PVID
 //
-// Where there is a filter, frames with two tags (IEEE 802.1ad) don't pass, and those
-// with priority but no VLAN count as without a tag.
+// Where there is a filter, frames with two tags of IEEE 802.1ad don't pass, and those with
+// priority but no VLAN count as without a tag. None passes that would lose a tag and still
+// have one: behind the port it would be of a VLAN that isn't the sender's.
 type VLANs struct {
 	Tag    uint16 // 0: none
 	Trunks *VLANSet
@@ -94,12 +95,12 @@ func (v *VLANs) enter(f *Frame, buf []byte, at int) bool {
 		return true // the switch refuses it
 	}
 	id, tagged := vlanOf(head)
-	switch {
-	case binary.BigEndian.Uint16(head[12:]) == etherQinQ:
+	switch kind := binary.BigEndian.Uint16(head[12:]); {
+	case kind == etherQinQ, kind == etherVLAN && !tagged: // cut off
 		return false
 	case tagged && id != 0:
 		return v.Trunks.Has(id)
-	case v.Tag == 0:
+	case v.Tag == 0, tagged && twice(head):
 		return false
 	case tagged:
 		head[14] |= byte(v.Tag >> 8)
@@ -125,6 +126,12 @@ func vlanOf(head []byte) (id uint16, tagged bool) {
 	return binary.BigEndian.Uint16(head[14:]) & vlanID, true
 }
 
+// twice says whether there is another tag behind the first.
+func twice(head []byte) bool {
+	kind := binary.BigEndian.Uint16(head[MinFrame+tagLen-2:])
+	return kind == etherVLAN || kind == etherQinQ
+}
+
 // An Untag is the scratch by which frames lose their tag.
 type Untag struct {
 	head [256]byte // room for headers
@@ -140,6 +147,8 @@ func (v *VLANs) Exit(f *Frame, u *Untag) bool {
 		return false
 	case id != v.Tag:
 		return v.Trunks.Has(id)
+	case twice(f.Head):
+		return false
 	}
 	rest := f.Head[12+tagLen:]
 	n := copy(u.head[:], f.Head[:12])
