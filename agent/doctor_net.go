@@ -44,7 +44,7 @@ func (n *node) offloads() (all []findingView) {
 		case p.kind == "tap":
 			all = append(all, findingView{check, levelWarn, "frames pass one by one, several times slower", "leave out offload=off of --tap; if it isn't there, this kernel's TAPs have none"})
 		case p.kind == "qemu":
-			all = append(all, fine(check, "frames pass one by one, as QEMU's sockets have none: VMs are several times faster by --tap"))
+			all = append(all, fine(check, "frames pass one by one, as QEMU's sockets have none: a VM is faster by --tap"))
 		default:
 			all = append(all, findingView{check, levelWarn, "frames pass one by one, several times slower", "this interface's driver can't: use a bridge (--lan IFACE,bridge=BR) or another interface"})
 		}

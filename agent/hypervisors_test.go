@@ -207,6 +207,11 @@ func (e *estate) checkVLANs(ctx context.Context, t *testing.T, tags, untagged *g
 		hasAll(t, line, out, " 0% packet loss")
 	}
 	e.wants(t, e.b, "ping -c 2 -i 0.2 -W 2 192.168.78.11", " 0% packet loss")
+	out, err := untagged.Run(ctx, "ping -c 2 -i 0.2 192.168.78.10") // at another port of the same agent
+	if err != nil {
+		t.Error(err)
+	}
+	hasAll(t, "VM to VM", out, " 0% packet loss")
 	// And nothing of another VLAN: the LAN without one is out of its reach.
 	if out, err := untagged.Run(ctx, "ip addr add 192.168.77.250/24 dev eth0; ! ping -c 2 -i 0.2 -W 1 "+lanAddress); err != nil {
 		t.Errorf("a port of VLAN 10 reaches what isn't in it: %s, %v", out, err)

@@ -31,7 +31,7 @@ func TestVLANs(t *testing.T) {
 	plain, prio := vlanFrame(), vlanFrame(q|0xe000)
 	ten, twenty, thirty := vlanFrame(q|10), vlanFrame(q|20), vlanFrame(q|30)
 	double := vlanFrame(0x88a8<<16|10, q|20)
-	inner := vlanFrame(q|20, q|10) // two tags of 802.1Q: the first counts
+	inner := vlanFrame(q|20, q|10)                            // two tags of 802.1Q: the first counts
 	hop, prioHop := vlanFrame(q|10, q|20), vlanFrame(q, q|20) // to VLAN 20, where 10 is taken off
 	frames := [][]byte{plain, prio, ten, twenty, thirty, double, inner, hop, prioHop}
 	for name, c := range map[string]struct {
