@@ -289,3 +289,31 @@ func TestBeaconsStayOnTheirLAN(t *testing.T) {
 		}
 	}
 }
+
+// A station that left with its port's QEMU is nowhere, and may come back anywhere: its
+// claim's number goes on.
+func TestStationLeaves(t *testing.T) {
+	var s Stations
+	m, here, there := MAC{2, 1}, PortPlace(1), AgentPlace(7)
+	now := Instant(time.Hour)
+	s.Learn(now, m, here)
+	s.Claim(m)
+	s.Leave(now, m, there) // it isn't there
+	if p, ok := s.Lookup(now, m); p != here || !ok {
+		t.Fatalf("%v, %v", p, ok)
+	}
+	s.Leave(now, m, here)
+	if p, ok := s.Lookup(now, m); ok {
+		t.Fatalf("it is at %v", p)
+	}
+	if got := s.TakeClaim(now, Claim{MAC: m, Sequence: 2}, there, false, func(Place) bool { return false }); got != LearnedMove || !s.Late(now, m) {
+		t.Errorf("%v, late %v", got, s.Late(now, m))
+	}
+	s.Leave(now, MAC{2, 2}, here) // nobody knows it
+	s.Learn(now, m, here)
+	s.Leave(now, m, here)
+	s.Expire(now)
+	if all := s.List(); len(all) != 0 {
+		t.Errorf("%v", all)
+	}
+}
