@@ -259,6 +259,9 @@ func (in *inbound) Frame(f *overlay.Frame) {
 		in.n.drops.add(dropStandby)
 		return
 	}
+	if in.fence != 0 {
+		in.n.segments.returns.Came(in.now, f.Head)
+	}
 	to, v := in.n.sw.Forward(in.now, p.place(), f.Head, &p.lanes[in.lane].floods)
 	switch v {
 	case overlay.ToPlace:

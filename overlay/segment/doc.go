@@ -36,6 +36,10 @@
 //   - One that becomes leader more than calmTakeovers times a minute waits longer each time,
 //     up to maxHold: a LAN that loses most beacons has a slow takeover rather than many.
 //
+// Where something passes frames but no beacons, the two sides are apart for this package. An
+// agent notices then that what came by the overlay comes back from its LAN (overlay.Returns),
+// and blocks its port for a while.
+//
 // A replayed beacon isn't believed: its number must rise, and it must be of this time, by the
 // wall clock or because it repeats a number that was told a moment ago.
 //
