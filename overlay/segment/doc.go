@@ -25,6 +25,9 @@
 //     forward.
 //   - A leader that dies is replaced after Promise, and what the others take to hear each
 //     other: 1.8 s. One that leaves in order says so, and is replaced at once.
+//   - A new leader's agent claims the machines that it heard on the LAN: all of them if the old
+//     leader's agent is silent on the wide area, too, or has left; otherwise the LAN was cut, and
+//     those that it has heard since, and each other one when it speaks.
 //   - When the LAN is cut in two, the half without a leader has one after the same time, and
 //     both halves are right to have one each. When it is whole again both forward for as long
 //     as it takes until either hears the other: Alone and d, longer only by beacons that are
