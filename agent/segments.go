@@ -70,23 +70,26 @@ func (n *node) useSegmentKeys(keys ...discovery.NetworkKey) {
 // runSegments keeps the leases until ctx ends. It is a goroutine of its own, so that no work
 // of the loop keeps it from renewing them.
 func (n *node) runSegments(ctx context.Context) error {
-	tick := time.NewTicker(segmentTick)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	looked := time.Time{}
 	for {
-		if now := time.Now(); now.Sub(looked) >= enslavedEvery {
-			looked = now
-			n.enlist()
-			n.mindRefusals(now)
-		}
-		if n.segments.guards.Load() {
-			n.mindSegments()
-		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+		if now := time.Now(); now.Sub(looked) >= enslavedEvery {
+			looked = now
+			n.enlist()
+			n.mindRefusals(now)
+		}
+		if !n.segments.guards.Load() { // most agents
+			tick.Reset(enslavedEvery)
+			continue
+		}
+		n.mindSegments()
+		tick.Reset(segmentTick)
 	}
 }
 
