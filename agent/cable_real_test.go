@@ -61,10 +61,7 @@ func TestCable(t *testing.T) {
 	}
 	for range rounds {
 		began := time.Now()
-		s.host(fmt.Sprintf("ip link add w netns %s type veth peer name w netns %s", sites[0], sites[1]))
-		for _, site := range sites {
-			s.host("ip -n " + site + " link set w master br0 up")
-		}
+		s.plugCable(sites)
 		eventually(t, 5*time.Second, func() error { return roles([]string{"blocked", "forwarding"}, x, y) })
 		t.Logf("a port is blocked %v after the cable was plugged in", time.Since(began))
 		for _, c := range []*caller{a, b} {
@@ -95,5 +92,37 @@ func TestCable(t *testing.T) {
 		b.copies()
 		time.Sleep(time.Second)
 		once(t, "it is pulled", a, b)
+	}
+	s.muteCable(sites, agents, a, b)
+}
+
+// muteCable plugs in a cable that passes no beacons: the agents notice by the frames that come
+// back.
+func (s *street) muteCable(sites []string, agents []*process, a, b *caller) {
+	t := s.t
+	t.Helper()
+	s.in(sites[0], "nft add table bridge f")
+	s.in(sites[0], "nft add chain bridge f forward { type filter hook forward priority 0 ; }")
+	s.in(sites[0], "nft add rule bridge f forward ether type 0x88b6 drop")
+	began := time.Now()
+	s.plugCable(sites)
+	eventually(t, 6*time.Second, func() error { return roles([]string{"blocked", "forwarding"}, agents...) })
+	t.Logf("without beacons a port is blocked %v after the cable was plugged in", time.Since(began))
+	time.Sleep(300 * time.Millisecond)
+	a.copies()
+	b.copies()
+	time.Sleep(2 * time.Second)
+	once(t, "the loop without beacons is cut", a, b)
+	s.host("ip -n " + sites[0] + " link del w")
+	took := eventually(t, 15*time.Second, func() error { return roles([]string{"forwarding", "forwarding"}, agents...) })
+	t.Logf("both forward %v after it was pulled", took)
+}
+
+// plugCable joins the bridges of two sites.
+func (s *street) plugCable(sites []string) {
+	s.t.Helper()
+	s.host(fmt.Sprintf("ip link add w netns %s type veth peer name w netns %s", sites[0], sites[1]))
+	for _, site := range sites {
+		s.host("ip -n " + site + " link set w master br0 up")
 	}
 }

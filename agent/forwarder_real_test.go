@@ -270,9 +270,9 @@ func once(t *testing.T, when string, all ...*caller) {
 // it is frozen or killed the other one does; when it wakes it forwards nothing.
 func TestTwoProxies(t *testing.T) {
 	t.Parallel()
-	steady, frozen := 2*time.Second, 4*time.Second
+	alive, steady, frozen := 2*time.Second, 2*time.Second, 4*time.Second
 	if os.Getenv("FARLAN_LONG") != "" {
-		steady, frozen = 10*time.Minute, 30*time.Second
+		alive, steady, frozen = 10*time.Minute, time.Minute, 30*time.Second
 	}
 	s := newStreet(t)
 	key := newKeyFile(t)
@@ -290,7 +290,7 @@ func TestTwoProxies(t *testing.T) {
 	for _, c := range all {
 		c.copies()
 	}
-	time.Sleep(steady)
+	time.Sleep(alive)
 	once(t, "both alive", all...)
 	s.drop("between", "ip saddr 10.77.1.1 ip daddr 10.77.2.1")
 	s.drop("back", "ip saddr 10.77.2.1 ip daddr 10.77.1.1")

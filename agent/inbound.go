@@ -263,6 +263,9 @@ func (in *inbound) Frame(f *overlay.Frame) {
 		in.n.drops.add(dropStandby)
 		return
 	}
+	if in.fence != 0 {
+		in.n.segments.returns.Came(in.now, f.Head)
+	}
 	source := &p.lanes[in.lane].floods
 	source.Trust = overlay.Trust(p.trust.Load())
 	to, v := in.n.sw.Forward(in.now, p.place(), f.Head, source)

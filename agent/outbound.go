@@ -223,6 +223,9 @@ func (o *outgoing) frame(view *view, f *overlay.Frame) {
 	if overlay.IsSegment(f.Head) && o.n.takeBeacon(o.port, f.Head) {
 		return
 	}
+	if o.fence != 0 && o.n.segments.returns.Back(o.now, f.Head) {
+		o.n.cameBack(o.port)
+	}
 	source := &o.floods[o.port]
 	to, v := o.n.sw.Forward(o.now, overlay.PortPlace(o.port), f.Head, source)
 	if source.Learned != overlay.LearnedNothing {

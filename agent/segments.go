@@ -38,6 +38,8 @@ type segments struct {
 	mu    sync.Mutex
 	ports []*guarded // by number; nil: it doesn't take part
 
+	returns overlay.Returns
+
 	useful overlay.Instant // when this agent had others to forward to; the loop's own
 }
 
@@ -51,6 +53,8 @@ type guarded struct {
 	forwards bool        // as the loop was told last
 	joined   bool        // so, too: it became one segment with another one's
 	leader   segment.Name
+	circle   circle
+	useful   bool
 	heard    map[overlay.MAC]overlay.Instant // stations, while another agent forwards
 }
 
@@ -66,23 +70,26 @@ func (n *node) useSegmentKeys(keys ...discovery.NetworkKey) {
 // runSegments keeps the leases until ctx ends. It is a goroutine of its own, so that no work
 // of the loop keeps it from renewing them.
 func (n *node) runSegments(ctx context.Context) error {
-	tick := time.NewTicker(segmentTick)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	looked := time.Time{}
 	for {
-		if now := time.Now(); now.Sub(looked) >= enslavedEvery {
-			looked = now
-			n.enlist()
-			n.mindRefusals(now)
-		}
-		if n.segments.guards.Load() {
-			n.mindSegments()
-		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+		if now := time.Now(); now.Sub(looked) >= enslavedEvery {
+			looked = now
+			n.enlist()
+			n.mindRefusals(now)
+		}
+		if !n.segments.guards.Load() { // most agents
+			tick.Reset(enslavedEvery)
+			continue
+		}
+		n.mindSegments()
+		tick.Reset(segmentTick)
 	}
 }
 
@@ -139,7 +146,7 @@ func (p *port) shared() bool {
 // guarded returns a port that takes part from now on.
 func (n *node) guarded(i int, p *port) *guarded {
 	sum := sha256.Sum256(append(n.self[:], byte(i)))
-	g := &guarded{port: p, self: n.self, number: i, from: overlay.MAC(sum[:6]), heard: make(map[overlay.MAC]overlay.Instant)}
+	g := &guarded{port: p, useful: true, self: n.self, number: i, from: overlay.MAC(sum[:6]), heard: make(map[overlay.MAC]overlay.Instant)}
 	g.from[0] = g.from[0]&^1 | 2 // of nobody: a bridge mustn't take them for its own
 	if own, ok := p.device.(interface{ MAC() overlay.MAC }); ok && p.kind == "lan" && p.bridge == "" {
 		g.from = own.MAC() // the host speaks there anyway
@@ -270,7 +277,11 @@ func (n *node) mindUse(now overlay.Instant) {
 	}
 	for _, g := range s.ports {
 		if g != nil {
-			g.Set(bootClock(), g.port.failure() == "", now.Sub(s.useful) < uselessAfter)
+			if g.circle.over(bootClock()) {
+				n.sw.Stations.Calm()
+			}
+			g.useful = now.Sub(s.useful) < uselessAfter
+			g.Set(bootClock(), g.port.failure() == "" && !bootClock().Before(g.circle.until), g.useful)
 			for m, at := range g.heard {
 				if bootClock().Sub(at) >= overlay.StationAge {
 					delete(g.heard, m)

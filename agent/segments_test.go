@@ -98,3 +98,45 @@ func TestOverhearIsBounded(t *testing.T) {
 		t.Errorf("%d stations", len(g.heard))
 	}
 }
+
+// A few frames that come back block no port, nor do many in a short while; others do, for ever
+// longer as long as it doesn't end.
+func TestCircle(t *testing.T) {
+	self := overlay.AgentID{31: 1}
+	var c circle
+	now := overlay.Instant(time.Hour)
+	for range 1000 {
+		if c.back(now, self) {
+			t.Fatal("blocked at once")
+		}
+	}
+	for range 100 { // now and then
+		if now = now.Add(circlePause); c.back(now, self) {
+			t.Fatal("blocked for a frame now and then")
+		}
+	}
+	if !c.over(now.Add(circlePause)) || c.over(now.Add(circlePause)) {
+		t.Error("that it is over isn't told once")
+	}
+	blocked := func() time.Duration {
+		began := now
+		for !c.back(now, self) {
+			now = now.Add(10 * time.Millisecond)
+		}
+		if took := now.Sub(began); took > circleLeast+circleStep+10*time.Millisecond {
+			t.Errorf("blocked after %v", took)
+		}
+		return c.until.Sub(now)
+	}
+	for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 32} {
+		now = now.Add(circlePause)
+		if got := blocked(); got != want*circleHold {
+			t.Errorf("blocked for %v, want %v", got, want*circleHold)
+		}
+		now = c.until
+	}
+	now = now.Add(time.Hour)
+	if got := blocked(); got != circleHold {
+		t.Errorf("after an hour blocked for %v", got)
+	}
+}

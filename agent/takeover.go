@@ -153,6 +153,11 @@ func (n *node) segmentOf(i int) (role string, h healthView, ok bool) {
 		}
 	}
 	switch {
+	case bootClock().Before(g.circle.until):
+		h.OK = false
+		h.Detail = "blocked to cut a loop: frames of other agents come back from this LAN, by a cable, a bridge or another agent's port on it, though no beacons do"
+		h.Hint = "find what joins this LAN with another site's, or let frames of type 0x88b6 pass there; the port is tried again by itself"
+		return "blocked", h, true
 	case is == segment.Blocked:
 		h.OK = false
 		h.Detail = fmt.Sprintf("blocked to cut a loop: a cable or bridge joins this LAN with %s, and %s forwards for both", named(joined), leader)

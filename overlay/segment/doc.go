@@ -21,20 +21,27 @@
 //
 // What follows from that, with frames that take at most d from one port to the other:
 //
-//   - While two ports hear each other's beacons, one at least of four in a row, never do both
+//   - As long as either of two ports hears one of any two beacons of the other, never do both
 //     forward.
 //   - A leader that dies is replaced after Promise, and what the others take to hear each
 //     other: 1.8 s. One that leaves in order says so, and is replaced at once.
+//   - A new leader's agent claims the machines that it heard on the LAN: all of them if the old
+//     leader's agent is silent on the wide area, too, or has left; otherwise the LAN was cut, and
+//     those that it has heard since, and each other one when it speaks.
 //   - When the LAN is cut in two, the half without a leader has one after the same time, and
 //     both halves are right to have one each. When it is whole again both forward for as long
-//     as it takes until either hears the other: Every and d, longer only by beacons that are
+//     as it takes until either hears the other: Alone and d, longer only by beacons that are
 //     lost. This is also how long a loop that somebody makes by a cable lasts.
 //   - The wide area doesn't matter: beacons take the LAN. Who hasn't any other agent to
 //     forward to leaves the lease to one that has.
 //   - A leader that is frozen and wakes forwards nothing but the batch of frames that it had
-//     begun.
+//     begun: its agent looks at the lease's end after it read each batch.
 //   - One that becomes leader more than calmTakeovers times a minute waits longer each time,
 //     up to maxHold: a LAN that loses most beacons has a slow takeover rather than many.
+//
+// Where something passes frames but no beacons, the two sides are apart for this package. An
+// agent notices then that what came by the overlay comes back from its LAN (overlay.Returns),
+// and blocks its port for a while.
 //
 // A replayed beacon isn't believed: its number must rise, and it must be of this time, by the
 // wall clock or because it repeats a number that was told a moment ago.
