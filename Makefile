@@ -7,6 +7,7 @@
 #                  ONLY="port-restricted × symmetric" tries those that have this in their names
 #   make bench-many     what AGENTS agents on this machine cost each when they are idle
 #   make bench-map      that all agents show the map right and soon
+#   make bench-chatter  what 200 machines at five sites ask of all in ten minutes, with and without suppression
 #   make bench-roam     how soon traffic flows again after a move or a minute's suspension, ROUNDS times
 #   make bench-moves    how long a virtual machine is away when it moves, live or unplugged; tinc in the same tests
 #   make bench-measure  whether what agents tell of latency, loss and capacity is true, the latter
@@ -63,7 +64,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build bench-proxies
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build bench-proxies bench-chatter
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -153,6 +154,9 @@ bench-many: deps-test build
 bench-map: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^TestMapOfSites$$' -timeout 1h -v ./agent/lab
 	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^TestTrafficIsShown$$' -timeout 1h -v ./agent
+
+bench-chatter: deps-test build
+	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^TestChatter$$' -timeout 1h -v ./agent
 
 bench-roam: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_SUSPEND=60s go test -count=$(ROUNDS) -run '^Test(AddressReplaced|ReachedElsewhere|OtherFamily|NATRebound|InterfaceDown|Resume)$$' -timeout 2h -v ./agent

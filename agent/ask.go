@@ -25,7 +25,7 @@ func (c *chatter) flooded(copies, size int) {
 func (o *outgoing) asked(view *view, f *overlay.Frame, h *overlay.Heard) bool {
 	c := &o.n.edge.chatter
 	switch {
-	case h.Said == overlay.SaidNothing || o.n.cfg.AskAll || len(f.Body) > 0:
+	case h.Said == overlay.SaidNothing || o.n.cfg.AskAll || len(f.Body) > 0 || !overlay.MAC(f.Head).Group():
 		return false
 	case o.n.sw.SaidAgain(o.now, overlay.PortPlace(o.port), f.Head, h):
 		c.quiet.Add(1)

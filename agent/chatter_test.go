@@ -351,7 +351,7 @@ func (c *chatter200) take(vm *chatterVM, frame []byte, h overlay.Heard) {
 // takeOver has a machine take over another one's address.
 func (c *chatter200) takeOver(from, to *chatterVM) {
 	ip := from.ip
-	from.ip, from.up = netip.AddrFrom4([4]byte{10, 80, 8, byte(from.mac[5])}), false
+	from.ip, from.up = netip.AddrFrom4([4]byte{10, 80, 8, from.mac[5]}), false
 	to.ip = ip
 	c.truth[ip], c.changed[ip] = to.mac, c.now
 	c.send(to, to.arp(overlay.Broadcast, 1, ip, ip, overlay.MAC{}))
@@ -417,7 +417,7 @@ func (c *chatter200) takeDNS(vm *chatterVM, dns []byte) {
 		if i := strings.Index(text, serviceName); i > 0 && len(text) >= i+len(serviceName)+20 {
 			vm.services[text[i+len(serviceName)+10:i+len(serviceName)+20]] = true
 		}
-	case dns[2] == 0 && dns[11] == 0 && vm.serves && strings.Index(text, vm.label()) < 0 && c.now-vm.said > time.Second:
+	case dns[2] == 0 && dns[11] == 0 && vm.serves && !strings.Contains(text, vm.label()) && c.now-vm.said > time.Second:
 		vm.said = c.now
 		c.after(20*time.Millisecond+time.Duration(c.rng.Int64N(int64(100*time.Millisecond))), func() { c.respond(vm) })
 	}

@@ -55,8 +55,22 @@ const (
 	portMDNS        = 5353
 )
 
-// Listen returns what a frame says. It is called for every frame, and leaves most of them after
-// two looks. What is cut short or malformed says nothing.
+// maySay says whether a frame may say something. It is called for every frame, and leaves TCP
+// after two looks.
+func maySay(frame []byte) bool {
+	if len(frame) < MinFrame+20 {
+		return false
+	}
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case etherIPv4:
+		return frame[MinFrame+9] == protocolUDP
+	case etherIPv6:
+		return frame[MinFrame+6] != protocolTCP
+	}
+	return true
+}
+
+// Listen returns what a frame says. What is cut short or malformed says nothing.
 func Listen(frame []byte) (h Heard) {
 	if len(frame) < MinFrame+20 {
 		return h

@@ -104,6 +104,9 @@ func TestListen(t *testing.T) {
 		if got := Listen(c.frame); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
+		if c.want.Said != SaidNothing && !maySay(c.frame) {
+			t.Errorf("%s isn't looked at", name)
+		}
 		for n := range c.frame { // cut short, it says the same or nothing, and nothing breaks
 			if got := Listen(c.frame[:n:n]); got.Said != SaidNothing && got.Said != c.want.Said && got.Said != SaidHidden {
 				t.Errorf("%d bytes of %s: %+v", n, name, got)
@@ -182,6 +185,9 @@ func FuzzListen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		h := Listen(frame)
 		isSaid(t, frame, h)
+		if h.Said != SaidNothing && !maySay(frame) {
+			t.Errorf("%x isn't looked at", frame)
+		}
 		if h.Target.IsValid() {
 			o := Owner{IP: h.Target, MAC: mac(3), Router: true}
 			answer := AppendAnswer(nil, frame, &h, o)

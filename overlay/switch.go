@@ -193,8 +193,10 @@ func (s *Switch) own(src MAC) bool {
 
 // learn learns what a frame of src tells, and says why it goes no further, 0 if it does.
 func (s *Switch) learn(now Instant, from Place, src MAC, frame []byte, source *Source) Verdict {
-	source.Heard, source.Vital = Listen(frame), MAC{}
 	h, announces := &source.Heard, false
+	if h.Said, source.Vital = SaidNothing, (MAC{}); maySay(frame) {
+		*h = Listen(frame)
+	}
 	if h.Said != SaidNothing {
 		if v := s.refuse(now, source); v != 0 {
 			return v

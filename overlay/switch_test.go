@@ -317,3 +317,17 @@ func TestStationLeaves(t *testing.T) {
 		t.Errorf("%v", all)
 	}
 }
+
+// BenchmarkForward is what it costs to find the place of a frame of data.
+func BenchmarkForward(b *testing.B) {
+	s, source := Switch{LAN: []bool{false}}, NewSource(false)
+	now := Instant(time.Hour)
+	s.Stations.Learn(now, mac(2), AgentPlace(1))
+	frame := append(eth(mac(2), mac(1)), 0x45, 0, 5, 0xdc, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2)
+	frame = append(frame, make([]byte, 1400)...)
+	for b.Loop() {
+		if _, v := s.Forward(now, PortPlace(0), frame, &source); v != ToPlace {
+			b.Fatal(v)
+		}
+	}
+}
