@@ -168,7 +168,7 @@ bench-measure: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_TRUTH=$(TRUTHTIME) FARLAN_TRUTH_ROUNDS=$(ROUNDS) go test -count=1 -run '^TestTruth' -timeout 2h -v ./agent
 
 bench-proxies: deps-test build
-	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^Test(TwoProxies|Cable)$$' -timeout 2h -v ./agent
+	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^Test(TwoProxies|Cable|HalvesOfALAN)$$' -timeout 2h -v ./agent
 
 bench-stranger: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_STRANGER=$(PROBES) go test -count=1 -run '^TestStranger$$' -timeout 2h -v ./agent

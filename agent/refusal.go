@@ -64,9 +64,7 @@ func (n *node) mindRefusals(now time.Time) {
 func (n *node) mindRefusal(now time.Time, i int, p *port) {
 	r := &p.refusal
 	if r.mac == (overlay.MAC{}) {
-		sum := sha256.Sum256(append(n.self[:], 'p', byte(i)))
-		r.mac = overlay.MAC(sum[:6])
-		r.mac[0] = r.mac[0]&^1 | 2
+		r.mac = n.probeMAC(i)
 		r.next = now.Add(2 * time.Second) // first this host itself has asked somebody
 		return
 	}
@@ -98,6 +96,14 @@ func (n *node) mindRefusal(now time.Time, i int, p *port) {
 	}
 	r.tries++
 	p.Write(0, frames)
+}
+
+// probeMAC returns the address, which nobody has, that ARP probes come from by a port.
+func (n *node) probeMAC(port int) overlay.MAC {
+	sum := sha256.Sum256(append(n.self[:], 'p', byte(port)))
+	m := overlay.MAC(sum[:6])
+	m[0] = m[0]&^1 | 2
+	return m
 }
 
 // end notes what came out.

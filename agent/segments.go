@@ -53,6 +53,8 @@ type guarded struct {
 	forwards bool        // as the loop was told last
 	joined   bool        // so, too: it became one segment with another one's
 	leader   segment.Name
+	beside   []segment.Name // that were heard while it forwarded, and still are
+	asking   []asking
 	circle   circle
 	useful   bool
 	heard    map[overlay.MAC]overlay.Instant // stations, while another agent forwards
@@ -176,6 +178,7 @@ func (n *node) settle(g *guarded) {
 	}
 	others := g.Others()
 	joined := slices.ContainsFunc(others, func(o segment.Other) bool { return o.Joined })
+	g.welcome(forwards, others)
 	if forwards == g.forwards && leader == g.leader && joined == g.joined {
 		return
 	}
@@ -282,6 +285,14 @@ func (n *node) mindUse(now overlay.Instant) {
 			}
 			g.useful = now.Sub(s.useful) < uselessAfter
 			g.Set(bootClock(), g.port.failure() == "" && !bootClock().Before(g.circle.until), g.useful)
+			if g.forwards && len(g.asking) > 0 {
+				all := slices.Clone(g.asking)
+				n.mail.offer(func(overlay.Instant) { n.askAll(g, all) })
+			}
+			for i := range g.asking {
+				g.asking[i].times--
+			}
+			g.asking = slices.DeleteFunc(g.asking, func(a asking) bool { return a.times <= 0 })
 			for m, at := range g.heard {
 				if bootClock().Sub(at) >= overlay.StationAge {
 					delete(g.heard, m)

@@ -26,7 +26,8 @@ func (n *node) takeOver(now overlay.Instant, g *guarded, was segment.Name, relea
 	if was == (segment.Name{}) || was.Agent == n.self {
 		return // it had nobody before it, or paused
 	}
-	here := n.overheard(now, g, was, released)
+	here, elsewhere := n.overheard(now, g, was, released)
+	n.askFor(g, elsewhere)
 	place := overlay.PortPlace(g.number)
 	var far []overlay.Frame
 	for _, s := range n.sw.Stations.List() {
@@ -65,8 +66,8 @@ func (n *node) yield(now overlay.Instant, g *guarded, to segment.Name) {
 
 // overheard returns the stations that were heard on a port's LAN while another one forwarded:
 // those that nobody has, or that one's agent. If that agent is alive, and hasn't released the
-// LAN, it was cut in two: only those are here that were heard since.
-func (n *node) overheard(now overlay.Instant, g *guarded, was segment.Name, released bool) (all []overlay.MAC) {
+// LAN, it was cut in two: those are here that were heard since, and the others may be elsewhere.
+func (n *node) overheard(now overlay.Instant, g *guarded, was segment.Name, released bool) (all, elsewhere []overlay.MAC) {
 	s := &n.segments
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,14 +75,83 @@ func (n *node) overheard(now overlay.Instant, g *guarded, was segment.Name, rele
 	cut := p != nil && !released && p.there() && now.Sub(p.lastHeard()) < aliveFor
 	for m, at := range g.heard {
 		to, known := n.sw.Stations.Lookup(now, m)
-		if known && !n.at(to, was.Agent) || cut && bootClock().Sub(at) >= segment.Promise-2*segment.Every {
-			continue
+		switch {
+		case known && !n.at(to, was.Agent):
+		case cut && bootClock().Sub(at) >= segment.Promise-2*segment.Every:
+			elsewhere = append(elsewhere, m)
+		default:
+			all = append(all, m)
 		}
-		all = append(all, m)
 	}
 	clear(g.heard)
 	slices.SortFunc(all, overlay.MAC.Compare)
+	slices.SortFunc(elsewhere, overlay.MAC.Compare)
+	return all, elsewhere
+}
+
+// askTimes is how often stations are asked for, once a second: for that long a frame of one
+// that spoke elsewhere a moment ago is taken for an echo.
+const askTimes = 3
+
+// asking is for the stations of an agent, so many times yet.
+type asking struct {
+	agent overlay.AgentID
+	times int
+}
+
+// askAll asks for stations that are to be asked for.
+func (n *node) askAll(g *guarded, all []asking) {
+	for _, a := range all {
+		if p := n.peers[a.agent]; p != nil {
+			n.askFor(g, n.stationsAt(p.place()))
+		}
+	}
+}
+
+// welcome has a port that forwards ask for the stations of agents that it hears again: if their
+// half of the LAN had another one that forwarded, these are here now.
+func (g *guarded) welcome(forwards bool, others []segment.Other) {
+	var names []segment.Name
+	for _, o := range others {
+		was := slices.Contains(g.beside, o.Name)
+		if was || forwards { // else it is welcome when this port forwards
+			names = append(names, o.Name)
+		}
+		if forwards && !was {
+			g.asking = append(g.asking, asking{o.Agent, askTimes})
+		}
+	}
+	g.beside = names
+}
+
+// stationsAt returns the stations at a place, ascending.
+func (n *node) stationsAt(place overlay.Place) (all []overlay.MAC) {
+	for _, s := range n.sw.Stations.List() {
+		if s.Place == place {
+			all = append(all, s.MAC)
+		}
+	}
 	return all
+}
+
+// maxAskedFor bounds the stations that are asked for at once; others are claimed when they speak.
+const maxAskedFor = 256
+
+// askFor has stations that may be on a port's LAN speak, by ARP probes for their addresses: by
+// that they are claimed if they are there.
+func (n *node) askFor(g *guarded, stations []overlay.MAC) {
+	var frames []overlay.Frame
+	for _, s := range n.sw.Stations.List() {
+		if _, found := slices.BinarySearchFunc(stations, s.MAC, overlay.MAC.Compare); !found {
+			continue
+		}
+		for _, ip := range s.IPs {
+			if ip.Is4() && len(frames) < maxAskedFor {
+				frames = append(frames, overlay.Frame{Head: appendProbe(nil, n.probeMAC(g.number), ip)})
+			}
+		}
+	}
+	g.port.Write(0, frames)
 }
 
 // markOwn has the switch know which addresses of this host's are behind it: where another

@@ -27,11 +27,12 @@
 //     other: 1.8 s. One that leaves in order says so, and is replaced at once.
 //   - A new leader's agent claims the machines that it heard on the LAN: all of them if the old
 //     leader's agent is silent on the wide area, too, or has left; otherwise the LAN was cut, and
-//     those that it has heard since, and each other one when it speaks.
+//     those that it has heard since, and each other one when it speaks: it asks those whose
+//     IPv4 address it knows.
 //   - When the LAN is cut in two, the half without a leader has one after the same time, and
 //     both halves are right to have one each. When it is whole again both forward for as long
 //     as it takes until either hears the other: Alone and d, longer only by beacons that are
-//     lost. This is also how long a loop that somebody makes by a cable lasts.
+//     lost; and who goes on asks for the machines of the other. This is also how long a loop that somebody makes by a cable lasts.
 //   - The wide area doesn't matter: beacons take the LAN. Who hasn't any other agent to
 //     forward to leaves the lease to one that has.
 //   - A leader that is frozen and wakes forwards nothing but the batch of frames that it had
