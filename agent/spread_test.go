@@ -274,7 +274,7 @@ func TestFloodDoesNotAllocate(t *testing.T) {
 	for range 5 {
 		turn()
 	}
-	if n := testing.AllocsPerRun(50, turn); n != 0 {
+	if n := testing.AllocsPerRun(40, turn); n != 0 { // of fewer than a station may flood at once
 		t.Errorf("%v allocations for %d frames", n, len(frames))
 	}
 	for _, l := range c.lanes {
