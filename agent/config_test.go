@@ -178,7 +178,7 @@ func TestExampleConfigIsUnderstood(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, file.String())
 	}
-	if len(c.Bootstrap) != 1 || len(c.Taps) != 1 || len(c.LANs) != 1 || c.Uplink.Up == 0 || c.Beacon || !c.MapPort {
+	if len(c.Bootstrap) != 1 || len(c.Taps) != 2 || len(c.LANs) != 1 || len(c.QEMUs) != 1 || len(c.DHCPFrom) != 1 || c.Uplink.Up == 0 || c.Beacon || !c.MapPort {
 		t.Errorf("got %+v", c)
 	}
 }
