@@ -106,7 +106,8 @@ func (s *street) muteCable(sites []string, agents []*process, a, b *caller) {
 	s.in(sites[0], "nft add rule bridge f forward ether type 0x88b6 drop")
 	began := time.Now()
 	s.plugCable(sites)
-	eventually(t, 6*time.Second, func() error { return roles([]string{"blocked", "forwarding"}, agents...) })
+	// Now and then both block theirs at once, and then one of them the next time.
+	eventually(t, 20*time.Second, func() error { return roles([]string{"blocked", "forwarding"}, agents...) })
 	t.Logf("without beacons a port is blocked %v after the cable was plugged in", time.Since(began))
 	time.Sleep(300 * time.Millisecond)
 	a.copies()
