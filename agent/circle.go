@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"time"
 
 	"farlan/overlay"
@@ -13,9 +15,9 @@ const (
 	circleFrames = 10
 	circlePause  = 2 * time.Second
 	circleLeast  = time.Second // beacons are faster, if they pass
-	// circleStep is how much longer another agent waits, by its name, of circleSteps ones: the
+	// circleSpread is how much longer an agent may wait, by its name and how often it has: the
 	// first that blocks its port ends what the others notice.
-	circleStep, circleSteps = 250 * time.Millisecond, 8
+	circleSpread = 2 * time.Second
 	// circleHold is how long the port stays blocked then, twice as long each time that frames
 	// come back again soon, up to circleMost.
 	circleHold, circleMost = 5 * time.Second, 160 * time.Second
@@ -29,7 +31,9 @@ type circle struct {
 	frames      int
 	until       overlay.Instant // the port is blocked
 	hold        time.Duration
-	went        bool // frames came back, so stations seemed to move
+	rounds      byte          // how often it was blocked
+	patience    time.Duration // until it is next; 0: to be found out
+	went        bool          // frames came back, so stations seemed to move
 }
 
 // back notes that a frame came back, and says whether the port must be blocked.
@@ -40,10 +44,15 @@ func (c *circle) back(now overlay.Instant, self overlay.AgentID) bool {
 	c.last = now
 	c.frames++
 	c.went = c.went || c.frames >= circleFrames
-	patience := circleLeast + time.Duration(self[len(self)-1]%circleSteps)*circleStep
-	if c.frames < circleFrames || now.Sub(c.since) < patience {
+	if c.patience == 0 {
+		sum := sha256.Sum256(append(self[:], c.rounds))
+		c.patience = circleLeast + time.Duration(binary.BigEndian.Uint16(sum[:]))*circleSpread>>16
+	}
+	if c.frames < circleFrames || now.Sub(c.since) < c.patience {
 		return false
 	}
+	c.rounds++
+	c.patience = 0
 	if c.hold *= 2; c.hold == 0 || now.Sub(c.until) >= c.hold {
 		c.hold = circleHold
 	}

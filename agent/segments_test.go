@@ -123,7 +123,7 @@ func TestCircle(t *testing.T) {
 		for !c.back(now, self) {
 			now = now.Add(10 * time.Millisecond)
 		}
-		if took := now.Sub(began); took > circleLeast+circleStep+10*time.Millisecond {
+		if took := now.Sub(began); took > circleLeast+circleSpread+10*time.Millisecond {
 			t.Errorf("blocked after %v", took)
 		}
 		return c.until.Sub(now)
