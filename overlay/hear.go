@@ -132,7 +132,7 @@ func (h *Heard) arp(p []byte) {
 	switch {
 	case ip == target:
 		h.Announces = h.IP.IsValid()
-	case operation == 1:
+	case operation == 1 && !target.IsUnspecified():
 		h.Target, h.Probe = target, !h.IP.IsValid()
 	}
 }
@@ -282,7 +282,7 @@ func (h *Heard) neighbour(frame, p []byte) {
 		return
 	}
 	source, target := netip.AddrFrom16([16]byte(p[8:24])), netip.AddrFrom16([16]byte(p[48:64]))
-	if target.IsMulticast() {
+	if target.IsMulticast() || target.IsUnspecified() {
 		return
 	}
 	end := min(len(p), 40+int(binary.BigEndian.Uint16(p[4:])))
