@@ -34,9 +34,15 @@ func (o *outgoing) asked(view *view, f *overlay.Frame, h *overlay.Heard) bool {
 		return false
 	}
 	from, src := overlay.PortPlace(o.port), overlay.MAC(f.Head[6:12])
-	owner, turn := o.n.sw.Ask(o.now, from, src, h, func(p overlay.Place) bool {
+	owner, turn := o.n.sw.Ask(o.now, from, src, h, func(p overlay.Place) (since overlay.Instant, ok bool) {
 		peer := view.peer(p)
-		return peer != nil && !peer.silenced.Load() && (peer.out.Load() != nil || peer.onDemand.Load())
+		if peer == nil || peer.silenced.Load() {
+			return 0, false
+		}
+		if out := peer.out.Load(); out != nil {
+			return out.session.Created(), true
+		}
+		return o.now, peer.onDemand.Load()
 	})
 	switch turn {
 	case overlay.AskNone:

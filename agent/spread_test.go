@@ -24,8 +24,8 @@ func TestBroadcastsGoDownTrees(t *testing.T) {
 			t.Fatalf("%d sends to %d of %d links, %d directly", i, len(s.own), len(n.linking.kept), s.direct)
 		}
 	}
-	const each = 3
-	for range each {
+	const rounds, each = 3, 3 + 1 // and a claim of its station
+	for range rounds {
 		c.reachAll("settled", c.all()...)
 	}
 	c.onlyOnce()

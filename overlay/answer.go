@@ -26,10 +26,11 @@ type Owner struct {
 
 // Ask says where a frame goes that asks all for the machine that has an address, from port
 // from: where h says so, and the destination is a group. An answer is given here if the owner
-// itself gave it a moment ago and its agent is there, which present says of a place. Who sees
-// whether an address is free, and who would hear of a machine that has the asker's own, get no
-// answer but an owner's.
-func (s *Switch) Ask(now Instant, from Place, src MAC, h *Heard, present func(Place) bool) (Owner, Turn) {
+// is far, itself gave it a moment ago, and its agent is there and was since before that, which
+// present says of a place: one that starts anew may have other machines. Who sees whether an
+// address is free, and who would hear of a machine that has the asker's own, get no answer but
+// an owner's.
+func (s *Switch) Ask(now Instant, from Place, src MAC, h *Heard, present func(Place) (since Instant, ok bool)) (Owner, Turn) {
 	t := &s.Bindings
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -44,19 +45,24 @@ func (s *Switch) Ask(now Instant, from Place, src MAC, h *Heard, present func(Pl
 	}
 	owner := Owner{h.Target, b.mac, place, b.router}
 	_, far := place.Agent()
+	since, there := Instant(0), known
+	if far {
+		since, there = present(place)
+	}
 	switch {
 	case place == from && known:
 		return owner, AskNone
-	case !far && !known, far && !present(place):
+	case !there:
 		return owner, t.all(now, a, h)
 	case b.asked != 0 && now.Sub(b.asked) >= ownerTime: // it hasn't answered
 		return owner, t.all(now, a, h)
-	case h.Probe, !known, now.Sub(b.seen) >= answerFor, h.Said == SaidNeighbour && !b.advert:
+	case !far, b.seen < since, h.Probe, !known, now.Sub(b.seen) >= answerFor, h.Said == SaidNeighbour && !b.advert, b.helped == src && now.Sub(b.answered) < helpsFor:
 		if b.asked == 0 {
 			b.asked = now
 		}
 		return owner, AskOwner
 	}
+	b.helped, b.answered = src, now
 	return owner, Answered
 }
 

@@ -14,7 +14,7 @@ func (p *post) asks(from Place, frame []byte, want Turn) Owner {
 	p.t.Helper()
 	p.takes(from, frame, Flood)
 	h := p.sources[from].Heard
-	o, turn := p.s.Ask(p.now, from, MAC(frame[6:12]), &h, func(at Place) bool { return at != AgentPlace(9) })
+	o, turn := p.s.Ask(p.now, from, MAC(frame[6:12]), &h, func(at Place) (Instant, bool) { return p.since, at != AgentPlace(9) })
 	if turn != want {
 		p.t.Errorf("%x: %v, want %v (%+v)", frame, turn, want, o)
 	}
@@ -75,6 +75,47 @@ func TestAsk(t *testing.T) {
 }
 
 // What a machine that was advertised is, its answer says.
+// An agent that was started anew may have other machines than those that were heard before.
+func TestAskOfAgentThatBegins(t *testing.T) {
+	p := newPost(t)
+	a, b := mac(1), mac(2)
+	ask, says := arp(Broadcast, 1, a, ip4(1), ip4(2)), arp(a, 2, b, ip4(2), ip4(1))
+	p.takes(postTap, eth(Broadcast, a), Flood)
+	p.takes(postFar, eth(Broadcast, b), Flood)
+	p.takes(postFar, says, ToPlace)
+	p.now = p.now.Add(time.Second)
+	p.since = p.now
+	p.asks(postTap, ask, AskOwner)
+	p.now = p.now.Add(ownerTime)
+	p.asks(postTap, ask, AskAll)
+	p.takes(postFar, says, ToPlace)
+	p.asks(postTap, ask, Answered)
+}
+
+// Who asks the owner alone whether it still is there, as kernels do before they forget it, and
+// who asks again though it was helped, isn't told any more what isn't so.
+func TestAskForWhoIsGone(t *testing.T) {
+	a, b := mac(1), mac(2)
+	ask, to := arp(Broadcast, 1, a, ip4(1), ip4(2)), arp(b, 1, a, ip4(1), ip4(2))
+	says := arp(a, 2, b, ip4(2), ip4(1))
+	for _, probes := range []bool{true, false} {
+		p := newPost(t)
+		p.takes(postTap, eth(Broadcast, a), Flood)
+		p.takes(postFar, eth(Broadcast, b), Flood)
+		p.takes(postFar, says, ToPlace)
+		p.asks(postTap, ask, Answered)
+		if probes {
+			p.takes(postTap, to, ToPlace)
+		} else {
+			p.asks(postTap, ask, AskOwner)
+		}
+		p.now = p.now.Add(ownerTime)
+		p.asks(postTap, ask, AskAll)
+		p.takes(postFar, says, ToPlace) // it is there after all
+		p.asks(postTap, ask, Answered)
+	}
+}
+
 func TestAskNeighbour(t *testing.T) {
 	p := newPost(t)
 	a, b := mac(1), mac(2)
@@ -122,7 +163,7 @@ func TestAsksAreDamped(t *testing.T) {
 	for i := range 1000 { // a hundred machines ask once a second
 		p.now = p.now.Add(10 * time.Millisecond)
 		h := Heard{Said: SaidARP, IP: ip4(byte(i)), MAC: mac(byte(i)), Target: ip4(200)}
-		_, turn := p.s.Ask(p.now, postTap, h.MAC, &h, func(Place) bool { return true })
+		_, turn := p.s.Ask(p.now, postTap, h.MAC, &h, func(Place) (Instant, bool) { return 0, true })
 		count[turn]++
 	}
 	if want := askTimes + 3; count[AskAll] != want {

@@ -22,6 +22,9 @@ const (
 	// ownerTime is how long an owner that is asked may take to say where it is: then all are.
 	// Machines ask again after a second (RETRANS_TIMER, RFC 4861 § 10).
 	ownerTime = 800 * time.Millisecond
+	// helpsFor is how long a machine doesn't ask again that was helped by an answer: they ask
+	// again after a second if not, and believe it for 15 s at least if so.
+	helpsFor = 10 * time.Second
 	// contestTime is how long after two machines said that an address is theirs all are asked.
 	contestTime = 10 * time.Second
 	// maxLease is the longest that a lease is taken for one.
@@ -49,6 +52,8 @@ type binding struct {
 	place     Place
 	seen      Instant // when it said so last
 	asked     Instant // when it was asked first since, 0: it wasn't
+	helped    MAC     // who got the last answer here
+	answered  Instant // and when
 	contested Instant // when another one said last that it has it, 0 never
 	leased    Instant // until when it has it by a DHCP server's word, 0: it hasn't
 	router    bool    // as its advertisement said
@@ -97,9 +102,19 @@ func (t *Bindings) hear(now Instant, from Place, h *Heard) {
 		t.from[from]++
 		b.place = from
 	}
-	b.seen, b.asked = now, 0
+	b.seen, b.asked, b.helped = now, 0, MAC{}
 	if h.Said == SaidNeighbour && !h.Target.IsValid() {
 		b.router, b.advert = h.Router, true
+	}
+}
+
+// probe notes that a machine asks who has an address whether it still is there. One that is gone,
+// as it got another card, say, isn't answered for.
+func (t *Bindings) probe(now Instant, owner MAC, h *Heard) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if b := t.at[address{h.Target, h.VLANs}]; b != nil && b.mac == owner && b.asked == 0 {
+		b.asked = now
 	}
 }
 

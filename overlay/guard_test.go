@@ -12,6 +12,7 @@ type post struct {
 	s       Switch
 	now     Instant
 	sources map[Place]*Source
+	since   Instant // when other agents began
 }
 
 var (

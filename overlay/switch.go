@@ -215,6 +215,9 @@ func (s *Switch) learn(now Instant, from Place, src MAC, frame []byte, source *S
 	if h.Said != SaidNothing {
 		source.Vital = s.heed(now, from, src, source)
 	}
+	if dst := MAC(frame[:6]); h.Target.IsValid() && !dst.Group() {
+		s.Bindings.probe(now, dst, h)
+	}
 	return 0
 }
 
