@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -52,21 +53,21 @@ type port struct {
 }
 
 // openPorts opens all configured ports, or none.
-func openPorts(c *config) (ports []*port, err error) {
+func openPorts(c *config, id overlay.AgentID) (ports []*port, err error) {
 	defer func() {
 		if err != nil {
 			_ = closePorts(ports)
 		}
 	}()
 	for _, t := range c.Taps {
-		d, err := tap.Open(tap.Config{Name: t.Name, Bridge: t.Bridge, MTU: t.MTU, Queues: c.Lanes, Plain: t.Plain})
+		d, err := tap.Open(tap.Config{Name: t.Name, Bridge: t.Bridge, MTU: t.MTU, Queues: c.Lanes, Plain: t.Plain, Address: tapAddress(id, t.Name)})
 		if err != nil {
 			return ports, fmt.Errorf("--tap: %w", err)
 		}
 		ports = append(ports, &port{device: d, name: t.Name, kind: "tap", bridge: t.Bridge, trust: t.Trust, filter: filter{vlans: t.VLANs}})
 	}
 	for _, l := range c.LANs {
-		p, err := openLAN(l, c.Lanes)
+		p, err := openLAN(l, c.Lanes, id)
 		if err != nil {
 			return ports, fmt.Errorf("--lan: %w", err)
 		}
@@ -86,7 +87,7 @@ func openPorts(c *config) (ports []*port, err error) {
 // openLAN attaches a physical LAN: by a packet socket on its interface, or, if
 // that is a port of a bridge, by a TAP in the bridge, so that this host can talk
 // to far stations too.
-func openLAN(l lanConfig, queues int) (*port, error) {
+func openLAN(l lanConfig, queues int, id overlay.AgentID) (*port, error) {
 	if l.Bridge == "" {
 		d, err := lan.Open(lan.Config{Interface: l.Interface})
 		if err != nil {
@@ -98,11 +99,20 @@ func openLAN(l lanConfig, queues int) (*port, error) {
 		return nil, err
 	}
 	name := "fl-" + l.Interface
-	d, err := tap.Open(tap.Config{Name: name[:min(len(name), 15)], Bridge: l.Bridge, Queues: queues})
+	name = name[:min(len(name), 15)]
+	d, err := tap.Open(tap.Config{Name: name, Bridge: l.Bridge, Queues: queues, Address: tapAddress(id, name)})
 	if err != nil {
 		return nil, err
 	}
 	return &port{device: d, name: l.Interface, kind: "lan", bridge: l.Bridge, trust: l.Trust}, nil
+}
+
+// tapAddress returns the address of a TAP that an agent makes: the same each time.
+func tapAddress(id overlay.AgentID, name string) overlay.MAC {
+	sum := sha256.Sum256(append(id[:], name...))
+	m := overlay.MAC(sum[:6])
+	m[0] = m[0]&^1 | 2 // one machine's, given by nobody
+	return m
 }
 
 // checkBridged sees that the interface of l is a port of its bridge.

@@ -65,15 +65,15 @@ func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
 		return err
 	}
 	undo = append(undo, closeControl)
-	ports, err := openPorts(c)
-	if err != nil {
-		return err
-	}
-	undo = append(undo, func() { _ = closePorts(ports) })
 	ident, err := state.identity()
 	if err != nil {
 		return err
 	}
+	ports, err := openPorts(c, ident.id())
+	if err != nil {
+		return err
+	}
+	undo = append(undo, func() { _ = closePorts(ports) })
 	network := keys.Current()
 	if network.Signed() && own.Agent != ident.id() {
 		return hintf("restore %s from a backup, or join again with a new token", filepath.Join(c.StateDir, identityFile))("network %s: the credential is another agent's, %s", network.ID(), own.Agent)

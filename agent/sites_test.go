@@ -132,16 +132,13 @@ func (s *sites) address(i int) {
 	s.host(fmt.Sprintf("ip -n %s addr add fd78::%d/64 dev t nodad", ns, i+1))
 }
 
-// restart kills agent i and starts it again.
+// restart kills agent i and starts it again. Its new TAP has the address of the one before.
 func (s *sites) restart(i int) {
 	s.t.Helper()
 	s.agents[i].kill()
 	s.agents[i].start()
 	s.agents[i].bootstrap()
 	s.address(i)
-	for _, ns := range []string{s.a, s.b} {
-		s.host("ip -n " + ns + " neigh flush dev t") // a new interface has a new address
-	}
 }
 
 // retap starts agent i again with a TAP of which --tap says something else, and

@@ -31,6 +31,9 @@ type Config struct {
 	MTU    int    // in bytes, without the Ethernet header
 	Queues int    // how many to open; 0 is 1. An existing interface may have but one
 	Plain  bool   // only finished frames pass, by one queue
+	// Address is given to an interface that is made; zero: any. With one that stays the same,
+	// neighbours find this host as before when the interface is made again.
+	Address overlay.MAC
 }
 
 // Limits of Config.MTU: what IPv4 needs (RFC 791), and what fits a batch.
@@ -113,7 +116,7 @@ func (p *Port) open(c Config) error {
 	if err != nil {
 		return explain(c.Name, "vanished", err)
 	}
-	if err = p.configure(link, c.MTU, bridge); err != nil {
+	if err = p.configure(link, c.MTU, c.Address, bridge); err != nil {
 		return err
 	}
 	if p.made && bridge == nil && p.offload {
@@ -191,7 +194,7 @@ func (p *Port) find() (*netlink.Tuntap, error) {
 func multiQueue(d *netlink.Tuntap) bool { return d.Flags&netlink.TUNTAP_MULTI_QUEUE != 0 }
 
 // configure sets the interface up as asked, and notes how to undo that.
-func (p *Port) configure(link netlink.Link, mtu int, bridge netlink.Link) error {
+func (p *Port) configure(link netlink.Link, mtu int, address overlay.MAC, bridge netlink.Link) error {
 	was, h := link.Attrs(), p.netlink
 	if mtu != 0 && mtu != was.MTU {
 		if err := h.LinkSetMTU(link, mtu); err != nil {
@@ -210,6 +213,11 @@ func (p *Port) configure(link netlink.Link, mtu int, bridge netlink.Link) error 
 			return explain(p.name, "cannot put it into bridge "+bridge.Attrs().Name, err)
 		}
 		p.undo = append(p.undo, func() error { return h.LinkSetNoMaster(link) })
+	}
+	if p.made && address != (overlay.MAC{}) {
+		if err := h.LinkSetHardwareAddr(link, address[:]); err != nil {
+			return explain(p.name, "cannot set its address", err)
+		}
 	}
 	if was.RawFlags&unix.IFF_UP == 0 {
 		if err := h.LinkSetUp(link); err != nil {
