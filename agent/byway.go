@@ -104,7 +104,7 @@ func (w *byways) take(b *byway, ds [][]byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	in := w.in
-	in.now, in.view, in.from, in.stamp = in.n.now(), in.n.view.Load(), b.addr, 0
+	in.now, in.view, in.from, in.stamp, in.fence = in.n.now(), in.n.view.Load(), b.addr, 0, in.n.fence()
 	for _, d := range ds {
 		in.data = d
 		in.datagram(d, 0)

@@ -147,7 +147,7 @@ func (n *node) loopOut(now overlay.Instant) *outgoing {
 		n.late = newOutgoing(n, 0)
 		n.late.shaper = nil
 	}
-	n.late.now = now
+	n.late.now, n.late.fence = now, n.fence()
 	return n.late
 }
 

@@ -206,6 +206,10 @@ func (s *Switch) learn(now Instant, from Place, src MAC, frame []byte, source *S
 	source.Learned = s.Stations.learn(now, src, from, source.Trust, announces)
 	switch source.Learned {
 	case LearnedSpoof:
+		// An agent sends on what is late for a station that left it, whoever it is of.
+		if _, here := from.Port(); !here && h.Said == SaidNothing && !MAC(frame[:6]).Group() {
+			return 0
+		}
 		return DropSpoof
 	case LearnedFull:
 		if _, here := from.Port(); here && source.Trust&TrustStations == 0 {
