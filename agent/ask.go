@@ -27,6 +27,8 @@ func (o *outgoing) asked(view *view, f *overlay.Frame, h *overlay.Heard) bool {
 	switch {
 	case h.Said == overlay.SaidNothing || o.n.cfg.AskAll || len(f.Body) > 0 || !overlay.MAC(f.Head).Group():
 		return false
+	case h.Said == overlay.SaidMDNS:
+		return o.named(view, f, h)
 	case o.n.sw.SaidAgain(o.now, overlay.PortPlace(o.port), f.Head, h):
 		c.quiet.Add(1)
 		return true
@@ -34,10 +36,7 @@ func (o *outgoing) asked(view *view, f *overlay.Frame, h *overlay.Heard) bool {
 		return false
 	}
 	from, src := overlay.PortPlace(o.port), overlay.MAC(f.Head[6:12])
-	owner, turn := o.n.sw.Ask(o.now, from, src, h, func(p overlay.Place) bool {
-		peer := view.peer(p)
-		return peer != nil && !peer.silenced.Load() && (peer.out.Load() != nil || peer.onDemand.Load())
-	})
+	owner, turn := o.n.sw.Ask(o.now, from, src, h, view.present)
 	switch turn {
 	case overlay.AskNone:
 		c.quiet.Add(1)
@@ -59,6 +58,36 @@ func (o *outgoing) asked(view *view, f *overlay.Frame, h *overlay.Heard) bool {
 		return false
 	}
 	return true
+}
+
+// named has only this agent's other ports hear what a machine says by multicast DNS, if others
+// need not, and answers what it asks; false is that all must hear it.
+func (o *outgoing) named(view *view, f *overlay.Frame, h *overlay.Heard) bool {
+	turn, answers := o.n.sw.TellName(o.now, overlay.PortPlace(o.port), f, h, view.present)
+	if turn == overlay.AskAll {
+		return false
+	}
+	if turn == overlay.AskHere {
+		for i := range o.n.ports {
+			if i != o.port {
+				o.write(i, f)
+			}
+		}
+	}
+	c := &o.n.edge.chatter
+	for _, a := range answers {
+		o.write(o.port, &overlay.Frame{Head: a})
+	}
+	if c.answers.Add(uint64(len(answers))); len(answers) == 0 {
+		c.quiet.Add(1)
+	}
+	return true
+}
+
+// present says whether the agent at a place is there.
+func (v *view) present(p overlay.Place) bool {
+	peer := v.peer(p)
+	return peer != nil && !peer.silenced.Load() && (peer.out.Load() != nil || peer.onDemand.Load())
 }
 
 // heard takes what a port's frame said that was let through. All are told of a station that it
