@@ -118,7 +118,9 @@ func (c *chatter200) deliverDNS(s *chatterSite, but *chatterVM, dns []byte) {
 			pointers[p.PTR.String()] = true
 		}
 	}
-	asks := slices.ContainsFunc(m.Questions, func(q dnsmessage.Question) bool { return q.Type == dnsmessage.TypePTR && q.Name.String() == serviceName })
+	asks := slices.ContainsFunc(m.Questions, func(q dnsmessage.Question) bool {
+		return q.Type == dnsmessage.TypePTR && q.Name.String() == serviceName
+	})
 	for _, vm := range s.vms {
 		switch {
 		case vm == but || !vm.up:

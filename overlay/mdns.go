@@ -12,8 +12,9 @@ import (
 // ports and from other agents, with the machine that said each:
 //
 //   - A response from a port crosses if it tells what hasn't crossed twice, as an announcement is
-//     said twice (§ 8.3), what half of its lifetime ago did last, or what isn't any more; and if
-//     somebody far asked for it a moment ago. Else it is for this agent's ports.
+//     said twice (§ 8.3), also by a machine that starts again, what half of its lifetime ago did
+//     last, or what isn't any more; and if somebody far asked for it a moment ago. Else it is for
+//     this agent's ports.
 //   - A question from a port crosses if nothing is known that answers it, or something whose
 //     lifetime is about to end, or whose machine or agent may be gone; and, where there may be
 //     others to answer it, as if all machines here were one that goes on asking, at intervals that
@@ -58,7 +59,7 @@ const (
 type Names struct {
 	mu      sync.Mutex
 	at      map[dnsName]*dnsNode
-	of      map[MAC]int
+	of      map[MAC]*dnsOwner
 	from    map[Place]int
 	count   int
 	bytes   int
@@ -81,6 +82,12 @@ type dnsNode struct {
 	far     Instant       // when it was asked for from afar last, 0 never
 	asked   Instant       // when a question crossed last, 0 never
 	wait    time.Duration // after which it does again
+}
+
+// A dnsOwner is a machine that said some records.
+type dnsOwner struct {
+	records int
+	began   Instant // when it looked last whether a name is free: it may have been away before
 }
 
 // A dnsEntry is a record as a machine said it.
@@ -177,13 +184,16 @@ func (t *Names) note(now Instant, from Place, m *dnsMessage, i int) (e *dnsEntry
 	if e == nil {
 		return t.add(now, from, m, r), true
 	}
+	if e.crossed <= t.of[m.from].began {
+		e.times = 0
+	}
 	life := time.Duration(e.ttl) * time.Second
 	news = e.ttl != r.ttl || e.flush != r.flush || e.times < dnsTimes || e.crossed <= t.renewed || e.over(now) ||
 		i < m.answers && now.Sub(e.crossed) >= life/2 || node.far != 0 && now.Sub(node.far) < farAsked
 	e.ttl, e.flush, e.source, e.heard = r.ttl, r.flush, m.source, now
 	if e.from != from {
-		t.count1(e.from, m.from, -1)
 		t.count1(from, m.from, 1)
+		t.count1(e.from, m.from, -1)
 		e.from, news = from, true
 	}
 	return e, news
@@ -192,7 +202,7 @@ func (t *Names) note(now Instant, from Place, m *dnsMessage, i int) (e *dnsEntry
 // add remembers a record, unless there is no room: then it returns nil.
 func (t *Names) add(now Instant, from Place, m *dnsMessage, r *dnsRecord) *dnsEntry {
 	if t.at == nil {
-		t.at, t.of, t.from = make(map[dnsName]*dnsNode), make(map[MAC]int), make(map[Place]int)
+		t.at, t.of, t.from = make(map[dnsName]*dnsNode), make(map[MAC]*dnsOwner), make(map[Place]int)
 	}
 	a := m.name(r.key)
 	node := t.at[a]
@@ -217,7 +227,7 @@ func (t *Names) add(now Instant, from Place, m *dnsMessage, r *dnsRecord) *dnsEn
 // room says whether a record can be remembered, and said in one message.
 func (t *Names) room(e *dnsEntry) bool {
 	const around = dnsHeader + 10
-	return t.count < maxDNSEntries && t.bytes+e.size() <= maxDNSBytes && t.of[e.owner] < stationDNS && t.from[e.from] < placeDNS &&
+	return t.count < maxDNSEntries && t.bytes+e.size() <= maxDNSBytes && (t.of[e.owner] == nil || t.of[e.owner].records < stationDNS) && t.from[e.from] < placeDNS &&
 		around+len(e.name)+len(e.data) <= maxDNSMessage
 }
 
@@ -226,7 +236,12 @@ func (t *Names) count1(p Place, m MAC, by int) {
 	if t.from[p] += by; t.from[p] <= 0 {
 		delete(t.from, p)
 	}
-	if t.of[m] += by; t.of[m] <= 0 {
+	o := t.of[m]
+	if o == nil {
+		o = new(dnsOwner)
+		t.of[m] = o
+	}
+	if o.records += by; o.records <= 0 {
 		delete(t.of, m)
 	}
 }
@@ -265,6 +280,15 @@ func (t *Names) Expire(now Instant) {
 	defer t.mu.Unlock()
 	for a := range t.at {
 		t.remove(a, func(e *dnsEntry) bool { return e.over(now) })
+	}
+}
+
+// begin notes that a machine looks whether names are free.
+func (t *Names) begin(now Instant, m MAC) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if o := t.of[m]; o != nil {
+		o.began = now
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 // wireName makes a name of labels.
 func wireName(name string) string {
 	var b strings.Builder
-	for _, label := range strings.Split(name, ".") {
+	for label := range strings.SplitSeq(name, ".") {
 		b.WriteByte(byte(len(label)))
 		b.WriteString(label)
 	}
@@ -357,6 +357,26 @@ func TestNamesBrowsed(t *testing.T) {
 	w.crosses("the answer that it got", 0, sayRecords(mac(30), ip4(30), service("lost", 4500)), true)
 	if n := len(w.sites[2].Names.at[dnsName{told[0].key, 0, false}].entries); n != len(told)+1 {
 		t.Errorf("knows %d services", n)
+	}
+}
+
+// A machine that starts again, as its look at its name shows, is heard of again by all.
+func TestNamesBegun(t *testing.T) {
+	w := newNamesWorld(t, 2)
+	a := mac(1)
+	is := []dnsRecord{service("a", 4500), address4("a.local", 4500, ip4(1))}
+	for _, crosses := range []bool{true, true, false} {
+		w.crosses("an announcement", 0, sayRecords(a, ip4(1), is...), crosses)
+		w.wait(time.Second)
+	}
+	w.wait(time.Minute)
+	w.crosses("a look at another's name", 0, probeName(mac(2), ip4(2), "a.local"), true)
+	w.crosses("an answer", 0, sayRecords(a, ip4(1), is...), false)
+	w.wait(time.Minute)
+	w.crosses("a look at its own", 0, probeName(a, ip4(1), "a.local"), true)
+	for _, crosses := range []bool{true, true, false} {
+		w.wait(time.Second)
+		w.crosses("an announcement after it", 0, sayRecords(a, ip4(1), is...), crosses)
 	}
 }
 

@@ -34,6 +34,7 @@ func (s *Switch) TellName(now Instant, from Place, f *Frame, h *Heard, present f
 	m, ok := openMDNS(f, h)
 	switch {
 	case ok && m.probe:
+		s.Names.begin(now, m.from)
 		return AskAll, nil
 	case s.SaidAgain(now, from, f.Head, h):
 		return AskNone, nil
@@ -186,7 +187,7 @@ func (q *asking) known(is *dnsQuestion) bool {
 			q.knows[e.answer()] = e.ttl // of others, too
 		}
 	}
-	return found && sure && !(shared && node.due(q.now, q.s.Names.renewed))
+	return found && sure && (!shared || !node.due(q.now, q.s.Names.renewed))
 }
 
 // has says whether who asks knows a record, so that it needs no answer (RFC 6762 § 7.1).
