@@ -374,10 +374,13 @@ func TestChatter(t *testing.T) {
 			times(off.arp, on.arp), times(off.arp, on.arp+on.alone), times(off.mdns, on.mdns), times(off.broadcast(), on.broadcast()), times(off.all(), on.all()))
 	}
 	off, on := got[0].bytes[1], got[1].bytes[1]
-	for name, less := range map[string]float64{"ARP": times(off.arp, on.arp), "mDNS": times(off.mdns, on.mdns), "both": times(off.broadcast(), on.broadcast())} {
-		if less < p.leastLess {
-			t.Errorf("%s: %.1f times less, want %.1f", name, less, p.leastLess)
+	for name, less := range map[string]float64{"ARP": times(off.arp, on.arp), "mDNS": times(off.mdns, on.mdns)} {
+		if less < 5 {
+			t.Errorf("%s: %.1f times less", name, less)
 		}
+	}
+	if less := times(off.broadcast(), on.broadcast()); less < p.leastLess {
+		t.Errorf("both: %.1f times less, want %.1f", less, p.leastLess)
 	}
 }
 
