@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"math"
 	"sync/atomic"
 
 	"farlan/overlay"
@@ -27,6 +28,8 @@ func (o *outgoing) asked(view *view, f *overlay.Frame, h *overlay.Heard) bool {
 	switch {
 	case h.Said == overlay.SaidNothing || o.n.cfg.AskAll || len(f.Body) > 0 || !overlay.MAC(f.Head).Group():
 		return false
+	case h.Said == overlay.SaidMDNS:
+		return o.named(view, f, h)
 	case o.n.sw.SaidAgain(o.now, overlay.PortPlace(o.port), f.Head, h):
 		c.quiet.Add(1)
 		return true
@@ -34,16 +37,7 @@ func (o *outgoing) asked(view *view, f *overlay.Frame, h *overlay.Heard) bool {
 		return false
 	}
 	from, src := overlay.PortPlace(o.port), overlay.MAC(f.Head[6:12])
-	owner, turn := o.n.sw.Ask(o.now, from, src, h, func(p overlay.Place) (since overlay.Instant, ok bool) {
-		peer := view.peer(p)
-		if peer == nil || peer.silenced.Load() {
-			return 0, false
-		}
-		if out := peer.out.Load(); out != nil {
-			return out.session.Created(), true
-		}
-		return o.now, peer.onDemand.Load()
-	})
+	owner, turn := o.n.sw.Ask(o.now, from, src, h, view.present)
 	switch turn {
 	case overlay.AskNone:
 		c.quiet.Add(1)
@@ -65,6 +59,42 @@ func (o *outgoing) asked(view *view, f *overlay.Frame, h *overlay.Heard) bool {
 		return false
 	}
 	return true
+}
+
+// named has only this agent's other ports hear what a machine says by multicast DNS, if others
+// need not, and answers what it asks; false is that all must hear it.
+func (o *outgoing) named(view *view, f *overlay.Frame, h *overlay.Heard) bool {
+	turn, answers := o.n.sw.TellName(o.now, overlay.PortPlace(o.port), f, h, view.present)
+	if turn == overlay.AskAll {
+		return false
+	}
+	if turn == overlay.AskHere {
+		for i := range o.n.ports {
+			if i != o.port {
+				o.write(i, f)
+			}
+		}
+	}
+	c := &o.n.edge.chatter
+	for _, a := range answers {
+		o.write(o.port, &overlay.Frame{Head: a})
+	}
+	if c.answers.Add(uint64(len(answers))); len(answers) == 0 {
+		c.quiet.Add(1)
+	}
+	return true
+}
+
+// present says whether the agent at a place is there, and since when this session with it is.
+func (v *view) present(p overlay.Place) (since overlay.Instant, ok bool) {
+	peer := v.peer(p)
+	if peer == nil || peer.silenced.Load() {
+		return 0, false
+	}
+	if out := peer.out.Load(); out != nil {
+		return out.session.Created(), true
+	}
+	return math.MaxInt64, peer.onDemand.Load()
 }
 
 // heard takes what a port's frame said that was let through. All are told of a station that it

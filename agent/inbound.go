@@ -281,6 +281,9 @@ func (in *inbound) Frame(f *overlay.Frame) {
 			in.after(to, f)
 		}
 	case overlay.Flood:
+		if source.Heard.Said == overlay.SaidMDNS && !in.n.cfg.AskAll {
+			in.n.sw.HearName(in.now, p.place(), f, &source.Heard)
+		}
 		for i := range in.n.ports {
 			in.write(i, f)
 		}

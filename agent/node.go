@@ -283,6 +283,9 @@ func (n *node) become(now overlay.Instant, p *peer, s measure.State) {
 		level = slog.LevelDebug
 	}
 	n.log.Log(context.Background(), level, "peer changed", "name", p.member.Name, "state", s.String(), "was", p.state.String())
+	if s == measure.Up && p.state != measure.Idle { // it may have missed what was flooded
+		n.sw.Names.Renew(now)
+	}
 	p.state, p.since = s, now
 	if s != measure.Up {
 		n.routing.broke = true

@@ -42,7 +42,8 @@ func (s *Switch) SaidAgain(now Instant, from Place, frame []byte, h *Heard) bool
 		if !forAll(u) {
 			sum = hash(sum, frame[6:12])
 		}
-		return s.again.said(now, sum^uint64(binary.BigEndian.Uint16(u))<<32, from, h.VLANs, mdnsAgain)
+		kind, _, _ := etherType(frame) // who hears IPv4 may not hear IPv6
+		return s.again.said(now, sum^uint64(binary.BigEndian.Uint16(u))<<32^uint64(kind)<<48, from, h.VLANs, mdnsAgain)
 	}
 	return false
 }

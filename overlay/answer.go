@@ -14,6 +14,7 @@ const (
 	AskNone              // to nobody: all were asked a moment ago, or it hears it anyway
 	AskOwner             // to who has the address, alone
 	Answered             // to nobody: it is answered here
+	AskHere              // to this agent's other ports, and no further
 )
 
 // An Owner is a machine that has an address that was asked for.

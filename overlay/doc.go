@@ -6,7 +6,8 @@
 // Frame, finished or not (batch.go, frame.go); Switch finds its place by the
 // Stations (switch.go, station.go), once it is known what it says (hear.go) and that it may
 // (guard.go, keep.go, noisy.go); what is asked of all is answered by the Bindings, or goes to
-// who can (bindings.go, answer.go, again.go). ClassOf finds its class (class.go); ClampMSS keeps
+// who can (bindings.go, answer.go, again.go), as far as it isn't multicast DNS, of which what the
+// Names show to be news crosses (mdns.go, mdnsask.go, mdnsmessage.go). ClassOf finds its class (class.go); ClampMSS keeps
 // TCP's segments short enough (mss.go); where the uplink is the bottleneck, it
 // waits in the Shaper (shaper.go, fairqueue.go). Packer puts frames into
 // datagrams (pack.go, item.go), which the Session of their receiver seals and

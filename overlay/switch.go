@@ -124,6 +124,7 @@ func (v Verdict) String() string {
 type Switch struct {
 	Stations Stations
 	Bindings Bindings
+	Names    Names
 	again    again
 	// LAN tells which ports are attached to a physical LAN, where other
 	// bridges may be. It is set before the first frame.
