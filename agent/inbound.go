@@ -256,7 +256,9 @@ func (in *inbound) Frame(f *overlay.Frame) {
 		return
 	}
 	if overlay.IsClaims(f.Head) {
-		in.takeClaims(p, f.Head)
+		if in.affords(p, f.Head) {
+			in.takeClaims(p, f.Head)
+		}
 		return
 	}
 	if overlay.IsSegment(f.Head) && in.n.takeBeacon(-1, f.Head) {
