@@ -130,6 +130,7 @@ func (n *node) mindEdge(now overlay.Instant) {
 	if now.Sub(n.edge.aged) >= 10*time.Second {
 		n.edge.aged = now
 		n.sw.Bindings.Expire(now)
+		n.sw.Groups.Expire(now)
 	}
 }
 

@@ -57,6 +57,7 @@ type inbound struct {
 	out       *outgoing // to pass on what is flooded; nil: nothing is
 	spreading spreadRun
 	claims    []overlay.Claim // scratch
+	reached   []overlay.Place // scratch
 	turned    []byte          // scratch: a datagram that begins another leg
 
 	one    [1]overlay.Frame
@@ -283,9 +284,7 @@ func (in *inbound) Frame(f *overlay.Frame) {
 			in.after(to, f)
 		}
 	case overlay.Flood:
-		for i := range in.n.ports {
-			in.write(i, f)
-		}
+		in.flooded(p, f)
 	default:
 		if v == overlay.DropSame && in.n.comes(in.now, p, f) {
 			return

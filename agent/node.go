@@ -113,6 +113,7 @@ type node struct {
 	warm     warming
 	late     *outgoing // see loopOut, nil: nothing was sent yet
 	claiming claiming
+	grouping grouping // partly shared with the frame path
 	segments segments
 	pipes    pipes
 	punches  punches
@@ -222,6 +223,7 @@ func (n *node) step(now overlay.Instant) {
 	n.mindLinks(now)
 	n.mindSpread(now)
 	n.mindClaims(now)
+	n.mindGroups(now)
 	n.steer(now)
 	n.lookForRelays(now)
 	n.mindPipes(now)

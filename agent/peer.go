@@ -286,6 +286,7 @@ func (n *node) publish(now overlay.Instant) {
 	n.warm.stale = false
 	n.listMembers(v)
 	n.chooseWatched(v.linked)
+	n.meetPlaces(now, v)
 	n.view.Store(v)
 }
 

@@ -125,6 +125,7 @@ func (v Verdict) String() string {
 type Switch struct {
 	Stations Stations
 	Bindings Bindings
+	Groups   Groups
 	again    again
 	// LAN tells which ports are attached to a physical LAN, where other
 	// bridges may be. It is set before the first frame.
@@ -206,6 +207,8 @@ func (s *Switch) learn(now Instant, from Place, src MAC, frame []byte, source *S
 	}
 	source.Learned = s.Stations.learn(now, src, from, source.Trust, announces)
 	switch source.Learned {
+	case LearnedMove:
+		s.Groups.Follow(now, src, from)
 	case LearnedSpoof:
 		return DropSpoof
 	case LearnedFull:
