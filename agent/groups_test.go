@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"farlan/measure"
 	"farlan/overlay"
 )
 
@@ -188,6 +189,27 @@ func TestMulticastToNewcomers(t *testing.T) {
 		v.run(2500 * time.Millisecond)
 		v.queried(0, 1)
 		v.goes(1)
+	})
+}
+
+// What an agent said while it wasn't heard for some seconds isn't missed.
+func TestMulticastAfterACut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		v := newVillage(t, 4, 4, 0)
+		v.run(5 * time.Second)
+		v.queried(0, 1)
+		v.goes(1)
+		v.cut = func(from, to int) bool { return from == 2 || to == 2 }
+		v.run(6 * time.Second)
+		v.sends(2, groupReport(v.station(2), true))
+		v.run(2 * time.Second)
+		v.cut = nil
+		v.run(5 * time.Second)
+		if p := v.peer(0, 2); p.state != measure.Up || p.known != v.peer(0, 1).known {
+			t.Fatalf("it is %v", p.state)
+		}
+		v.goes(1, 2)
 	})
 }
 

@@ -284,6 +284,9 @@ func (n *node) become(now overlay.Instant, p *peer, s measure.State) {
 	if s == measure.Idle || p.state == measure.Idle { // as ever, among many
 		level = slog.LevelDebug
 	}
+	if s == measure.Up && p.state == measure.Suspect {
+		n.sw.Groups.Doubt(now, p.place())
+	}
 	n.log.Log(context.Background(), level, "peer changed", "name", p.member.Name, "state", s.String(), "was", p.state.String())
 	p.state, p.since = s, now
 	if s != measure.Up {

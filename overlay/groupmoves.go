@@ -30,6 +30,21 @@ func (g *Groups) Meet(now Instant, places []Place) {
 	}
 }
 
+// Doubt notes that what place p said may have been lost until now: it is taken for a new one.
+func (g *Groups) Doubt(now Instant, p Place) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i := slices.IndexFunc(g.met, func(x metPlace) bool { return x.place == p })
+	if i < 0 || g.met[i].since >= now {
+		return
+	}
+	g.met = slices.Delete(g.met, i, i+1)
+	for i < len(g.met) && g.met[i].since <= now {
+		i++
+	}
+	g.met = slices.Insert(g.met, i, metPlace{p, now})
+}
+
 // Follow notes that a station speaks at a place now: what it listens to, it listens to there.
 // Where it was it may not have been the only one, of which that isn't known.
 func (g *Groups) Follow(now Instant, m MAC, to Place) {

@@ -266,6 +266,10 @@ func TestGroupsOfNewPlaces(t *testing.T) {
 	s.goes(data("239.1.2.3"), AgentPlace(0), PortPlace(1), AgentPlace(5), AgentPlace(2))
 	s.g.Meet(s.now, append(slices.Clone(snooperPlaces), AgentPlace(5)))
 	s.ask()
+	s.g.Doubt(s.now, AgentPlace(1)) // another one may not have been heard
+	s.g.Doubt(s.now, AgentPlace(9))
+	s.goes(data("239.1.2.3"), AgentPlace(0), PortPlace(1), AgentPlace(1))
+	s.ask()
 	s.goes(data("239.1.2.3"), AgentPlace(0), PortPlace(1))
 	s.g.Meet(s.now, snooperPlaces)
 	s.g.Forget(AgentPlace(0))
