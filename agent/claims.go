@@ -161,6 +161,8 @@ func (in *inbound) takeClaims(p *peer, frame []byte) {
 			n.drops.verdict(overlay.DropSpoof)
 			n.edge.offences.add(in.now, overlay.DropSpoof, at, c.MAC)
 			n.mail.offer(func(now overlay.Instant) { n.claimNow(now, c.MAC) })
+		case overlay.LearnedMove:
+			n.sw.Groups.Follow(in.now, c.MAC, at)
 		case overlay.LearnedAgain:
 			n.mail.offer(func(now overlay.Instant) { n.claimNow(now, c.MAC) })
 		}

@@ -93,7 +93,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&o.lans, "lan", nil, "`IFACE[,bridge=BR][,tag=N][,trunks=N+N-N][,trust=none]`: home proxy: attach the physical LAN on IFACE (repeats)")
 	flags.StringArrayVar(&o.qemus, "qemu", nil, "`PATH[,tag=N][,trunks=N+N-N][,trust=dhcp+ra]` of a Unix socket for QEMU's '-netdev stream', which takes no rights (repeats)")
 	flags.StringArrayVar(&o.dhcpFrom, "dhcp-from", nil, "`PEER` whose DHCP servers and routers may answer here, by its name or id (repeats; default all)")
-	flags.StringVar(&o.suppress, "suppress", "on", "`on|off`: keep off the wide area what is asked of all (ARP, neighbour discovery, multicast DNS) and can be answered otherwise")
+	flags.StringVar(&o.suppress, "suppress", "on", "`on|off`: keep off the wide area what is for all (ARP, neighbour discovery, multicast DNS, multicast) and can go to those whom it concerns")
 	flags.StringVar(&o.noTransit, "no-transit", "off", "`on|off`: on: this agent passes nothing on that others send to each other")
 	flags.StringVar(&o.transitLimit, "transit-limit", "", "`RATE` of IP packets that this agent passes on for others at most")
 	flags.StringVar(&o.cost, "cost", "", "`DURATION`: paths by way of this agent count as so much longer")

@@ -40,7 +40,7 @@ type offences struct {
 // isOffence says whether a verdict is one over the station's sender.
 func isOffence(v overlay.Verdict) bool {
 	switch v {
-	case overlay.DropLease, overlay.DropRouter, overlay.DropSpoof, overlay.DropPoison, overlay.DropStations, overlay.DropNoisy, overlay.DropLinkLocal:
+	case overlay.DropLease, overlay.DropRouter, overlay.DropSpoof, overlay.DropPoison, overlay.DropStations, overlay.DropNoisy, overlay.DropLinkLocal, overlay.DropClaimStorm:
 		return true
 	}
 	return false
@@ -131,6 +131,7 @@ func (n *node) mindEdge(now overlay.Instant) {
 		n.edge.aged = now
 		n.sw.Bindings.Expire(now)
 		n.sw.Names.Expire(now)
+		n.sw.Groups.Expire(now)
 	}
 }
 
@@ -155,13 +156,14 @@ func (n *node) offenceViews(now overlay.Instant) []offenceView {
 
 // remedies say what to do about offences.
 var remedies = map[overlay.Verdict]string{
-	overlay.DropLease:     "turn the DHCP server off there (libvirt's networks have one); if it is the right one, say trust=dhcp of that port, or name the agent in dhcp-from",
-	overlay.DropRouter:    "turn off what advertises routes there (radvd, dnsmasq's enable-ra, Windows' connection sharing); if it is the right router, say trust=ra of that port, or name the agent in dhcp-from",
-	overlay.DropSpoof:     "a machine there sends by the address of one on the home LAN: give it another MAC address, or turn it off",
-	overlay.DropPoison:    "a machine there says that another one's IP address is its own: give it another one, or turn it off",
-	overlay.DropStations:  "a machine there invents MAC addresses, or there are more machines than a port may have: turn it off, or spread them over several ports",
-	overlay.DropNoisy:     "a machine there sends broadcasts or multicasts without end: turn it off, or see what runs on it",
-	overlay.DropLinkLocal: "harmless, they go no further: turn spanning tree off on the bridge there, as it can't find loops by way of the overlay",
+	overlay.DropLease:      "turn the DHCP server off there (libvirt's networks have one); if it is the right one, say trust=dhcp of that port, or name the agent in dhcp-from",
+	overlay.DropRouter:     "turn off what advertises routes there (radvd, dnsmasq's enable-ra, Windows' connection sharing); if it is the right router, say trust=ra of that port, or name the agent in dhcp-from",
+	overlay.DropSpoof:      "a machine there sends by the address of one on the home LAN: give it another MAC address, or turn it off",
+	overlay.DropPoison:     "a machine there says that another one's IP address is its own: give it another one, or turn it off",
+	overlay.DropStations:   "a machine there invents MAC addresses, or there are more machines than a port may have: turn it off, or spread them over several ports",
+	overlay.DropNoisy:      "a machine there sends broadcasts or multicasts without end: turn it off, or see what runs on it",
+	overlay.DropClaimStorm: "that agent says of more stations than a LAN has that they are behind it: see what invents addresses there (its own doctor names it), or revoke it",
+	overlay.DropLinkLocal:  "harmless, they go no further: turn spanning tree off on the bridge there, as it can't find loops by way of the overlay",
 }
 
 // guardFindings tells what was refused lately.

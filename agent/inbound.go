@@ -57,6 +57,7 @@ type inbound struct {
 	out       *outgoing // to pass on what is flooded; nil: nothing is
 	spreading spreadRun
 	claims    []overlay.Claim // scratch
+	reached   []overlay.Place // scratch
 	turned    []byte          // scratch: a datagram that begins another leg
 
 	one    [1]overlay.Frame
@@ -256,7 +257,9 @@ func (in *inbound) Frame(f *overlay.Frame) {
 		return
 	}
 	if overlay.IsClaims(f.Head) {
-		in.takeClaims(p, f.Head)
+		if in.affords(p, f.Head) {
+			in.takeClaims(p, f.Head)
+		}
 		return
 	}
 	if overlay.IsSegment(f.Head) && in.n.takeBeacon(-1, f.Head) {
@@ -284,9 +287,7 @@ func (in *inbound) Frame(f *overlay.Frame) {
 		if source.Heard.Said == overlay.SaidMDNS && !in.n.cfg.AskAll {
 			in.n.sw.HearName(in.now, p.place(), f, &source.Heard)
 		}
-		for i := range in.n.ports {
-			in.write(i, f)
-		}
+		in.flooded(p, f)
 	default:
 		if v == overlay.DropSame && in.n.comes(in.now, p, f) {
 			return

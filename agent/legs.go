@@ -5,13 +5,17 @@ import (
 	"farlan/overlay/qemu"
 )
 
-// setLegs tells port i, which switches between its QEMUs, what is known elsewhere, and
-// hears from it which stations left.
+// setLegs tells port i, which switches between its QEMUs, what is known elsewhere, and what may
+// pass between them, and hears from it which stations left.
 func (n *node) setLegs(i int, q *qemu.Port) {
 	here := overlay.PortPlace(i)
 	q.Elsewhere = func(m overlay.MAC) bool {
 		at, known := n.sw.Stations.Lookup(n.now(), m)
 		return known && at != here
+	}
+	source := n.newSource(i)
+	q.Stays = func(frame []byte, flooded bool) bool {
+		return n.ports[i].filter.vlans.Passes(frame) && n.sw.Stays(n.now(), here, frame, &source, flooded)
 	}
 	q.Left = func(m overlay.MAC) { n.sw.Stations.Leave(n.now(), m, here) }
 }

@@ -113,6 +113,7 @@ type node struct {
 	warm     warming
 	late     *outgoing // see loopOut, nil: nothing was sent yet
 	claiming claiming
+	grouping grouping // partly shared with the frame path
 	segments segments
 	pipes    pipes
 	punches  punches
@@ -222,6 +223,7 @@ func (n *node) step(now overlay.Instant) {
 	n.mindLinks(now)
 	n.mindSpread(now)
 	n.mindClaims(now)
+	n.mindGroups(now)
 	n.steer(now)
 	n.lookForRelays(now)
 	n.mindPipes(now)
@@ -281,6 +283,9 @@ func (n *node) become(now overlay.Instant, p *peer, s measure.State) {
 	level := slog.LevelInfo
 	if s == measure.Idle || p.state == measure.Idle { // as ever, among many
 		level = slog.LevelDebug
+	}
+	if s == measure.Up && p.state == measure.Suspect {
+		n.sw.Groups.Doubt(now, p.place())
 	}
 	n.log.Log(context.Background(), level, "peer changed", "name", p.member.Name, "state", s.String(), "was", p.state.String())
 	if s == measure.Up && p.state != measure.Idle { // it may have missed what was flooded

@@ -47,6 +47,8 @@ type outgoing struct {
 	copied  []byte          // scratch: a run for one of many
 	turned  []byte          // scratch: a run that begins another leg
 	single  run             // of that
+	reached []overlay.Place // scratch: to whom a multicast goes
+	few     []*peer         // scratch: so
 }
 
 // A run packs frames of one class for one peer.
@@ -235,7 +237,7 @@ func (o *outgoing) frame(view *view, f *overlay.Frame) {
 	case overlay.ToPlace:
 		o.unicast(view, to, f)
 	case overlay.Flood:
-		if o.asked(view, f, &source.Heard) {
+		if o.asked(view, f, &source.Heard) || o.multicast(view, f) {
 			break
 		}
 		for i := range o.n.ports {

@@ -35,6 +35,7 @@ type peer struct {
 	seen    atomic.Pointer[netip.AddrPort] // where it sees this agent
 	lanes   []peerLane                     // each one's own
 	floods  peerFloods
+	claims  claimBudget
 
 	trust     atomic.Uint32 // says the loop: what may come from it, an overlay.Trust
 	onDemand  atomic.Bool   // says the loop: without a session one is opened for what is sent
@@ -285,6 +286,7 @@ func (n *node) publish(now overlay.Instant) {
 	n.warm.stale = false
 	n.listMembers(v)
 	n.chooseWatched(v.linked)
+	n.meetPlaces(now, v)
 	n.view.Store(v)
 }
 

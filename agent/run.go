@@ -94,6 +94,7 @@ func (n *node) setPorts(ports []*port) {
 		}
 	}
 	n.markOwn()
+	n.meetPlaces(n.now(), n.view.Load())
 	n.lookAtPorts()
 	n.shake = n.sender(func(p *link.Port) *link.Writer { return p.Handshake.Writer() })
 	n.ask = n.sender(func(p *link.Port) *link.Writer { return p.Probe.Writer() })

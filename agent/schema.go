@@ -64,6 +64,9 @@ type floodsView struct {
 	Asks     uint64 `json:"asks"`      // questions for all that went to who has the address alone
 	AskBytes uint64 `json:"ask_bytes"` // of these, those to other agents
 	Answers  uint64 `json:"answers"`   // questions that this agent answered itself
+	Alone    uint64 `json:"alone"`     // multicast frames that went to agents where somebody listens alone
+	Spared   uint64 `json:"spared"`    // copies of these that others didn't get
+	Groups   int    `json:"groups"`    // multicast groups to which somebody listens
 	Quiet    uint64 `json:"quiet"`     // questions that went to nobody: all had been asked a moment ago, or the owner hears them
 }
 

@@ -294,6 +294,7 @@ func (n *node) floodsView() floodsView {
 	c := &n.edge.chatter
 	v.Frames, v.Bytes, v.Asks, v.AskBytes = c.frames.Load(), c.bytes.Load(), c.asks.Load(), c.askBytes.Load()
 	v.Answers, v.Quiet = c.answers.Load(), c.quiet.Load()
+	v.Alone, v.Spared, v.Groups = n.grouping.alone.Load(), n.grouping.spared.Load(), n.sw.Groups.Count(n.now()).Groups
 	if is := s.now.Load(); is != nil && is.chosen {
 		v.Tree, v.To, v.Direct = true, len(is.own), is.direct
 	}

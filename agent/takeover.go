@@ -40,6 +40,7 @@ func (n *node) takeOver(now overlay.Instant, g *guarded, was segment.Name, relea
 	for _, m := range here {
 		if c, ok := n.sw.Stations.Seize(now, m, place, g.port.trust); ok {
 			claims = append(claims, c)
+			n.sw.Groups.Follow(now, m, place)
 			n.claimLater(now, m, 0)
 		}
 	}
@@ -57,8 +58,10 @@ func (n *node) yield(now overlay.Instant, g *guarded, to segment.Name) {
 	switch p := n.peers[to.Agent]; {
 	case to.Agent == n.self:
 		n.sw.Stations.Yield(now, place, overlay.PortPlace(int(to.Port)))
+		n.sw.Groups.Hand(now, place, overlay.PortPlace(int(to.Port)))
 	case p != nil:
 		n.sw.Stations.Yield(now, place, p.place())
+		n.sw.Groups.Hand(now, place, p.place())
 	default:
 		n.sw.Forget(place)
 	}

@@ -245,6 +245,7 @@ func (v *village) step(h *home, due bool) {
 	}
 	n.mindSpread(now)
 	n.mindClaims(now)
+	n.mindGroups(now)
 	if n.state != nil {
 		n.remember(now)
 	}

@@ -54,6 +54,11 @@ func IsClaims(frame []byte) bool {
 	return len(frame) >= MinFrame && binary.BigEndian.Uint16(frame[12:]) == etherClaims && MAC(frame[:6]) == Broadcast
 }
 
+// CountClaims returns how many claims a frame of them has at most.
+func CountClaims(frame []byte) int {
+	return min(max(len(frame)-claimsHeader, 0)/claimLen, MaxClaims)
+}
+
 // ParseClaims appends the claims of a frame of them to claims, and says whether they are an
 // answer. Those of addresses that nobody can have are left out. It is false if the frame is of
 // another version, or malformed.

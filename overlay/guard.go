@@ -34,6 +34,25 @@ func (s *Switch) refuse(now Instant, source *Source) Verdict {
 	return 0
 }
 
+// Stays says whether a frame that came from a place may go to others there, too, before Forward
+// takes it, which says why it may not; flooded says that it would go to all of them. source is
+// the place's own for that.
+func (s *Switch) Stays(now Instant, at Place, frame []byte, source *Source, flooded bool) bool {
+	src := MAC(frame[6:12])
+	if source.Heard.Said = SaidNothing; maySay(frame) {
+		source.Heard = Listen(frame)
+	}
+	if source.Heard.Said != SaidNothing && s.refuse(now, source) != 0 {
+		return false
+	}
+	h := &source.Heard
+	announces := h.Said != SaidNothing && h.Announces && (h.MAC == src || h.Said == SaidRARP)
+	if e := s.Stations.find(src); e != nil && Place(e.place.Load()) != at && e.kept(now, source.Trust, announces) {
+		return false
+	}
+	return !flooded || (source.stations == nil || source.stations.allow(now, src)) && source.floods.Allow(now)
+}
+
 // heed notes what a frame said that wasn't refused. vital is a station that this showed to give
 // addresses or routes.
 func (s *Switch) heed(now Instant, from Place, src MAC, source *Source) (vital MAC) {

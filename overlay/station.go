@@ -206,6 +206,7 @@ func (t *Stations) Leave(now Instant, m MAC, p Place) {
 func (s *Switch) Forget(p Place) {
 	s.Stations.Forget(p)
 	s.Bindings.Forget(p)
+	s.Groups.Forget(p)
 }
 
 // Forget removes the stations at place p: a port that was closed, an agent

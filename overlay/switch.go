@@ -81,25 +81,26 @@ type Verdict uint8
 
 // What a Switch can say about a frame. The Drop ones are counted by name.
 const (
-	_             Verdict = iota
-	ToPlace               // to one place
-	Flood                 // to every other place; see Switch.Forward
-	DropShort             // shorter than an Ethernet header
-	DropSource            // a source address that nobody can have
-	DropLinkLocal         // addressed to the next bridge only (spanning tree, LLDP)
-	DropSame              // its station is where it came from
-	DropTransit           // from an agent for a station of another agent, which wasn't here
-	DropStorm             // over the flood rate
-	DropEcho              // one of the overlay's own frames that came back by a LAN
-	DropBeacon            // a beacon on a physical LAN, which is for that link only
-	DropAgain             // what was flooded came another way before
-	DropClaims            // claims of stations, which agents make and no station can
-	DropLease             // what a DHCP server says, where none may be
-	DropRouter            // what a router advertises, where none may be
-	DropSpoof             // of a station that is elsewhere, on a LAN
-	DropPoison            // it says that an address is its own that is another's
-	DropStations          // of one more station than a port may have
-	DropNoisy             // over the rate of one station's floods
+	_              Verdict = iota
+	ToPlace                // to one place
+	Flood                  // to every other place; see Switch.Forward
+	DropShort              // shorter than an Ethernet header
+	DropSource             // a source address that nobody can have
+	DropLinkLocal          // addressed to the next bridge only (spanning tree, LLDP)
+	DropSame               // its station is where it came from
+	DropTransit            // from an agent for a station of another agent, which wasn't here
+	DropStorm              // over the flood rate
+	DropEcho               // one of the overlay's own frames that came back by a LAN
+	DropBeacon             // a beacon on a physical LAN, which is for that link only
+	DropAgain              // what was flooded came another way before
+	DropClaims             // claims of stations, which agents make and no station can
+	DropLease              // what a DHCP server says, where none may be
+	DropRouter             // what a router advertises, where none may be
+	DropSpoof              // of a station that is elsewhere, on a LAN
+	DropPoison             // it says that an address is its own that is another's
+	DropStations           // of one more station than a port may have
+	DropNoisy              // over the rate of one station's floods
+	DropClaimStorm         // claims of stations, over the rate of one agent's
 	verdicts
 )
 
@@ -108,7 +109,7 @@ var verdictNames = [verdicts]string{
 	DropLinkLocal: "link-local", DropSame: "same side", DropTransit: "transit",
 	DropStorm: "storm", DropEcho: "echo", DropBeacon: "beacon", DropAgain: "flooded again", DropClaims: "claims",
 	DropLease: "rogue DHCP server", DropRouter: "rogue router", DropSpoof: "spoofed station", DropPoison: "spoofed address",
-	DropStations: "too many stations", DropNoisy: "storm of a station",
+	DropStations: "too many stations", DropNoisy: "storm of a station", DropClaimStorm: "storm of claims",
 }
 
 // String returns the name under which the verdict is counted.
@@ -125,6 +126,7 @@ type Switch struct {
 	Stations Stations
 	Bindings Bindings
 	Names    Names
+	Groups   Groups
 	again    again
 	// LAN tells which ports are attached to a physical LAN, where other
 	// bridges may be. It is set before the first frame.
@@ -206,6 +208,8 @@ func (s *Switch) learn(now Instant, from Place, src MAC, frame []byte, source *S
 	}
 	source.Learned = s.Stations.learn(now, src, from, source.Trust, announces)
 	switch source.Learned {
+	case LearnedMove:
+		s.Groups.Follow(now, src, from)
 	case LearnedSpoof:
 		// An agent sends on what is late for a station that left it, whoever it is of.
 		if _, here := from.Port(); !here && h.Said == SaidNothing && !MAC(frame[:6]).Group() {

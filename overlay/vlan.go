@@ -88,20 +88,33 @@ func (v *VLANs) Enter(b *Batch) (refused int) {
 	return refused
 }
 
-// enter is Enter for frame f, which is what buf has from byte at on.
-func (v *VLANs) enter(f *Frame, buf []byte, at int) bool {
-	head := f.Head
-	if len(head) < MinFrame {
-		return true // the switch refuses it
+// Passes says whether a frame that a port reads is of a VLAN that the port has.
+func (v *VLANs) Passes(frame []byte) bool {
+	if v.All() || len(frame) < MinFrame {
+		return true
 	}
-	id, tagged := vlanOf(head)
-	switch kind := binary.BigEndian.Uint16(head[12:]); {
+	id, tagged := vlanOf(frame)
+	switch kind := binary.BigEndian.Uint16(frame[12:]); {
 	case kind == etherQinQ, kind == etherVLAN && !tagged: // cut off
 		return false
 	case tagged && id != 0:
 		return v.Trunks.Has(id)
-	case v.Tag == 0, tagged && twice(head):
+	}
+	return v.Tag != 0 && (!tagged || !twice(frame))
+}
+
+// enter is Enter for frame f, which is what buf has from byte at on.
+func (v *VLANs) enter(f *Frame, buf []byte, at int) bool {
+	head := f.Head
+	if !v.Passes(head) {
 		return false
+	}
+	if len(head) < MinFrame {
+		return true // the switch refuses it
+	}
+	switch id, tagged := vlanOf(head); {
+	case tagged && id != 0:
+		return true
 	case tagged:
 		head[14] |= byte(v.Tag >> 8)
 		head[15] = byte(v.Tag)

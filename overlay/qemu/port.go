@@ -176,21 +176,26 @@ func (p *Port) frame(from *leg, frame []byte, b *overlay.Batch) {
 	switch {
 	case src.Group() || src == overlay.MAC{} || dst.LinkLocal() || overlay.IsClaims(frame):
 		// The switch says why it goes no further.
-	case dst.Group():
-		p.stations.learn(src, from)
-		p.others(from, frame)
-	case p.Elsewhere != nil && p.Elsewhere(dst):
+	case p.Elsewhere != nil && !dst.Group() && p.Elsewhere(dst):
 		p.stations.learn(src, from)
 	default:
+		var to *leg // nil: all
+		if !dst.Group() {
+			to = p.stations.leg(dst)
+		}
+		if p.Stays != nil && !p.Stays(frame, to == nil) {
+			break // so it does of this
+		}
 		p.stations.learn(src, from)
-		to := p.stations.leg(dst)
-		if to != nil {
-			if to != from {
-				p.pass(to, frame)
-			}
+		switch to {
+		case nil:
+			p.others(from, frame)
+		case from:
+			return
+		default:
+			p.pass(to, frame)
 			return
 		}
-		p.others(from, frame)
 	}
 	b.Commit(copy(b.Slot(), frame), overlay.Offload{})
 }

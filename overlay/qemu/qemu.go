@@ -183,10 +183,12 @@ func explain(path, what string, err error) error {
 // A Port is a socket that listens, and the QEMUs that are connected to it.
 type Port struct {
 	// Elsewhere says whether a station is known to be somewhere else than behind
-	// this port, so that no leg needs its frames; nil: nothing is known. Left is
-	// told which stations left with a QEMU; nil: nobody is. Both are called by
-	// Read, and set before the first one.
+	// this port, so that no leg needs its frames; nil: nothing is known. Stays says
+	// whether a frame may pass from a leg to another one, or, if flooded, to all
+	// others; nil: all may. Left is told which stations left with a QEMU; nil:
+	// nobody is. All are called by Read, and set before the first one.
 	Elsewhere func(overlay.MAC) bool
+	Stays     func(frame []byte, flooded bool) bool
 	Left      func(overlay.MAC)
 
 	path     string
