@@ -73,7 +73,7 @@ build: deps-build
 
 # program=package, for everything that a test or the demo calls.
 DEMO_NEEDS := ip=iproute2 ping=iputils-ping dnsmasq=dnsmasq-base iperf3=iperf3 busybox=busybox-static
-TEST_NEEDS := $(DEMO_NEEDS) gcc=gcc ethtool=ethtool qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod dpkg-deb=dpkg miniupnpd=miniupnpd-nftables nft=nftables dhclient=isc-dhcp-client setpriv=util-linux lxc-start=lxc
+TEST_NEEDS := $(DEMO_NEEDS) gcc=gcc ethtool=ethtool qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod dpkg-deb=dpkg miniupnpd=miniupnpd-nftables nft=nftables dhclient=isc-dhcp-client setpriv=util-linux lxc-start=lxc xmllint=libxml2-utils
 MOVES_NEEDS := $(TEST_NEEDS) tincd=tinc
 BENCH_NEEDS := $(TEST_NEEDS) tincd=tinc edge=n2n fastd=fastd openvpn=openvpn openssl=openssl wireguard-go=wireguard-go wg=wireguard-tools
 

@@ -31,6 +31,9 @@ var mayImport = map[string][]string{
 	"discovery/portmap":       {},
 	"discovery/p2p":           {"discovery", "measure", "overlay"},
 	"reserve":                 {"measure", "overlay"},
+	"reserve/nsi":             {"reserve", "reserve/nsi/cs", "overlay"},
+	"reserve/nsi/cs":          {"overlay"},
+	"reserve/nsi/provider":    {"reserve/nsi/cs", "overlay"},
 	"measure":                 {"overlay"},
 	"measure/predict":         {"overlay"},
 	"overlay":                 {"overlay/internal/gcm"},
@@ -49,7 +52,7 @@ var mayImport = map[string][]string{
 
 // pure are the packages that decide: no clock, no global randomness, no I/O, no
 // goroutines.
-var pure = []string{"agent/chart", "agent/decide", "agent/lab/nat", "agent/sim", "discovery", "reserve", "measure", "measure/predict", "overlay", "overlay/mesh", "overlay/route", "overlay/segment"}
+var pure = []string{"agent/chart", "agent/decide", "agent/lab/nat", "agent/sim", "discovery", "reserve", "reserve/nsi/cs", "measure", "measure/predict", "overlay", "overlay/mesh", "overlay/route", "overlay/segment"}
 
 // impure is what pure packages must not use.
 var impure = map[string][]string{
