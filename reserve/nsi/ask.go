@@ -21,8 +21,6 @@ type told struct {
 // provider tells, and by asking, since that may be lost or never sent. A new connection's name is
 // told to named first. Errors that the provider means are denials; others leave the outcome open.
 func (d *Driver) ask(ctx context.Context, m cs.Message, named func(string), step func(told) (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.Exchange+d.cfg.Patience)
-	defer cancel()
 	m.Correlation = newCorrelation()
 	w := d.inbox.expect(m.Correlation, m.Connection)
 	defer d.inbox.forget(w)
@@ -44,8 +42,10 @@ func (d *Driver) ask(ctx context.Context, m cs.Message, named func(string), step
 	return d.follow(ctx, m.Op, handle, w, step)
 }
 
-// follow is the second half of ask.
+// follow is the second half of ask, for no longer than Patience.
 func (d *Driver) follow(ctx context.Context, op cs.Op, handle string, w *waiter, step func(told) (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Patience)
+	defer cancel()
 	poll := time.NewTimer(d.cfg.Poll)
 	defer poll.Stop()
 	var bad error // why the last query failed

@@ -177,8 +177,6 @@ func (a *activation) step(t told) (bool, error) {
 
 // again follows a request that was sent before.
 func (d *Driver) again(ctx context.Context, op cs.Op, handle string, step func(told) (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.Patience)
-	defer cancel()
 	w := d.inbox.expect("", handle)
 	defer d.inbox.forget(w)
 	return d.follow(ctx, op, handle, w, step)

@@ -241,3 +241,6 @@ const (
 func Action(op Op) string {
 	return `"http://schemas.ogf.org/nsi/2013/12/connection/service/` + string(op) + `"`
 }
+
+// Ops returns how many kinds of messages there are.
+func Ops() int { return len(shapes) }
