@@ -181,8 +181,7 @@ func said(op cs.Op, e *cs.Exception, otherwise error) *denial {
 
 // code returns the identifier of the exception in err, or "".
 func code(err error) string {
-	var d *denial
-	if errors.As(err, &d) {
+	if d, ok := errors.AsType[*denial](err); ok {
 		return d.code
 	}
 	return ""

@@ -28,10 +28,9 @@ func (l *lab) release(d *Driver, g reserve.Grant) {
 
 func TestFault1PlaneDown(t *testing.T) {
 	l := faulty(t, provider.Faults{PlaneDown: true})
-	for _, d := range []*Driver{l.called(short), l.asks(short)} {
+	for _, d := range []*Driver{l.called(), l.asks()} {
 		g := l.must(reserve.Held)(d.Hold(l.ctx(), l.want(1, reserve.Mbit)))
-		g = l.must(reserve.Committed)(d.Commit(l.ctx(), g))
-		g = l.must(reserve.Activating)(d.Activate(l.ctx(), g))
+		g = l.down(d, l.must(reserve.Committed)(d.Commit(l.ctx(), g)))
 		if s := l.must(reserve.Activating)(d.Status(l.ctx(), g)); g.Up || s.Up || g.Reason == "" {
 			t.Fatalf("%+v, %+v", g, s)
 		}
@@ -96,7 +95,7 @@ func TestFault3HeldForEver(t *testing.T) {
 
 func TestFault4Poisoned(t *testing.T) {
 	l := faulty(t, provider.Faults{PoisonedByPast: true})
-	d := l.called(func(c *Config) { c.Exchange = 300 * time.Millisecond })
+	d := l.called()
 	w := l.want(1, reserve.Mbit)
 	w.End = l.now().Add(-time.Minute)
 	if _, err := d.Hold(l.ctx(), w); !errors.Is(err, reserve.ErrRefused) {
@@ -106,11 +105,11 @@ func TestFault4Poisoned(t *testing.T) {
 
 	// Somebody else poisons it: what we ask for then has no known outcome, until asked.
 	asked := d.wanted(w)
-	if _, err := d.client.do(l.ctx(), cs.Message{Op: cs.Reserve, Criteria: &asked}); err == nil {
+	if _, err := d.client.do(l.briefly(), cs.Message{Op: cs.Reserve, Criteria: &asked}); err == nil {
 		t.Fatal("no fault")
 	}
 	w = l.want(3, reserve.Gbit)
-	g, err := d.Hold(l.ctx(), w)
+	g, err := d.Hold(l.briefly(), w)
 	if err == nil || denied(err) || g.State != reserve.Unknown {
 		t.Fatalf("%+v, %v", g, err)
 	}
@@ -199,10 +198,10 @@ func TestFault8KeepsCreated(t *testing.T) {
 
 func TestFault9DeadDomain(t *testing.T) {
 	l := faulty(t, provider.Faults{DeadDomain: true})
-	for _, d := range []*Driver{l.called(short), l.asks(short)} {
+	for _, d := range []*Driver{l.called(), l.asks()} {
 		g := l.active(d, l.want(1, reserve.Mbit))
 		for range 2 {
-			if err := d.Release(l.ctx(), g); !errors.Is(err, context.DeadlineExceeded) {
+			if err := d.Release(l.briefly(), g); !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatal(err)
 			}
 		}
@@ -226,7 +225,7 @@ func TestFaultsTogether(t *testing.T) {
 		TerminateOnce: true, EventsFirst: true, OtherCriteria: true, KeepsCreated: true, DeadDomain: true,
 	}
 	l := faulty(t, all)
-	d := l.called(short)
+	d := l.called(func(c *Config) { c.Patience = 1500 * time.Millisecond })
 	g, err := d.Hold(l.ctx(), l.want(1, reserve.Mbit))
 	if !errors.Is(err, reserve.ErrRefused) || g.State != reserve.Orphan {
 		t.Fatalf("%+v, %v", g, err)
@@ -238,11 +237,11 @@ func TestFaultsTogether(t *testing.T) {
 	}
 	g = l.must(reserve.Held)(d.Hold(l.ctx(), l.want(2, reserve.Mbit)))
 	g = l.must(reserve.Committed)(d.Commit(l.ctx(), g))
-	g = l.must(reserve.Activating)(d.Activate(l.ctx(), g))
+	g = l.down(d, g)
 	if _, err := d.Modify(l.ctx(), g, 2*reserve.Mbit); !errors.Is(err, reserve.ErrUnsupported) {
 		t.Fatal(err)
 	}
-	if err := d.Release(l.ctx(), g); !errors.Is(err, context.DeadlineExceeded) {
+	if err := d.Release(l.briefly(), g); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)
 	}
 	if list, err := d.List(l.ctx()); err != nil || len(list) != 2 {

@@ -185,7 +185,27 @@ func (l *lab) called(change ...func(*Config)) *Driver {
 	return d
 }
 
-func short(c *Config) { c.Patience = 300 * time.Millisecond }
+// briefly is for calls that can't come to an end.
+func (l *lab) briefly() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	l.t.Cleanup(cancel)
+	return ctx
+}
+
+// down activates what the provider confirms and doesn't bring up; if that takes longer than it
+// is waited for, once more.
+func (l *lab) down(d *Driver, g reserve.Grant) reserve.Grant {
+	l.t.Helper()
+	for start := time.Now(); ; {
+		got, err := d.Activate(l.briefly(), g)
+		if err == nil {
+			return l.must(reserve.Activating)(got, err)
+		}
+		if !errors.Is(err, context.DeadlineExceeded) || got.State != reserve.Unknown || time.Since(start) > plenty {
+			l.t.Fatalf("%+v, %v", got, err)
+		}
+	}
+}
 
 func (l *lab) ctx() context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*plenty)

@@ -126,9 +126,7 @@ func (d *Driver) Activate(ctx context.Context, g reserve.Grant) (reserve.Grant, 
 	a := activation{d: d, id: g.ID}
 	err = d.ask(ctx, cs.Message{Op: cs.Provision, Connection: g.Handle}, nil, a.step)
 	if wrongState(err) {
-		if q, bad := d.query(ctx, g.Handle); bad == nil && (q.States.Provision == cs.StateProvisioned || q.States.Provision == cs.StateProvisioning) {
-			err = d.again(ctx, cs.Provision, g.Handle, a.step)
-		}
+		err = a.resume(ctx, g.Handle, err)
 	}
 	if now, booked := d.book.get(g.ID); booked {
 		e = now
@@ -175,11 +173,18 @@ func (a *activation) step(t told) (bool, error) {
 	return a.confirmed && a.up, nil
 }
 
-// again follows a request that was sent before.
-func (d *Driver) again(ctx context.Context, op cs.Op, handle string, step func(told) (bool, error)) error {
-	w := d.inbox.expect("", handle)
-	defer d.inbox.forget(w)
-	return d.follow(ctx, op, handle, w, step)
+// resume follows a provision that was sent before, if it was: what is wrong then is that.
+func (a *activation) resume(ctx context.Context, handle string, wrong error) error {
+	q, err := a.d.query(ctx, handle)
+	if err != nil || q.States.Provision != cs.StateProvisioned && q.States.Provision != cs.StateProvisioning {
+		return wrong
+	}
+	w := a.d.inbox.expect("", handle)
+	defer a.d.inbox.forget(w)
+	if done, err := a.step(told{q: q}); done || err != nil {
+		return err
+	}
+	return a.d.follow(ctx, cs.Provision, handle, w, a.step)
 }
 
 // Deactivate has the data plane taken down; the provider keeps the room.

@@ -80,6 +80,10 @@ func (p *player) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.t.Errorf("%v: %s", err, b)
 	}
 	if m.Op == cs.QuerySummarySync && (len(p.left) == 0 || p.left[0].m.Op != m.Op || len(m.Query.Connections) == 0) {
+		if p.last.Op == "" && len(m.Query.Connections) > 0 {
+			http.Error(w, "not yet", http.StatusServiceUnavailable)
+			return
+		}
 		again := p.last // more than was asked when it was recorded
 		again.Header = m.Header
 		again.Op, again.ReplyTo = cs.QuerySummarySyncConfirmed, ""
@@ -140,7 +144,7 @@ func TestTranscript(t *testing.T) {
 	const net = ":2026:topology:host"
 	start, _ := time.Parse(time.RFC3339, "2026-11-22T07:28:18Z")
 	d := l.called(func(c *Config) {
-		c.URL, c.Version, c.Poll = their.URL, 0, 300*time.Millisecond
+		c.URL, c.Version, c.Poll = their.URL, 0, time.Second
 		c.Requester, c.Provider = "urn:ogf:network:vnet.lab:2026:nsa", "urn:ogf:network:alpha.lab:2026:nsa"
 		c.Ends = map[overlay.AgentID]End{
 			agentA: {STP: "urn:ogf:network:alpha.lab" + net + "a?vlan=100-109", Capacity: reserve.Gbit},

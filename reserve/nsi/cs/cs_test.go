@@ -151,7 +151,9 @@ func FuzzParse(f *testing.F) {
 	}
 	e := Exception{ID: NotImplemented, Text: "no", Children: []Exception{{ID: "1"}}}
 	for _, m := range []Message{
-		{Op: Fault, Exception: &e}, {Op: Error, Exception: &e}, {Op: QuerySummary, Query: &Query{Globals: []string{"a"}}},
+		{Op: Fault, Exception: &e},
+		{Op: Error, Exception: &e},
+		{Op: QuerySummary, Query: &Query{Globals: []string{"a"}}},
 		{Op: QueryNotificationSyncConfirmed, Notices: []Notice{{Op: ErrorEvent, Connection: "c", Event: ForcedEnd}, {Op: ReserveTimeout, Connection: "c"}}},
 	} {
 		m.Header = Header{ToProvider, "urn:uuid:00000000-0000-0000-0000-000000000000", "r", "p", "u"}

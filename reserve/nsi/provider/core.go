@@ -60,6 +60,7 @@ type connection struct {
 	id, requester, replyTo string
 	global, description    string
 	criteria               cs.Criteria  // as confirmed
+	ends                   Circuit      // ports and VLANs in it
 	next                   *cs.Criteria // a modification that is held or checked
 	states                 cs.States
 	committed              bool
@@ -212,10 +213,11 @@ func (p *Core) plane(c *connection, up bool) {
 	p.out = append(p.out, Output{Circuit: &circuit, Up: up})
 }
 
+// circuit is what the connection needs in the data plane, with the VLANs that it was given.
 func (c *connection) circuit() Circuit {
-	source, _ := cs.ParseSTP(c.criteria.Source)
-	dest, _ := cs.ParseSTP(c.criteria.Dest)
-	return Circuit{c.id, source.Port, dest.Port, source.VLANs.One(), dest.VLANs.One(), c.criteria.Capacity}
+	k := c.ends
+	k.Connection, k.Capacity = c.id, c.criteria.Capacity
+	return k
 }
 
 // Planed tells what became of a circuit that was to appear or go; err is the data plane's.
@@ -294,7 +296,7 @@ func (p *Core) reply(to cs.Message, m cs.Message) cs.Message {
 
 func (p *Core) fault(to cs.Message, id, text string) cs.Message {
 	m := p.reply(to, cs.Message{Op: cs.Fault, Exception: p.exception(to.Connection, id, text)})
-	m.Header.Protocol = cs.ToProvider
+	m.Protocol = cs.ToProvider
 	return m
 }
 

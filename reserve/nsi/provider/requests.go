@@ -51,6 +51,7 @@ func (p *Core) check(c *connection, h cs.Header) {
 		return
 	}
 	c.criteria.Source, c.criteria.Dest = source.String(), dest.String()
+	c.ends = Circuit{Source: source.Port, Dest: dest.Port, SourceVLAN: source.VLANs.One(), DestVLAN: dest.VLANs.One()}
 	c.holds, c.heldUntil = true, p.now.Add(p.cfg.HoldFor)
 	c.states.Reservation = cs.StateHeld
 	p.confirm(c, h, c.criteria)
