@@ -306,8 +306,8 @@ func TestLateNews(t *testing.T) {
 		b.notice(cs.Notice{Op: cs.DataPlaneStateChange, Connection: "c", At: at, Plane: cs.Plane{Active: up, Consistent: true}})
 	}
 	say(20, true)
-	say(10, false)
 	say(20, true)
+	say(10, false)
 	b.notice(cs.Notice{Op: cs.DataPlaneStateChange, Connection: "somebody else's", At: 30})
 	if e, _ := b.get(reserve.ID{Segment: 1}); e.grant.State != reserve.Active || !e.grant.Up {
 		t.Fatalf("%+v", e.grant)
@@ -374,6 +374,38 @@ func TestOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.nothing(other)
+}
+
+// TestCompare: each thing that a provider may confirm otherwise than asked.
+func TestCompare(t *testing.T) {
+	now := overlay.Instant(1e18)
+	asked := cs.Criteria{Version: 0, End: now.Add(time.Hour), Capacity: 60, Symmetric: true, Source: portA + "?vlan=100-109", Dest: portB + "?vlan=200"}
+	good := asked
+	good.Version, good.Symmetric, good.Source, good.Start = 1, false, portA+"?vlan=105", now.Add(time.Second)
+	if err := compare(asked, good, now); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*cs.Criteria){
+		"less":           func(c *cs.Criteria) { c.Capacity = 59 },
+		"more":           func(c *cs.Criteria) { c.Capacity = 61 },
+		"nothing":        func(c *cs.Criteria) { *c = cs.Criteria{} },
+		"earlier end":    func(c *cs.Criteria) { c.End -= 1e9 },
+		"no end":         func(c *cs.Criteria) { c.End = 0 },
+		"later start":    func(c *cs.Criteria) { c.Start = now.Add(10 * time.Minute) },
+		"one way":        func(c *cs.Criteria) { c.Unidirectional = true },
+		"another VLAN":   func(c *cs.Criteria) { c.Source = portA + "?vlan=110" },
+		"several VLANs":  func(c *cs.Criteria) { c.Source = asked.Source },
+		"no VLAN":        func(c *cs.Criteria) { c.Source = portA },
+		"another source": func(c *cs.Criteria) { c.Source = portB + "?vlan=105" },
+		"another dest":   func(c *cs.Criteria) { c.Dest = portA + "?vlan=200" },
+		"another label":  func(c *cs.Criteria) { c.Dest = portB + "?mpls=200" },
+	} {
+		got := good
+		change(&got)
+		if err := compare(asked, got, now); err == nil {
+			t.Errorf("%s: the same", name)
+		}
+	}
 }
 
 func TestTag(t *testing.T) {

@@ -77,7 +77,7 @@ func TestFault3HeldForEver(t *testing.T) {
 		t.Fatalf("no fault: %+v", list)
 	}
 	l.must(reserve.Rejected)(d.Status(l.ctx(), g))
-	if g, err := d.Commit(l.ctx(), g); !errors.Is(err, reserve.ErrRefused) || g.State != reserve.Rejected {
+	if g, err := d.Commit(l.ctx(), g); !errors.Is(err, reserve.ErrRefused) || code(err) != "" || g.State != reserve.Rejected {
 		t.Fatalf("%+v, %v", g, err)
 	}
 	l.nothing(d)
@@ -87,7 +87,7 @@ func TestFault3HeldForEver(t *testing.T) {
 	l.later(121 * time.Second)
 	d = l.asks()
 	l.must(reserve.Held)(d.Status(l.ctx(), g))
-	if g, err := d.Commit(l.ctx(), g); !errors.Is(err, reserve.ErrRefused) || g.State != reserve.Rejected {
+	if g, err := d.Commit(l.ctx(), g); !errors.Is(err, reserve.ErrRefused) || code(err) != cs.InvalidTransition || g.State != reserve.Rejected {
 		t.Fatalf("%+v, %v", g, err)
 	}
 	l.nothing(d)
