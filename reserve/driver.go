@@ -71,6 +71,12 @@ type Driver interface {
 	Reap(ctx context.Context, now overlay.Instant) error
 }
 
+// A Server is a driver that others call back. Serve blocks until ctx ends, in a goroutine of its
+// own beside that of Events; without it the driver works by asking, and more slowly.
+type Server interface {
+	Serve(ctx context.Context) error
+}
+
 // A Want is what a driver is asked for.
 type Want struct {
 	ID   ID

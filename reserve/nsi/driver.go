@@ -33,7 +33,10 @@ type Driver struct {
 	immutable bool // the provider has refused to modify
 }
 
-var _ reserve.Driver = (*Driver)(nil)
+var (
+	_ reserve.Driver = (*Driver)(nil)
+	_ reserve.Server = (*Driver)(nil)
+)
 
 // Open makes a driver. It doesn't speak to the provider yet. It owns the callback's listener,
 // also if it returns an error.
@@ -164,7 +167,6 @@ func (d *Driver) Hold(ctx context.Context, w reserve.Want) (reserve.Grant, error
 		return d.notHeld(ctx, e, fmt.Errorf("%w: %w", reserve.ErrRefused, err))
 	}
 	d.fillIn(&e, got)
-	e.from, e.to = w.From, w.To
 	e.held, e.grant.State = d.cfg.Now(), reserve.Held
 	d.book.put(e, false)
 	return e.grant, nil
