@@ -195,7 +195,7 @@ func erred(g reserve.Grant, n cs.Notice) reserve.Grant {
 	if n.Exception != nil {
 		text = n.Exception.Text
 	}
-	g.Reason = fmt.Sprintf("the provider says %s: %.200s", n.Event, text)
+	g.Reason = fmt.Sprintf("the provider says %.40q: %.200q", n.Event, text)
 	switch n.Event {
 	case cs.ForcedEnd:
 		g.State, g.Up = reserve.Lost, false

@@ -144,7 +144,7 @@ type denial struct {
 
 // Error repeats the provider's words.
 func (d *denial) Error() string {
-	return fmt.Sprintf("nsi: the provider says to %s: %.200s (%s)", d.op, d.text, d.code)
+	return fmt.Sprintf("nsi: the provider says to %s: %.200q (%.20q)", d.op, d.text, d.code)
 }
 
 // Unwrap returns what it means.

@@ -3,6 +3,7 @@ package nsi
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -117,6 +118,11 @@ func (d *Driver) read(r cs.Reservation) (entry, bool) {
 	if !ours || r.Requester != d.cfg.Requester {
 		return entry{}, false
 	}
+	return d.entryOf(id, r), true
+}
+
+// entryOf is read for a reservation that is known to be ours.
+func (d *Driver) entryOf(id reserve.ID, r cs.Reservation) entry {
 	e := entry{grant: reserve.Grant{ID: id, Kind: reserve.Circuit, Handle: r.Connection}}
 	if n := len(r.Criteria); n > 0 {
 		d.fillIn(&e, r.Criteria[n-1])
@@ -135,7 +141,7 @@ func (d *Driver) read(r cs.Reservation) (entry, bool) {
 	if was := old.grant.State; e.grant.State == reserve.Activating && (was == reserve.Active || was == reserve.Degraded) {
 		e.grant.State = reserve.Degraded
 	}
-	return e, true
+	return e
 }
 
 const lapsed = "it wasn't committed within the provider's time, whatever the provider says"
@@ -146,23 +152,31 @@ func (d *Driver) fillIn(e *entry, c cs.Criteria) {
 	e.grant.Rate, e.grant.End = reserve.Rate(c.Capacity)*reserve.Mbit, c.End
 	source, _ := cs.ParseSTP(c.Source)
 	dest, _ := cs.ParseSTP(c.Dest)
-	for id := range d.cfg.Ends {
-		switch port, _ := d.port(id); port {
-		case source.Port:
-			if e.from == (overlay.AgentID{}) || id == d.cfg.Self {
-				e.from = id
-			}
-		case dest.Port:
-			if e.to == (overlay.AgentID{}) || id == d.cfg.Self {
-				e.to = id
-			}
-		}
-	}
+	e.from, e.to = d.at(source.Port, e.from), d.at(dest.Port, e.to)
 	from, to := d.marks(e.from, e.to, source.VLANs.One(), dest.VLANs.One())
 	e.grant.Mark = from
 	if d.cfg.Self == e.to {
 		e.grant.Mark = to
 	}
+}
+
+// at returns the agent that a port is meant for: the one that is known, this one, or the lowest of
+// those that share it.
+func (d *Driver) at(port string, known overlay.AgentID) overlay.AgentID {
+	here := func(id overlay.AgentID) bool { p, _ := d.port(id); return p != "" && p == port }
+	if known != (overlay.AgentID{}) {
+		return known
+	}
+	if here(d.cfg.Self) {
+		return d.cfg.Self
+	}
+	var lowest overlay.AgentID
+	for id := range d.cfg.Ends {
+		if here(id) && (lowest == (overlay.AgentID{}) || slices.Compare(id[:], lowest[:]) < 0) {
+			lowest = id
+		}
+	}
+	return lowest
 }
 
 // marks returns what packets carry at either end of a circuit: the interface of its VLAN, and

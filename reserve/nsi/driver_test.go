@@ -178,6 +178,32 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// TestNoDescription: a provider that doesn't keep descriptions lists nothing of ours, and knows
+// it by the handle in the journal.
+func TestNoDescription(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	d := l.asks()
+	w := l.want(7, reserve.Mbit)
+	asked := d.wanted(w)
+	reply, err := d.client.do(l.ctx(), cs.Message{Op: cs.Reserve, Criteria: &asked})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := reserve.Grant{ID: w.ID, Handle: reply.Connection, End: w.End, Rate: w.Rate}
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		s, err := d.Status(l.ctx(), g)
+		if err == nil && s.State == reserve.Held && s.ID == w.ID {
+			break
+		}
+		if err != nil || time.Since(start) > plenty {
+			t.Fatalf("%+v, %v", s, err)
+		}
+	}
+	g = l.must(reserve.Committed)(d.Commit(l.ctx(), g))
+	l.release(d, l.must(reserve.Active)(d.Activate(l.ctx(), g)))
+}
+
 // TestTwiceAfterCrash: what was sent before a crash and is again after it comes to the same.
 func TestTwiceAfterCrash(t *testing.T) {
 	t.Parallel()

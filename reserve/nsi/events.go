@@ -53,16 +53,17 @@ func (d *Driver) look(ctx context.Context) {
 	}
 }
 
-// Reap forgets circuits whose end is over, and says so to the provider in case that its clock
-// thinks otherwise. Its answer isn't waited for.
+// Reap forgets circuits whose end is over, and what wasn't committed in time, and says so to the
+// provider in case that its clock thinks otherwise. Its answer isn't waited for.
 func (d *Driver) Reap(ctx context.Context, now overlay.Instant) error {
 	var all []error
 	for _, e := range d.book.all() {
-		if e.grant.End == 0 || now.Before(e.grant.End) {
+		over := e.grant.End != 0 && !now.Before(e.grant.End)
+		if !over && e.grant.State != reserve.Rejected {
 			continue
 		}
 		d.book.leave(e.grant.ID)
-		if e.grant.Handle == "" || e.grant.State.Over() {
+		if s := e.grant.State; e.grant.Handle == "" || s == reserve.Released || s == reserve.Lost {
 			continue
 		}
 		_, err := d.client.do(ctx, cs.Message{Op: cs.Terminate, Connection: e.grant.Handle})

@@ -77,8 +77,14 @@ func TestFault3HeldForEver(t *testing.T) {
 		t.Fatalf("no fault: %+v", list)
 	}
 	l.must(reserve.Rejected)(d.Status(l.ctx(), g))
+	forgotten := l.must(reserve.Held)(d.Hold(l.ctx(), l.want(3, reserve.Mbit)))
+	l.later(121 * time.Second)
+	l.must(reserve.Rejected)(d.Status(l.ctx(), forgotten))
 	if g, err := d.Commit(l.ctx(), g); !errors.Is(err, reserve.ErrRefused) || code(err) != "" || g.State != reserve.Rejected {
 		t.Fatalf("%+v, %v", g, err)
+	}
+	if err := d.Reap(l.ctx(), l.now()); err != nil {
+		t.Fatal(err)
 	}
 	l.nothing(d)
 
@@ -200,6 +206,10 @@ func TestFault9DeadDomain(t *testing.T) {
 	l := faulty(t, provider.Faults{DeadDomain: true})
 	for _, d := range []*Driver{l.called(), l.asks()} {
 		g := l.active(d, l.want(1, reserve.Mbit))
+		if g, err := d.Deactivate(l.briefly(), g); !errors.Is(err, context.DeadlineExceeded) || g.State != reserve.Unknown {
+			t.Fatalf("%+v, %v", g, err)
+		}
+		l.must(reserve.Releasing)(d.Status(l.ctx(), g))
 		for range 2 {
 			if err := d.Release(l.briefly(), g); !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatal(err)

@@ -64,7 +64,9 @@ func (d *Driver) notCommitted(ctx context.Context, e entry, err error) (reserve.
 	if bad := d.terminate(ctx, e.grant); bad != nil {
 		return d.is(e, reserve.Orphan, bad.Error()), err
 	}
-	return d.is(e, reserve.Rejected, err.Error()), err
+	g := d.is(e, reserve.Rejected, err.Error())
+	d.book.leave(g.ID)
+	return g, err
 }
 
 // commit makes firm what is held of a connection: it, or a modification.

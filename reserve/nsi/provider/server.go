@@ -50,7 +50,8 @@ type Server struct {
 
 // NewServer puts a core behind HTTPS. The TLS configuration has the provider's certificate,
 // which it shows both ways, and in RootCAs those whose certificates it takes, both ways; without
-// one that they signed nobody is heard. Without a plane circuits are up as soon as they should
+// one that they signed nobody is heard; who has one is believed whose requester it is, which is
+// good enough for a lab and not for a network of others. Without a plane circuits are up as soon as they should
 // be.
 func NewServer(core *Core, identity *tls.Config, plane Plane, now func() overlay.Instant) *Server {
 	t := identity.Clone()
