@@ -18,6 +18,7 @@ const maxBooked = 1024
 type entry struct {
 	grant    reserve.Grant
 	from, to overlay.AgentID
+	far      reserve.Mark    // what the other agent's packets carry
 	capacity int64           // Mbit/s; counts as long as the grant isn't over
 	held     overlay.Instant // when that was confirmed to us; 0: not known
 	planeAt  overlay.Instant // when the newest news of the data plane was made, by the provider's clock

@@ -132,7 +132,7 @@ func (d *Driver) entryOf(id reserve.ID, r cs.Reservation) entry {
 	e.grant.Up = e.grant.State == reserve.Active
 	old, _ := d.book.get(id)
 	if len(r.Criteria) == 0 {
-		e.capacity, e.from, e.to = old.capacity, old.from, old.to
+		e.capacity, e.from, e.to, e.far = old.capacity, old.from, old.to, old.far
 		e.grant.Rate, e.grant.End, e.grant.Mark = old.grant.Rate, old.grant.End, old.grant.Mark
 	}
 	if e.grant.State == reserve.Held && old.held != 0 && now.Sub(old.held) > d.cfg.CommitWithin {
@@ -154,9 +154,9 @@ func (d *Driver) fillIn(e *entry, c cs.Criteria) {
 	dest, _ := cs.ParseSTP(c.Dest)
 	e.from, e.to = d.at(source.Port, e.from), d.at(dest.Port, e.to)
 	from, to := d.marks(e.from, e.to, source.VLANs.One(), dest.VLANs.One())
-	e.grant.Mark = from
+	e.grant.Mark, e.far = from, to
 	if d.cfg.Self == e.to {
-		e.grant.Mark = to
+		e.grant.Mark, e.far = to, from
 	}
 }
 

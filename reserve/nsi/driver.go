@@ -126,6 +126,14 @@ func (d *Driver) Usage(context.Context, reserve.Grant) (reserve.Usage, error) {
 	return reserve.Usage{}, fmt.Errorf("nsi: usage: %w", reserve.ErrUnsupported)
 }
 
+// Far returns the Mark of the agent at the other end of a circuit, which can't ask the provider
+// itself: it has the VLAN of its own side. False if the circuit isn't known, as after a start
+// before it was asked for.
+func (d *Driver) Far(id reserve.ID) (reserve.Mark, bool) {
+	e, booked := d.book.get(id)
+	return e.far, booked && e.grant.Handle != ""
+}
+
 // sync finds once what earlier runs have left, so that nothing is asked for twice.
 func (d *Driver) sync(ctx context.Context) error {
 	d.syncing.Lock()

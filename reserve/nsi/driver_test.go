@@ -41,6 +41,9 @@ func TestLife(t *testing.T) {
 			if g.Mark != mark || l.plane.circuits() != 1 {
 				t.Fatalf("%+v, %d circuits", g.Mark, l.plane.circuits())
 			}
+			if far, ok := d.Far(w.ID); !ok || far != (reserve.Mark{Device: "eth1.100", Source: mark.Peer, Peer: mark.Source}) {
+				t.Fatalf("%+v, %v", far, ok)
+			}
 			if again, err := d.Hold(l.ctx(), w); err != nil || again.Handle != g.Handle || again.State != reserve.Active {
 				t.Fatalf("held again: %+v, %v", again, err)
 			}
@@ -175,6 +178,20 @@ func TestCrash(t *testing.T) {
 			}
 			l.nothing(d)
 		})
+	}
+}
+
+// TestQueriesLater: a provider that answers queries only by callbacks.
+func TestQueriesLater(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.srv.Fault(provider.Faults{NoSync: true})
+	d := l.called()
+	g := l.active(d, l.want(1, reserve.Mbit))
+	l.must(reserve.Active)(d.Status(l.ctx(), g))
+	l.release(d, g)
+	if _, err := l.asks().List(l.ctx()); code(err) != cs.NotImplemented {
+		t.Fatal(err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"flag"
 	"io"
 	"net"
 	"net/http"
@@ -31,6 +32,16 @@ const (
 )
 
 var agentA, agentB = overlay.AgentID{1}, overlay.AgentID{2}
+
+// TestMain has eight tests run at once, however few processors there are: they wait for what
+// doesn't come.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	m.Run()
+}
 
 // A lab is a provider on the loopback interface, with a clock that can be put forward.
 type lab struct {
@@ -187,7 +198,7 @@ func (l *lab) called(change ...func(*Config)) *Driver {
 
 // briefly is for calls that can't come to an end.
 func (l *lab) briefly() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	l.t.Cleanup(cancel)
 	return ctx
 }

@@ -208,7 +208,7 @@ func FuzzCore(f *testing.F) {
 		}
 		has := func(i int) bool { return bits>>i&1 == 1 }
 		p := small()
-		p.Fault(Faults{has(0), has(1), has(2), has(3), has(4), has(5), has(6), has(7), has(8), has(9)})
+		p.Fault(Faults{has(0), has(1), has(2), has(3), has(4), has(5), has(6), has(7), has(8), has(9), has(10)})
 		now := overlay.Instant(1e18)
 		p.Receive(now, reserve(1, now.Add(time.Hour)))
 		for range 4 {

@@ -28,4 +28,6 @@ type Faults struct {
 	// DeadDomain: a domain below doesn't answer any more: releases and terminations are
 	// acknowledged and stick; what they were for goes at its end.
 	DeadDomain bool
+	// NoSync: queries are answered later only. It isn't wrong, but rare.
+	NoSync bool
 }

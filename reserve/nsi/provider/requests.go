@@ -312,6 +312,9 @@ func (p *Core) query(m cs.Message) cs.Message {
 		}
 		return p.reply(m, cs.Message{Op: cs.QueryNotificationSyncConfirmed, Notices: some})
 	}
+	if p.faults.NoSync && m.Op == cs.QuerySummarySync {
+		return p.fault(m, cs.NotImplemented, string(m.Op))
+	}
 	if p.faults.TerminateOnce && len(m.Query.Globals) > 0 {
 		return p.fault(m, cs.InternalError, "internal error")
 	}
