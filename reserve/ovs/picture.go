@@ -56,6 +56,7 @@ type picture struct {
 	queues []queueRow
 }
 
+// sorted returns the keys in order.
 func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
 
 // ours matches rows that carry our name.
