@@ -102,7 +102,7 @@ func kernelClass(device string, handle uint32) (*netlink.HtbClass, error) {
 	if err != nil {
 		return nil, err
 	}
-	classes, err := netlink.ClassList(link, netlink.HANDLE_ROOT)
+	classes, err := netlink.ClassList(link, netlink.HANDLE_NONE)
 	if err != nil {
 		return nil, err
 	}
