@@ -163,7 +163,7 @@ func TestScripts(t *testing.T) {
 			t.Parallel()
 			d := script(t, c.lines)
 			_, err := d.Hold(t.Context(), wantFor(1))
-			if err == nil || means(err) != c.want || !strings.Contains(err.Error(), c.text) {
+			if err == nil || !errors.Is(means(err), c.want) || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("%v, want one that means %v and says %q", err, c.want, c.text)
 			}
 			if err != nil && (len(err.Error()) > 2*maxReason || strings.ContainsAny(err.Error(), "\x1b\x07")) {
@@ -186,7 +186,7 @@ esac`
 		want    error
 	}{{"exit 0", reserve.ErrRefused}, {"exit 6", reserve.ErrRefused}, {"exit 1", nil}, {"exit 8", nil}} {
 		d := script(t, fmt.Sprintf(more, c.release))
-		if _, err := d.Hold(t.Context(), wantFor(1)); err == nil || means(err) != c.want {
+		if _, err := d.Hold(t.Context(), wantFor(1)); err == nil || !errors.Is(means(err), c.want) {
 			t.Errorf("release: %s: %v, want %v", c.release, err, c.want)
 		}
 	}

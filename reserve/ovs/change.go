@@ -19,7 +19,7 @@ func (d *Driver) picture(ctx context.Context) (picture, error) {
 	if err != nil {
 		return picture{}, err
 	}
-	defer c.Close()
+	defer c.close()
 	p, err := look(ctx, c, d.cfg.Port)
 	if err != nil {
 		return p, fmt.Errorf("ovs: %w: %w", reserve.ErrUnreachable, err)
@@ -35,7 +35,7 @@ func (d *Driver) change(ctx context.Context, decide func(picture) ([]op, error))
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer c.close()
 	for range tries {
 		p, err := look(ctx, c, d.cfg.Port)
 		if err != nil {

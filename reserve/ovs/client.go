@@ -66,9 +66,10 @@ func dial(ctx context.Context, socket string) (*conn, error) {
 	return &conn{Conn: c, dec: json.NewDecoder(io.LimitReader(c, maxAnswer)), stop: stop}, nil
 }
 
-func (c *conn) Close() error {
+// close ends the connection and stops watching its context.
+func (c *conn) close() {
 	c.stop()
-	return c.Conn.Close()
+	_ = c.Close()
 }
 
 // transact carries out the operations as one transaction, and returns a result for each. A
@@ -111,10 +112,10 @@ func (c *conn) send(ctx context.Context, message any) error {
 	if err != nil {
 		return err
 	}
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err = c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil { // it may have ended just before the deadline was moved
+	if err = ctx.Err(); err != nil { // it may have ended just before the deadline was moved
 		return err
 	}
 	_, err = c.Write(append(b, '\n'))

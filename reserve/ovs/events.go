@@ -41,7 +41,7 @@ func (d *Driver) watch(ctx context.Context, known map[reserve.ID]reserve.Grant, 
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer c.close()
 	column := func(name string) op { return op{"columns": []string{name}} }
 	tables := op{"QoS": column("queues"), "Queue": column("external_ids"), "Port": column("qos")}
 	if _, err := c.call(ctx, "monitor", []any{"Open_vSwitch", json.RawMessage("null"), tables}); err != nil {

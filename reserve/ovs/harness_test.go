@@ -67,7 +67,7 @@ func (s *server) start() {
 	s.until("the database listens", func() bool {
 		c, err := dial(s.t.Context(), s.socket)
 		if err == nil {
-			_ = c.Close()
+			c.close()
 		}
 		return err == nil
 	})
@@ -115,7 +115,7 @@ func (s *server) ask(ops ...op) []json.RawMessage {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.close()
 	r, err := c.transact(s.t.Context(), ops)
 	if err != nil {
 		s.t.Fatal(err)
@@ -173,7 +173,7 @@ func (s *server) watch() *watcher {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() { _ = c.Close() })
+	s.t.Cleanup(c.close)
 	column := func(names ...string) op { return op{"columns": names} }
 	tables := op{"QoS": column("queues", "other_config", "type"), "Queue": column("external_ids", "other_config"), "Port": column("qos")}
 	if _, err := c.call(s.t.Context(), "monitor", []any{"Open_vSwitch", "w", tables}); err != nil {

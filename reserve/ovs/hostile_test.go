@@ -160,7 +160,7 @@ func TestOutcome(t *testing.T) {
 				means = k
 			}
 		}
-		if err == nil || means != c.want {
+		if err == nil || !errors.Is(means, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 	}

