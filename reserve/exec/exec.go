@@ -84,6 +84,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -140,6 +141,9 @@ func New(ctx context.Context, c Config) (*Driver, error) {
 	}
 	if c.Agent == (overlay.AgentID{}) {
 		wrong = append(wrong, errors.New("exec: no agent is named"))
+	}
+	if f, err := os.Stat(c.Program); err == nil && f.Mode().Perm()&0o002 != 0 {
+		wrong = append(wrong, fmt.Errorf("exec: anybody may write to %s, which would run with this agent's rights: chmod o-w it", c.Program))
 	}
 	if err := errors.Join(wrong...); err != nil {
 		return nil, err

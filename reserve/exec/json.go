@@ -198,6 +198,9 @@ func (j grantJSON) read() (reserve.Grant, error) {
 	if g.End, err = timeOf(j.End); err != nil {
 		return g, err
 	}
+	if g.Kind == reserve.NoKind {
+		return g, bad("it doesn't say which kind the grant is of")
+	}
 	if j.Mark != nil {
 		g.Mark, err = j.Mark.read()
 	}

@@ -73,7 +73,17 @@ func (d *Driver) update(ctx context.Context, g reserve.Grant, decide func(pictur
 	if err != nil {
 		return g, err
 	}
-	return d.Status(ctx, g)
+	return d.done(ctx, g)
+}
+
+// done tells what became of a grant after a change was made. If that can't be told, the error
+// doesn't say that nothing was changed.
+func (d *Driver) done(ctx context.Context, g reserve.Grant) (reserve.Grant, error) {
+	after, err := d.Status(ctx, g)
+	if errors.Is(err, reserve.ErrUnreachable) {
+		return g, fmt.Errorf("ovs: it was done, but what came of it can't be asked: %s", err.Error())
+	}
+	return after, err
 }
 
 func gone(g reserve.Grant) error { return fmt.Errorf("ovs: %v: %w", g.ID, reserve.ErrGone) }

@@ -15,7 +15,7 @@ import (
 // What a database may make us wait, read and answer. A connection that goes beyond is closed.
 const (
 	patience    = 5 * time.Second // for one transaction; a busy database takes milliseconds
-	maxAnswer   = 8 << 20         // bytes in all from one connection: some 20,000 rows
+	maxAnswer   = 1 << 20         // bytes in all from one connection: some 2,000 rows of ours
 	maxMessages = 64              // before the answer, of which the server may send none but echoes
 )
 

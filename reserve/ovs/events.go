@@ -42,7 +42,7 @@ func (d *Driver) watch(ctx context.Context, known map[reserve.ID]reserve.Grant, 
 		return err
 	}
 	defer c.close()
-	column := func(name string) op { return op{"columns": []string{name}} }
+	column := func(name string) op { return op{"columns": []string{name}, "select": op{"initial": false}} }
 	tables := op{"QoS": column("queues"), "Queue": column("external_ids"), "Port": column("qos")}
 	if _, err := c.call(ctx, "monitor", []any{"Open_vSwitch", json.RawMessage("null"), tables}); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -163,6 +164,27 @@ func TestOutcome(t *testing.T) {
 		if err == nil || !errors.Is(means, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
+	}
+}
+
+// The database goes right after it has done what was asked: that isn't nothing changed.
+func TestGoesAfterwards(t *testing.T) {
+	t.Parallel()
+	const done = `{"id":ID,"error":null,"result":[{},{},{},{"uuid":["uuid","00000000-0000-0000-0000-000000000001"]}]}`
+	const empty = `{"id":ID,"error":null,"result":[{"rows":[{"qos":["set",[]]}]},{"rows":[]},{"rows":[]}]}`
+	var over atomic.Bool
+	d := pretend(t, func(c net.Conn, in *bufio.Scanner) {
+		for in.Scan() && !over.Load() {
+			answer := empty
+			if strings.Contains(in.Text(), "insert") {
+				answer = done
+				over.Store(true)
+			}
+			_, _ = io.WriteString(c, strings.ReplaceAll(answer, "ID", idOf(in.Bytes())))
+		}
+	})
+	if _, err := d.Hold(t.Context(), wantOf(1, 1)); err == nil || errors.Is(err, reserve.ErrUnreachable) {
+		t.Errorf("Hold: %v, want that its outcome isn't known", err)
 	}
 }
 

@@ -60,6 +60,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -174,7 +175,7 @@ func (d *Driver) Hold(ctx context.Context, w reserve.Want) (reserve.Grant, error
 	if err != nil {
 		return reserve.Grant{}, err
 	}
-	return d.Status(ctx, g)
+	return d.done(ctx, g)
 }
 
 // Commit marks the row. Until it is activated the switch does nothing about it.
@@ -209,7 +210,7 @@ func (d *Driver) settle(ctx context.Context, g reserve.Grant) (reserve.Grant, er
 			return g, nil
 		case <-time.After(20 * time.Millisecond):
 		}
-		g, err = d.Status(ctx, g)
+		g, err = d.done(ctx, g)
 	}
 	return g, err
 }
@@ -308,10 +309,12 @@ func (d *Driver) List(ctx context.Context) ([]reserve.Grant, error) {
 }
 
 // Reap takes away what ended, what another agent left two minutes after its end, and QoS rows of
-// ours that have no queue any more.
+// ours that have no queue any more: all at once, or, where somebody's rows refer to one of them, each by
+// itself.
 func (d *Driver) Reap(ctx context.Context, now overlay.Instant) error {
-	return d.change(ctx, func(p picture) ([]op, error) {
-		var over []queueRow
+	var over []queueRow
+	err := d.change(ctx, func(p picture) ([]op, error) {
+		over = over[:0]
 		for _, q := range p.queues {
 			late := now.Sub(q.end())
 			if late >= 0 && (q.agent() == d.agent || late >= abandoned) {
@@ -320,4 +323,17 @@ func (d *Driver) Reap(ctx context.Context, now overlay.Instant) error {
 		}
 		return p.remove(over, d.agent), nil
 	})
+	if !errors.Is(err, reserve.ErrForeign) || len(over) < 2 {
+		return err
+	}
+	var stuck []error
+	for _, q := range over {
+		stuck = append(stuck, d.change(ctx, func(p picture) ([]op, error) {
+			if !slices.ContainsFunc(p.queues, func(r queueRow) bool { return r.UUID == q.UUID && r.Version == q.Version }) {
+				return nil, nil // it was renewed, or is gone
+			}
+			return p.remove([]queueRow{q}, ""), nil
+		}))
+	}
+	return errors.Join(stuck...)
 }

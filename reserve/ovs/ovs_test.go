@@ -152,6 +152,17 @@ func TestReferredTo(t *testing.T) {
 		t.Error("a release that failed changed something")
 	}
 	s.vsctl("--no-wait", "clear", "port", "p1", "qos")
+
+	// An operator's QoS has our queue: it stays, but others that ended go.
+	s.vsctl("--no-wait", "--", "set", "port", "p1", "qos=@q", "--", "--id=@q", "create", "qos", "type=linux-htb", "queues:3="+g.Handle)
+	second := activate(t, d, wantOf(2, 10*reserve.Mbit))
+	if err := d.Reap(ctx, g.End.Add(time.Hour)); !errors.Is(err, reserve.ErrForeign) {
+		t.Errorf("reaped what somebody refers to: %v", err)
+	}
+	if _, err := d.Status(ctx, second); !errors.Is(err, reserve.ErrGone) {
+		t.Errorf("what nobody refers to: %v", err)
+	}
+	s.vsctl("--no-wait", "clear", "port", "p1", "qos", "--", "clear", "qos", s.vsctl("get", "port", "p1", "qos"), "queues")
 	if err := d.Release(ctx, g); err != nil {
 		t.Error(err)
 	}
@@ -360,13 +371,15 @@ func TestRefused(t *testing.T) {
 	if _, err := d.Activate(ctx, g); !errors.Is(err, reserve.ErrRefused) {
 		t.Errorf("activated without a commit: %v", err)
 	}
-	for n := byte(2); ; n++ {
-		if _, err := d.Hold(ctx, wantOf(n, reserve.Kbit)); err != nil {
-			if !errors.Is(err, reserve.ErrFull) || n != maxQueue+1 {
-				t.Errorf("queue %d: %v", n, err)
-			}
-			break
-		}
+	for n := 2; n < maxQueue; n++ {
+		tags := dict{tagOwner: owner, tagAgent: d.agent, tagPort: "p0", tagQueue: fmt.Sprint(n), tagEnd: stamp(g.End)}
+		s.ask(op{"op": "insert", "table": "Queue", "row": op{"external_ids": tags}})
+	}
+	if last := must(t)(d.Hold(ctx, wantOf(2, reserve.Kbit))); last.Mark.Priority != 0x10000+maxQueue+1 {
+		t.Errorf("the last queue: %+v", last)
+	}
+	if _, err := d.Hold(ctx, wantOf(3, reserve.Kbit)); !errors.Is(err, reserve.ErrFull) {
+		t.Errorf("one queue more than there may be: %v", err)
 	}
 	if _, err := New(Config{Reservable: 5}); err == nil || strings.Count(err.Error(), "\n") != 3 {
 		t.Errorf("an empty configuration: %v", err)
