@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package ovs reserves queues on a port of Open vSwitch, by its database (OVSDB, RFC 7047) on its
 // Unix socket: what tc does for a host whose way out is a port of a switch, which deletes
 // queueing disciplines that it doesn't know.
