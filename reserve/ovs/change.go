@@ -263,14 +263,17 @@ func (r qosRow) drop() []op {
 	}
 }
 
-// remove takes queues away, and what is left of the agent's QoS rows without any.
+// remove takes queues away, and QoS rows without any that are the agent's, or one's who has no
+// other row either.
 func (p picture) remove(queues []queueRow, agent string) []op {
 	ops := p.detach(queues...)
 	for _, q := range queues {
 		ops = append(ops, op{"op": "delete", "table": "Queue", "where": is(q.UUID)})
 	}
 	for _, r := range p.rows {
-		if r.IDs[tagAgent] == agent && len(r.Queues) == 0 {
+		a := r.IDs[tagAgent]
+		idle := a == agent || !slices.ContainsFunc(p.queues, func(q queueRow) bool { return q.agent() == a })
+		if idle && len(r.Queues) == 0 {
 			ops = append(ops, r.drop()...)
 		}
 	}

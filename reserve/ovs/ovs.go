@@ -311,7 +311,7 @@ func (d *Driver) List(ctx context.Context) ([]reserve.Grant, error) {
 }
 
 // Reap takes away what ended, what another agent left two minutes after its end, and QoS rows of
-// ours that have no queue any more: all at once, or, where somebody's rows refer to one of them, each by
+// agents that have no queue any more: all at once, or, where somebody's rows refer to one of them, each by
 // itself.
 func (d *Driver) Reap(ctx context.Context, now overlay.Instant) error {
 	var over []queueRow

@@ -207,6 +207,12 @@ func TestReap(t *testing.T) {
 	if err := heir.Release(ctx, g); err != nil {
 		t.Fatal(err)
 	}
+	// Somebody takes a dead agent's queues away, but not its QoS.
+	activate(t, dead, w)
+	s.vsctl("--no-wait", "--", "clear", "QoS", s.vsctl("get", "port", "p0", "qos"), "queues", "--", "--all", "destroy", "Queue")
+	if err := heir.Reap(ctx, w.End); err != nil {
+		t.Fatal(err)
+	}
 	if s.dump() != clean {
 		t.Errorf("left at the end:\n%s", s.dump())
 	}

@@ -4,6 +4,7 @@ package reservetest
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -16,6 +17,8 @@ type Case struct {
 	Driver reserve.Driver
 	// Agent is who the driver speaks for.
 	Agent overlay.AgentID
+	// Via is where wants lead, for drivers that care.
+	Via netip.AddrPort
 	// Rate is what it can grant three times and not more; 0 if it promises no rate.
 	Rate reserve.Rate
 	// Now is the driver's clock; nil means the wall clock.
@@ -31,6 +34,9 @@ func Conform(t *testing.T, c Case) {
 	caps := c.Driver.Caps()
 	if caps.Name == "" || len(caps.Kinds) == 0 || caps.Setup < 0 {
 		t.Errorf("Caps: %+v", caps)
+	}
+	if err := c.Driver.Reap(t.Context(), c.Now()); err != nil { // as the agent does at its start
+		t.Fatal(err)
 	}
 	t.Run("life", c.life)
 	t.Run("abort", c.abort)
@@ -48,7 +54,7 @@ func (c Case) want(n byte) reserve.Want {
 		rate = reserve.Mbit
 	}
 	id := reserve.ID{Reservation: [16]byte{0xc0, n, 15: n}, Segment: n}
-	return reserve.Want{ID: id, Rate: rate, From: c.Agent, To: overlay.AgentID{0xee}, End: c.Now().Add(time.Minute), Owner: "reservetest"}
+	return reserve.Want{ID: id, Rate: rate, From: c.Agent, To: overlay.AgentID{0xee}, Via: c.Via, End: c.Now().Add(time.Minute), Owner: "reservetest"}
 }
 
 func ok(t *testing.T) func(reserve.Grant, error) reserve.Grant {
