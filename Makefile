@@ -73,7 +73,7 @@ build: deps-build
 
 # program=package, for everything that a test or the demo calls.
 DEMO_NEEDS := ip=iproute2 ping=iputils-ping dnsmasq=dnsmasq-base iperf3=iperf3 busybox=busybox-static
-TEST_NEEDS := $(DEMO_NEEDS) gcc=gcc ethtool=ethtool qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod dpkg-deb=dpkg miniupnpd=miniupnpd-nftables nft=nftables dhclient=isc-dhcp-client setpriv=util-linux lxc-start=lxc xmllint=libxml2-utils
+TEST_NEEDS := $(DEMO_NEEDS) gcc=gcc ethtool=ethtool qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod dpkg-deb=dpkg miniupnpd=miniupnpd-nftables nft=nftables dhclient=isc-dhcp-client setpriv=util-linux lxc-start=lxc xmllint=libxml2-utils ovs-vswitchd=openvswitch-switch ovsdb-tool=openvswitch-common python3=python3
 MOVES_NEEDS := $(TEST_NEEDS) tincd=tinc
 BENCH_NEEDS := $(TEST_NEEDS) tincd=tinc edge=n2n fastd=fastd openvpn=openvpn openssl=openssl wireguard-go=wireguard-go wg=wireguard-tools
 
@@ -124,7 +124,7 @@ lint: $(GOLANGCI)
 # skipped.
 ALONE := farlan/agent/sim farlan/overlay/mesh farlan/overlay/route farlan/overlay/segment
 TOWNS := ^Test(AcrossAreas|ByGateways|BypassesTheDirectPath|ClaimsAcrossAreas|DivideAndJoin|EntryBehindGateway|FarAgentsByName|LiarAmongGateways|SessionsAreFew)$$$
-BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/overlay/qemu farlan/reserve farlan/reserve/nsi farlan/reserve/nsi/cs farlan/reserve/nsi/provider
+BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/overlay/qemu farlan/reserve farlan/reserve/nsi farlan/reserve/nsi/cs farlan/reserve/nsi/provider farlan/reserve/exec farlan/reserve/ovs
 NOSKIP := $(if $(ROOT),FARLAN_NO_SKIP=1)
 
 race:
@@ -214,10 +214,11 @@ install: build
 	install -D -m 0644 packaging/farlan.service $(DESTDIR)/lib/systemd/system/farlan.service
 	install -D -m 0644 packaging/farlan.yaml $(DESTDIR)/etc/farlan/farlan.yaml.example
 	install -D -m 0755 packaging/libvirt-hook $(DESTDIR)$(PREFIX)/share/farlan/libvirt-hook
+	install -D -m 0755 packaging/reserve-example $(DESTDIR)$(PREFIX)/share/farlan/reserve-example
 	@echo "next: farlan init, or farlan join with a token, and see README.md" >&2
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/farlan $(DESTDIR)/lib/systemd/system/farlan.service $(DESTDIR)/etc/farlan/farlan.yaml.example $(DESTDIR)$(PREFIX)/share/farlan/libvirt-hook
+	rm -f $(DESTDIR)$(PREFIX)/bin/farlan $(DESTDIR)/lib/systemd/system/farlan.service $(DESTDIR)/etc/farlan/farlan.yaml.example $(DESTDIR)$(PREFIX)/share/farlan/libvirt-hook $(DESTDIR)$(PREFIX)/share/farlan/reserve-example
 
 clean:
 	rm -rf bin .cache
