@@ -74,6 +74,7 @@ func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
 		return err
 	}
 	undo = append(undo, func() { _ = closePorts(ports) })
+	state.settle()
 	network := keys.Current()
 	if network.Signed() && own.Agent != ident.id() {
 		return hintf("restore %s from a backup, or join again with a new token", filepath.Join(c.StateDir, identityFile))("network %s: the credential is another agent's, %s", network.ID(), own.Agent)
