@@ -180,7 +180,7 @@ func (e *estate) checkGuest(ctx context.Context, t *testing.T, v *guests.VM) {
 	fields := strings.Fields(out[max(strings.Index(out, "leased "), 0):])
 	run("ping -c 3 -i 0.2 -s 1472 "+lanAddress, " 0% packet loss")
 	run("wget -q -O - http://"+lanAddress+"/hello | wc -c", "400000")
-	run("for i in $(seq 100); do ip -6 addr show dev eth0 | grep -q 'inet6 fd77:' && break; usleep 100000; done; ping6 -c 2 -i 0.2 -s 1452 fd77::1", " 0% packet loss")
+	run("for i in $(seq 100); do ip -6 addr show dev eth0 | grep 'inet6 fd77:' | grep -qv tentative && break; usleep 100000; done; ping6 -c 2 -i 0.2 -s 1452 fd77::1", " 0% packet loss")
 	if len(fields) > 1 {
 		e.wants(t, e.l, "ping -c 2 -i 0.2 -W 2 -M do -s 1472 "+fields[1], " 0% packet loss")
 		e.wants(t, e.c, "ping -c 2 -i 0.2 -W 2 "+fields[1], " 0% packet loss") // from one far port to another
