@@ -142,7 +142,6 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	}
 	n.startAside(start, ctx)
 	w := n.startWatcher(start, ctx)
-	n.announce()
 	looped := make(chan struct{})
 	start(ctx, "loop", func(ctx context.Context) error { defer close(looped); return n.loop(ctx) })
 
@@ -277,8 +276,9 @@ func (n *node) recall() {
 	}
 }
 
-// announce says that the agent is ready.
+// announce says that the agent is ready; the loop's own.
 func (n *node) announce() {
+	n.ready = true
 	n.log.Info("ready", "name", n.cfg.Name, "id", n.self, "network", n.network.ID(), "listen", n.multiaddrs())
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 }
@@ -286,7 +286,7 @@ func (n *node) announce() {
 // tellSystemd keeps the line up to date that systemctl status shows.
 func (n *node) tellSystemd() {
 	text := fmt.Sprintf("STATUS=%s: %s", n.cfg.Name, n.whoAnswers())
-	if text != n.told {
+	if text != n.told && n.ready {
 		n.told = text
 		_, _ = daemon.SdNotify(false, text)
 	}
