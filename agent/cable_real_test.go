@@ -84,10 +84,14 @@ func TestCable(t *testing.T) {
 		if took > 3*time.Second {
 			t.Error("too late")
 		}
-		eventually(t, 5*time.Second, func() error { return roles([]string{"forwarding", "forwarding"}, x, y) })
-		if h, err := x.health("segment t"); err != nil || !h.OK {
-			t.Errorf("x says %+v, %v", h, err)
-		}
+		eventually(t, 5*time.Second, func() error {
+			// Each notices by itself that it hears the other no more.
+			h, err := x.health("segment t")
+			if err == nil && !h.OK {
+				err = fmt.Errorf("x says %+v", h)
+			}
+			return errors.Join(err, roles([]string{"forwarding", "forwarding"}, x, y))
+		})
 		a.copies()
 		b.copies()
 		time.Sleep(time.Second)

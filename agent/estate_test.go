@@ -99,7 +99,9 @@ func (e *estate) serve() {
 	e.background(e.l, "busybox httpd -f -p "+lanAddress+":80 -h "+e.files)
 	e.background(e.l, "dnsmasq --keep-in-foreground --conf-file=/dev/null --user=root --log-facility="+e.dnsmasq+
 		" --log-dhcp --port=0 --interface=e0 --bind-interfaces --no-ping --dhcp-authoritative --leasefile-ro"+
-		" --dhcp-range=192.168.77.100,192.168.77.200,255.255.255.0,1h --dhcp-option=option:router,"+lanAddress+
+		" --dhcp-range=192.168.77.100,192.168.77.199,255.255.255.0,1h --dhcp-option=option:router,"+lanAddress+
+		// It would offer one address to two that ask at once, as it derives it from a hash of theirs.
+		" --dhcp-host=02:00:00:00:00:01,192.168.77.101 --dhcp-host=02:00:00:00:00:02,192.168.77.102 --dhcp-host=02:00:00:00:00:0a,192.168.77.110"+
 		" --dhcp-range=fd77::100,fd77::1ff,slaac,64,1h --enable-ra --ra-param=e0,5"+
 		" --enable-tftp --tftp-root="+e.files+" --dhcp-boot=boot.ipxe")
 }

@@ -214,8 +214,9 @@ func TestFrameTellsTheRoundTrip(t *testing.T) {
 	const wait = 80 * time.Millisecond
 	m := newMirror(t)
 	frame := []overlay.Frame{{Head: ethernet(back, there, 100)}}
-	m.n.sw.Stations.Learn(m.n.now(), there, overlay.PortPlace(0)) // it isn't claimed now
-	m.turn(t, frame)                                              // from here on the kernel stamps
+	m.n.sw.Stations.Learn(m.n.now(), there, overlay.PortPlace(0))
+	m.n.sw.Stations.Claim(there) // else it is claimed with these frames, and moves as they come back
+	m.turn(t, frame)             // from here on the kernel stamps
 	m.lane.in.acknowledge(m.n.now().Add(wait), m.lane.out)
 	m.receive(t)
 	first := m.peer.pair(m.n.now())

@@ -115,7 +115,8 @@ func hasAll(t *testing.T, what, out string, want ...string) {
 func (e *estate) checkContainer(t *testing.T) {
 	t.Helper()
 	e.wants(t, e.c, lease(t.TempDir(), "e0"), "leased 192.168.77.1")
-	e.wants(t, e.c, "ping -c 2 -i 0.2 -W 2 -M do -s 1472 "+lanAddress, " 0% packet loss")
+	// With -W ping waits for the last answer but twice as long as for the others.
+	e.wants(t, e.c, "ping -c 2 -i 0.2 -w 3 -M do -s 1472 "+lanAddress, " 0% packet loss")
 	eventually(t, 15*time.Second, func() error {
 		_, err := e.shell(e.c, "ip -6 addr show dev e0 | grep -q 'inet6 fd77:.*dynamic' && ping -6 -c 1 -W 2 -M do -s 1452 fd77::1")
 		return err
@@ -180,10 +181,10 @@ func (e *estate) checkGuest(ctx context.Context, t *testing.T, v *guests.VM) {
 	fields := strings.Fields(out[max(strings.Index(out, "leased "), 0):])
 	run("ping -c 3 -i 0.2 -s 1472 "+lanAddress, " 0% packet loss")
 	run("wget -q -O - http://"+lanAddress+"/hello | wc -c", "400000")
-	run("for i in $(seq 100); do ip -6 addr show dev eth0 | grep -q 'inet6 fd77:' && break; usleep 100000; done; ping6 -c 2 -i 0.2 -s 1452 fd77::1", " 0% packet loss")
+	run("for i in $(seq 100); do ip -6 addr show dev eth0 | grep 'inet6 fd77:' | grep -qv tentative && break; usleep 100000; done; ping6 -c 2 -i 0.2 -s 1452 fd77::1", " 0% packet loss")
 	if len(fields) > 1 {
-		e.wants(t, e.l, "ping -c 2 -i 0.2 -W 2 -M do -s 1472 "+fields[1], " 0% packet loss")
-		e.wants(t, e.c, "ping -c 2 -i 0.2 -W 2 "+fields[1], " 0% packet loss") // from one far port to another
+		e.wants(t, e.l, "ping -c 2 -i 0.2 -w 3 -M do -s 1472 "+fields[1], " 0% packet loss")
+		e.wants(t, e.c, "ping -c 2 -i 0.2 -w 3 "+fields[1], " 0% packet loss") // from one far port to another
 	}
 }
 
@@ -206,7 +207,7 @@ func (e *estate) checkVLANs(ctx context.Context, t *testing.T, tags, untagged *g
 		}
 		hasAll(t, line, out, " 0% packet loss")
 	}
-	e.wants(t, e.b, "ping -c 2 -i 0.2 -W 2 192.168.78.11", " 0% packet loss")
+	e.wants(t, e.b, "ping -c 2 -i 0.2 -w 3 192.168.78.11", " 0% packet loss")
 	out, err := untagged.Run(ctx, "ping -c 2 -i 0.2 192.168.78.10") // at another port of the same agent
 	if err != nil {
 		t.Error(err)

@@ -117,6 +117,7 @@ type node struct {
 	segments segments
 	pipes    pipes
 	punches  punches
+	ready    bool // said that it is
 	lonely   bool // said that nobody answers
 	misdated bool // said that this host's clock is wrong
 	mapping  discovery.Mapping

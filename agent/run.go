@@ -74,6 +74,7 @@ func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
 		return err
 	}
 	undo = append(undo, func() { _ = closePorts(ports) })
+	state.settle()
 	network := keys.Current()
 	if network.Signed() && own.Agent != ident.id() {
 		return hintf("restore %s from a backup, or join again with a new token", filepath.Join(c.StateDir, identityFile))("network %s: the credential is another agent's, %s", network.ID(), own.Agent)
@@ -141,7 +142,6 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	}
 	n.startAside(start, ctx)
 	w := n.startWatcher(start, ctx)
-	n.announce()
 	looped := make(chan struct{})
 	start(ctx, "loop", func(ctx context.Context) error { defer close(looped); return n.loop(ctx) })
 
@@ -276,8 +276,9 @@ func (n *node) recall() {
 	}
 }
 
-// announce says that the agent is ready.
+// announce says that the agent is ready; the loop's own.
 func (n *node) announce() {
+	n.ready = true
 	n.log.Info("ready", "name", n.cfg.Name, "id", n.self, "network", n.network.ID(), "listen", n.multiaddrs())
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 }
@@ -285,7 +286,7 @@ func (n *node) announce() {
 // tellSystemd keeps the line up to date that systemctl status shows.
 func (n *node) tellSystemd() {
 	text := fmt.Sprintf("STATUS=%s: %s", n.cfg.Name, n.whoAnswers())
-	if text != n.told {
+	if text != n.told && n.ready {
 		n.told = text
 		_, _ = daemon.SdNotify(false, text)
 	}

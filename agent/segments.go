@@ -74,7 +74,7 @@ func (n *node) useSegmentKeys(keys ...discovery.NetworkKey) {
 func (n *node) runSegments(ctx context.Context) error {
 	tick := time.NewTimer(0)
 	defer tick.Stop()
-	looked := time.Time{}
+	looked, announced := time.Time{}, false
 	for {
 		select {
 		case <-ctx.Done():
@@ -86,26 +86,33 @@ func (n *node) runSegments(ctx context.Context) error {
 			n.enlist()
 			n.mindRefusals(now)
 		}
-		if !n.segments.guards.Load() { // most agents
-			tick.Reset(enslavedEvery)
-			continue
+		next, settled := enslavedEvery, true
+		if n.segments.guards.Load() { // few agents
+			next, settled = segmentTick, n.mindSegments()
 		}
-		n.mindSegments()
-		tick.Reset(segmentTick)
+		if settled && !announced {
+			announced = n.mail.put(func(overlay.Instant) { n.announce() })
+		}
+		tick.Reset(next)
 	}
 }
 
-// mindSegments does what is due.
-func (n *node) mindSegments() {
+// mindSegments does what is due. It says whether each port knows by now if it forwards: no
+// frame is lost any more because the agent has just started.
+func (n *node) mindSegments() (settled bool) {
 	s := &n.segments
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	settled = true
 	for _, g := range s.ports {
 		if g != nil {
-			g.Tick(bootClock())
+			now := bootClock()
+			g.Tick(now)
+			settled = settled && g.Role(now) != segment.Listening
 			n.settle(g)
 		}
 	}
+	return settled
 }
 
 // enlist has ports take part that are attached to a LAN or a bridge, and the others not.

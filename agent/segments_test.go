@@ -41,6 +41,27 @@ func (n *node) share() *guarded {
 	return g
 }
 
+// An agent is ready when each of its ports knows whether it forwards.
+func TestReadyOncePortsForward(t *testing.T) {
+	m := newMirror(t)
+	if !m.n.mindSegments() {
+		t.Error("a port that takes no part keeps it from being ready")
+	}
+	g := m.n.share()
+	if m.n.mindSegments() || m.n.stateOf(nil) != "starting" {
+		t.Error("it is ready while its port listens")
+	}
+	for began := bootClock(); !m.n.mindSegments() && bootClock().Sub(began) < 10*time.Second; {
+		time.Sleep(segmentTick)
+	}
+	if r := g.Role(bootClock()); r != segment.Forwarding {
+		t.Errorf("it is settled, and the port is %v", r)
+	}
+	if m.n.announce(); m.n.stateOf(nil) != "ready" {
+		t.Error("it isn't ready after it said so")
+	}
+}
+
 // Beacons of members are taken from ports and go nowhere, whatever else happens to the frame
 // path; those of other networks are frames like others; those that are forged change nothing.
 func TestBeaconsStay(t *testing.T) {

@@ -48,7 +48,7 @@ func (i identity) id() overlay.AgentID {
 type state struct {
 	dir  string
 	lock *os.File
-	made []string // what openState made, to undo
+	made []string // files and folders that were made since it was opened, to undo
 }
 
 // openState makes the folder if it is missing and locks it.
@@ -114,8 +114,11 @@ func removeDirs(made []string) {
 // close gives the folder free.
 func (s *state) close() { _ = s.lock.Close() }
 
-// undo gives the folder free and removes what openState made, as long as
-// nothing else is in it.
+// settle lets stay what was made.
+func (s *state) settle() { s.made = nil }
+
+// undo gives the folder free and removes what was made, as long as nothing else
+// is in it.
 func (s *state) undo() {
 	if s.lock != nil {
 		s.close()
@@ -153,6 +156,7 @@ func (s *state) newIdentity(path string) (identity, error) {
 	if err := writeFile(path, []byte(text)); err != nil {
 		return identity{}, hintf("see that this user may write there")("identity: %w", err)
 	}
+	s.made = append(s.made, path)
 	return identity{ed25519.NewKeyFromSeed(seed[:ed25519.SeedSize]), static}, nil
 }
 

@@ -88,7 +88,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 	n.collectDrops()
 	v := statusView{
 		Schema: schemaVersion, ID: n.self.String(), Name: n.cfg.Name, Network: n.network.ID(),
-		Version: version(), Started: n.started.UTC().Truncate(time.Millisecond), State: "ready",
+		Version: version(), Started: n.started.UTC().Truncate(time.Millisecond),
 		Listen: n.multiaddrs(), Ports: []portView{}, Health: n.health(now), Drops: n.drops.views(),
 		Control: len(n.control.connected), Goroutines: runtime.NumGoroutine(),
 		Admission: admissionName(n.admission.network), Credential: n.credentialView(), Rotation: n.rotation(),
@@ -123,10 +123,19 @@ func (n *node) statusView(now overlay.Instant) statusView {
 		r := up.Reservable()
 		v.Uplink = &uplinkView{up.Up.Mbit(), up.Down.Mbit(), r.Up.Mbit(), r.Down.Mbit()}
 	}
-	if slices.ContainsFunc(v.Health, func(h healthView) bool { return !h.OK }) {
-		v.State = "degraded"
-	}
+	v.State = n.stateOf(v.Health)
 	return v
+}
+
+// stateOf returns the agent's state, with what health says.
+func (n *node) stateOf(health []healthView) string {
+	switch {
+	case !n.ready:
+		return "starting"
+	case slices.ContainsFunc(health, func(h healthView) bool { return !h.OK }):
+		return "degraded"
+	}
+	return "ready"
 }
 
 // health checks what can be wrong.

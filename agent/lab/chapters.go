@@ -76,7 +76,16 @@ func (s *story) meeting(ctx context.Context) error {
 	})
 	took := time.Since(start)
 	s.claim(err == nil && took <= meetBound, fmt.Sprintf("all agents see each other within %.0f s", meetBound.Seconds()), "%.2f s", took.Seconds())
-	return err
+	if err != nil {
+		return err
+	}
+	for _, h := range agents {
+		if _, err = s.ready(ctx, h.Site); err != nil {
+			return err
+		}
+	}
+	s.say("they are ready, after %.2f s: by then each knows that nobody else forwards for its LAN", time.Since(start).Seconds())
+	return nil
 }
 
 // noteMeetings tells which agents a site's agent sees now and did not before.

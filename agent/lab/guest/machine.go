@@ -37,7 +37,7 @@ func (m Machine) Args() ([]string, error) {
 		qemu, "-accel", "tcg", "-machine", "q35", "-cpu", "max", "-m", strconv.Itoa(m.Memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", m.Console,
 		"-kernel", m.Kernel.Image, "-initrd", m.Initrd,
-		"-append", "console=ttyS0 quiet panic=-1 " + m.Append,
+		"-append", "console=ttyS0 quiet panic=-1 no_timer_check " + m.Append,
 	}
 	if m.Commands != "" {
 		args = append(args, "-serial", "unix:"+m.Commands+",server=on,wait=off")
