@@ -17,34 +17,36 @@ import (
 // means none; "/..." takes in what lies below. Tests may import any package
 // that theirs may, and test helpers.
 var mayImport = map[string][]string{
-	".":                       {"agent"},
-	"agent":                   {"agent/...", "discovery/...", "reserve", "measure", "measure/predict", "overlay/..."},
-	"agent/bench":             {},
-	"agent/chart":             {},
-	"agent/decide":            {"discovery", "measure", "overlay", "overlay/mesh", "overlay/route"},
-	"agent/sim":               {"agent/decide", "discovery", "measure", "overlay", "overlay/mesh", "overlay/route"},
-	"agent/lab":               {"agent/lab/guest", "agent/lab/nat", "reserve", "measure", "overlay"},
-	"agent/lab/guest":         {},
-	"agent/lab/nat":           {"overlay"},
-	"discovery":               {"measure", "overlay"},
-	"discovery/beacon":        {"discovery", "overlay"},
-	"discovery/portmap":       {},
-	"discovery/p2p":           {"discovery", "measure", "overlay"},
-	"reserve":                 {"measure", "overlay"},
-	"measure":                 {"overlay"},
-	"measure/predict":         {"overlay"},
-	"overlay":                 {"overlay/internal/gcm"},
-	"overlay/link":            {"overlay"},
-	"overlay/mesh":            {"overlay"},
-	"overlay/poll":            {},
-	"overlay/route":           {"overlay"},
-	"overlay/segment":         {"overlay"},
-	"overlay/tap":             {"overlay", "overlay/internal/vnet"},
-	"overlay/lan":             {"overlay", "overlay/internal/vnet", "overlay/tap"},
-	"overlay/qemu":            {"overlay"},
-	"overlay/internal/gcm":    {},
-	"overlay/internal/vnet":   {"overlay"},
-	"overlay/internal/nstest": {},
+	".":                     {"agent"},
+	"agent":                 {"agent/...", "discovery/...", "reserve", "measure", "measure/predict", "overlay/..."},
+	"agent/bench":           {},
+	"agent/chart":           {},
+	"agent/decide":          {"discovery", "measure", "overlay", "overlay/mesh", "overlay/route"},
+	"agent/sim":             {"agent/decide", "discovery", "measure", "overlay", "overlay/mesh", "overlay/route"},
+	"agent/lab":             {"agent/lab/guest", "agent/lab/nat", "reserve", "measure", "overlay"},
+	"agent/lab/guest":       {},
+	"agent/lab/nat":         {"overlay"},
+	"discovery":             {"measure", "overlay"},
+	"discovery/beacon":      {"discovery", "overlay"},
+	"discovery/portmap":     {},
+	"discovery/p2p":         {"discovery", "measure", "overlay"},
+	"reserve":               {"measure", "overlay"},
+	"reserve/dscp":          {"overlay", "reserve"},
+	"reserve/tc":            {"overlay", "reserve"},
+	"measure":               {"overlay"},
+	"measure/predict":       {"overlay"},
+	"overlay":               {"overlay/internal/gcm"},
+	"overlay/link":          {"overlay"},
+	"overlay/mesh":          {"overlay"},
+	"overlay/poll":          {},
+	"overlay/route":         {"overlay"},
+	"overlay/segment":       {"overlay"},
+	"overlay/tap":           {"overlay", "overlay/internal/vnet"},
+	"overlay/lan":           {"overlay", "overlay/internal/vnet", "overlay/tap"},
+	"overlay/qemu":          {"overlay"},
+	"overlay/internal/gcm":  {},
+	"overlay/internal/vnet": {"overlay"},
+	"overlay/nstest":        {},
 }
 
 // pure are the packages that decide: no clock, no global randomness, no I/O, no
@@ -65,7 +67,7 @@ var impure = map[string][]string{
 
 // goroutineOwners are the packages that may start goroutines, test helpers
 // aside: others hand the agent a function to run.
-var goroutineOwners = []string{"agent", "agent/lab", "overlay/internal/nstest"}
+var goroutineOwners = []string{"agent", "agent/lab", "overlay/nstest"}
 
 // A source is a Go file that is part of the program.
 type source struct {

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"farlan/overlay"
-	"farlan/overlay/internal/nstest"
 	"farlan/overlay/internal/vnet"
+	"farlan/overlay/nstest"
 )
 
 // A home is a LAN of three machines on a hub. The proxy's interface is its

@@ -16,7 +16,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"farlan/overlay"
-	"farlan/overlay/internal/nstest"
+	"farlan/overlay/nstest"
 )
 
 // Of all that is on the wire, only what others send to others or to groups is

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"farlan/overlay/internal/nstest"
+	"farlan/overlay/nstest"
 )
 
 // What the kernel says that each socket's options are.

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"farlan/overlay"
-	"farlan/overlay/internal/nstest"
+	"farlan/overlay/nstest"
 )
 
 // pairs are the addresses of cable's ends.

@@ -12,7 +12,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"farlan/overlay"
-	"farlan/overlay/internal/nstest"
+	"farlan/overlay/nstest"
 )
 
 // superFrame returns a super-frame from 02:…:01 to 02:…:02, scattered over many

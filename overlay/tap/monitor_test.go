@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"farlan/overlay"
-	"farlan/overlay/internal/nstest"
+	"farlan/overlay/nstest"
 )
 
 // A monitor is a virtual machine monitor's end of a TAP, opened as these do it: by name,

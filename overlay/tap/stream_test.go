@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"farlan/overlay"
-	"farlan/overlay/internal/nstest"
+	"farlan/overlay/nstest"
 	"farlan/overlay/poll"
 )
 

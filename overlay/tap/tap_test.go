@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"farlan/overlay"
-	"farlan/overlay/internal/nstest"
+	"farlan/overlay/nstest"
 )
 
 // open opens a port in n, which is closed when the test ends.
