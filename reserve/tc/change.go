@@ -34,6 +34,33 @@ func (k *kernel) addRoot(l link) error {
 	case err != nil:
 		return missing(err, l.name)
 	}
+	return k.sortUrgent(l)
+}
+
+// urgentTOS is what agents' sockets for urgent frames have, AF21 (RFC 4594 § 4.7), as have
+// people's terminals. Priorities of sockets can't tell, as filters don't see them.
+const urgentTOS = 0x48
+
+// sortUrgent has urgent packets go to their class. It comes before the first class, so that a
+// root with any has it. Where the kernel has no such filter, they go with the rest.
+func (k *kernel) sortUrgent(l link) error {
+	for _, f := range []struct {
+		protocol  uint16
+		val, mask uint32 // of the header's first four bytes
+	}{{unix.ETH_P_IP, urgentTOS << 16, 0xfc << 16}, {unix.ETH_P_IPV6, urgentTOS << 20, 0xfc << 20}} {
+		k.doing("filter")
+		err := k.handle.FilterAdd(&netlink.U32{
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: l.index, Parent: classID(0), Priority: f.protocol, Protocol: f.protocol},
+			ClassId:     classID(urgentMinor),
+			Sel:         &netlink.TcU32Sel{Flags: nl.TC_U32_TERMINAL, Keys: []netlink.TcU32Key{{Val: f.val, Mask: f.mask}}},
+		})
+		if errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if err != nil {
+			return missing(err, "filter of "+l.name)
+		}
+	}
 	return nil
 }
 
@@ -60,7 +87,7 @@ func (k *kernel) setClass(l link, minor, parent uint16, s shape) error {
 	k.doing(fmt.Sprintf("class %x", minor))
 	err := k.handle.ClassReplace(&netlink.HtbClass{
 		ClassAttrs: netlink.ClassAttrs{LinkIndex: l.index, Handle: classID(minor), Parent: classID(parent)},
-		Rate:       s.rate, Ceil: s.ceil, Buffer: s.burst, Cbuffer: s.cburst, Quantum: s.quantum,
+		Rate:       s.rate, Ceil: s.ceil, Buffer: s.burst, Cbuffer: s.cburst, Quantum: s.quantum, Prio: s.prio,
 	})
 	if err != nil {
 		return missing(err, fmt.Sprintf("class %x:%x of %s", major, minor, l.name))

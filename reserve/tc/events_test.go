@@ -52,7 +52,7 @@ func TestRateChanges(t *testing.T) {
 	news := h.watch()
 	h.must(func(context.Context) error { return h.d.SetRate("eth0", 50*reserve.Mbit) })
 	h.told("fallen", news, reserve.Degraded, 35*reserve.Mbit, "eth0 carries less than it did: 35Mbit is left of 40Mbit")
-	if got := h.tc("class"); !strings.Contains(got, "rate 35326Kbit ceil 50466Kbit") || !strings.Contains(got, "rate 10093Kbit ceil 50466Kbit") {
+	if got := h.tc("class"); !strings.Contains(got, "rate 35326Kbit ceil 50466Kbit") || !strings.Contains(got, "rate 7570Kbit ceil 50466Kbit") {
 		t.Errorf("there is:\n%s", got)
 	}
 	err := h.try(func(ctx context.Context) error { _, err := h.d.Hold(ctx, second); return err })
@@ -149,18 +149,18 @@ func TestMTUAndLongRates(t *testing.T) {
 	h.watch()
 	g := h.active(want(1, 5*reserve.Mbit))
 	details := func() string { return h.Run("tc -d class show dev eth0") }
-	if got := details(); strings.Count(got, "quantum 1514") != 2 {
+	if got := details(); strings.Count(got, "quantum 1514") != 3 {
 		t.Errorf("with full packets of 1500 bytes:\n%s", got)
 	}
 	h.IP("link set eth0 mtu 9000")
 	h.is(h.after(h.d.Status, g), reserve.Active, 5*reserve.Mbit, true)
-	if got := details(); strings.Count(got, "quantum 9014") != 2 || !strings.Contains(got, "rate 5007Kbit ceil 10015Kbit") {
+	if got := details(); strings.Count(got, "quantum 9014") != 3 || !strings.Contains(got, "rate 5007Kbit ceil 10015Kbit") {
 		t.Errorf("with those of 9000:\n%s", got)
 	}
 	h.must(func(context.Context) error { return h.d.SetRate("", 100*reserve.Gbit) })
 	h.must(func(ctx context.Context) (err error) { g, err = h.d.Modify(ctx, g, 60*reserve.Gbit); return err })
 	h.is(g, reserve.Active, 60*reserve.Gbit, true)
-	if got := details(); !strings.Contains(got, "rate 60093Mbit ceil 100155Mbit") || strings.Count(got, "quantum 65536") != 2 {
+	if got := details(); !strings.Contains(got, "rate 60093Mbit ceil 100155Mbit") || strings.Count(got, "quantum 65536") != 3 {
 		t.Errorf("at 100 Gbit/s:\n%s", got)
 	}
 }

@@ -14,11 +14,12 @@ import (
 // The numbers of what is ours. The kernel gives numbers from 8001: on to what has none, and
 // people begin at 1:.
 const (
-	major      = 0x7fa1
-	rootMinor  = 1
-	restMinor  = 2
-	firstMinor = 0x10
-	lastMinor  = 0xffef
+	major       = 0x7fa1
+	rootMinor   = 1
+	restMinor   = 2
+	urgentMinor = 3
+	firstMinor  = 0x10
+	lastMinor   = 0xffef
 
 	// divisor is what would divide a class's rate to give its quantum, if each class didn't
 	// have one; so it is free to say whose the root is.

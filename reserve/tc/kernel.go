@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -17,6 +19,10 @@ import (
 
 	"farlan/reserve"
 )
+
+// patience is how long an answer of the kernel, which may be busy with another's changes, is
+// waited for. Without one the outcome isn't known.
+const patience = 10 * time.Second
 
 // kernel asks the kernel and tells it, in the network namespace in which it was opened.
 type kernel struct {
@@ -38,6 +44,9 @@ func openKernel() (*kernel, error) {
 		return nil, err
 	}
 	k := &kernel{handle: h, raw: &nl.SocketHandle{Socket: s}}
+	_ = h.SetSocketTimeout(patience)
+	most := unix.NsecToTimeval(patience.Nanoseconds())
+	_, _ = s.SetSendTimeout(&most), s.SetReceiveTimeout(&most)
 	// Whether it may, and whether it can at all, is asked of an interface that isn't there.
 	err = h.QdiscDel(&netlink.GenericQdisc{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: math.MaxInt32, Parent: netlink.HANDLE_ROOT}})
 	switch {
@@ -102,14 +111,14 @@ func missing(err error, what string) error {
 // wayTo returns the index of the interface by which packets to a leave.
 func (k *kernel) wayTo(a netip.Addr) (int, error) {
 	if zone := a.Zone(); zone != "" {
-		if l, err := k.handle.LinkByName(zone); err == nil {
-			return l.Attrs().Index, nil
+		if index, err := strconv.Atoi(zone); err == nil {
+			return index, nil
 		}
-		i, err := net.InterfaceByName(zone)
+		l, err := k.handle.LinkByName(zone)
 		if err != nil {
-			return 0, fmt.Errorf("%v: %w", a, err)
+			return 0, fmt.Errorf("way to %v: %w", a, err)
 		}
-		return i.Index, nil
+		return l.Attrs().Index, nil
 	}
 	routes, err := k.handle.RouteGet(a.Unmap().AsSlice())
 	if err != nil {

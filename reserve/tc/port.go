@@ -151,12 +151,7 @@ func (p *port) shape(fresh *class) error {
 	}
 	changed := l != p.shaped
 	if changed {
-		way, rest := l.shape(p.rate, burstTime), l.shape(b.Rest(), burstTime)
-		rest.queue, rest.target = way.queue, way.target
-		if err := p.kernel.setClass(p.link, rootMinor, 0, way); err != nil {
-			return err
-		}
-		if err := p.set(restMinor, rest); err != nil {
+		if err := p.frame(l); err != nil {
 			return err
 		}
 	}
@@ -172,6 +167,18 @@ func (p *port) shape(fresh *class) error {
 	}
 	p.shaped = l
 	return nil
+}
+
+// frame makes the classes that there are besides the grants', or changes them.
+func (p *port) frame(l line) error {
+	all, urgent, rest := l.fixed()
+	if err := p.kernel.setClass(p.link, rootMinor, 0, all); err != nil {
+		return err
+	}
+	if err := p.set(urgentMinor, urgent); err != nil {
+		return err
+	}
+	return p.set(restMinor, rest)
 }
 
 // set makes a class below the root's, or changes it, with its queue.

@@ -31,6 +31,7 @@ const (
 // A shape is what HTB is told of a class.
 type shape struct {
 	rate, ceil    uint64 // bytes a second, with link layer headers
+	prio          uint32 // 0 comes before 1
 	quantum       uint32 // bytes
 	burst, cburst uint32 // as HTB wants them: ticks of 64 ns at the rate, and at the ceiling
 	queue         uint32 // bytes that wait at most, where it is a plain queue
@@ -45,7 +46,7 @@ type line struct {
 
 // shape returns the shape of a class of an interface: of rate, with a burst of d.
 func (l line) shape(rate reserve.Rate, burst time.Duration) shape {
-	s := shape{rate: l.wire(rate), ceil: l.wire(l.rate)}
+	s := shape{rate: l.wire(rate), ceil: l.wire(l.rate), prio: 1}
 	full := uint64(l.packet() + l.header)
 	// A quantum below a full packet would let classes with larger packets have more.
 	s.quantum = uint32(max(min(carries(s.ceil, quantumTime), maxAggregate), full))
@@ -55,6 +56,19 @@ func (l line) shape(rate reserve.Rate, burst time.Duration) shape {
 	// A target must not be less than a full packet takes (RFC 8290 § 5.2.2).
 	s.target = uint32(min(max(5000, full*1_500_000/s.rate), 1_000_000))
 	return s
+}
+
+// fixed returns the shapes of the classes that there are besides the grants': of all, of what is
+// urgent, and of the rest.
+func (l line) fixed() (all, urgent, rest shape) {
+	kept := reserve.Budget{Rate: l.rate}.Rest()
+	all = l.shape(l.rate, burstTime)
+	urgent, rest = l.shape(kept/4, burstTime), l.shape(kept-kept/4, burstTime)
+	// Before all others, but never more than half of all.
+	urgent.prio, urgent.ceil = 0, max(all.ceil/2, urgent.rate)
+	// The rest's queue is for what it has as a rule.
+	rest.queue, rest.target = all.queue, all.target
+	return all, urgent, rest
 }
 
 // packet returns how long a full IP packet is.

@@ -6,7 +6,9 @@
 //
 //	7fa1:    HTB, the interface's root while there is a committed grant
 //	└ 7fa1:1    what the way out carries (R)
-//	  ├ 7fa1:2    all that isn't reserved: 0.2 R at least, R at most
+//	  ├ 7fa1:2    all that isn't reserved: 0.15 R at least, R at most
+//	  ├ 7fa1:3    of that, what agents and people wait for (AF21): 0.05 R at least and before
+//	  │           all others, R/2 at most
 //	  ├ 7fa1:10…  a grant each: its rate at least, R at most
 //	  └ …
 //
@@ -15,7 +17,8 @@
 // has it, or else a queue of bounded bytes.
 //
 // Packets get into a class by their sockets' SO_PRIORITY, which is the class's number
-// (Mark.Priority); no filter is needed. A socket may set one above 6 only with CAP_NET_ADMIN,
+// (Mark.Priority); only what is urgent needs a filter, since all sockets of an agent have one port
+// and would have one place in a fair queue. A socket may set one above 6 only with CAP_NET_ADMIN,
 // which this driver needs anyway. What is marked for a class that isn't there goes with the rest.
 //
 // # What is held where

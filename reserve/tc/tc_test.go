@@ -74,7 +74,7 @@ func (p *place) classes() (all []string) {
 	p.t.Helper()
 	for line := range strings.Lines(p.tc("class")) {
 		f := strings.Fields(line)
-		if len(f) > 2 && f[1] == "htb" && f[2] != "7fa1:1" && f[2] != "7fa1:2" {
+		if len(f) > 2 && f[1] == "htb" && f[2] != "7fa1:1" && f[2] != "7fa1:2" && f[2] != "7fa1:3" {
 			all = append(all, f[2])
 		}
 	}
@@ -167,7 +167,8 @@ func TestLife(t *testing.T) {
 	g = h.after(h.d.Commit, g)
 	h.is(g, reserve.Committed, 60*reserve.Mbit, false)
 	if got := h.tc("class"); !strings.Contains(got, "class htb 7fa1:110 parent 7fa1:1 ") || !strings.Contains(got, "rate 60560Kbit ceil 100933Kbit") ||
-		!strings.Contains(got, "class htb 7fa1:2 parent 7fa1:1 ") || !strings.Contains(got, "rate 20186Kbit ceil 100933Kbit") || g.Mark != (reserve.Mark{}) {
+		!strings.Contains(got, "class htb 7fa1:2 parent 7fa1:1 ") || !strings.Contains(got, "rate 15140Kbit ceil 100933Kbit") ||
+		!strings.Contains(got, "rate 5046Kbit ceil 50466Kbit") || g.Mark != (reserve.Mark{}) {
 		t.Errorf("committed, mark %+v:\n%s", g.Mark, got)
 	}
 	h.after(h.d.Commit, g)
@@ -208,6 +209,32 @@ func TestLife(t *testing.T) {
 	}
 	if all := h.list(); len(all) != 0 || len(h.d.ports) != 0 {
 		t.Errorf("after release: %+v", all)
+	}
+}
+
+// The interface is that of the route, or of a link-local address's zone, which may be a number.
+func TestWays(t *testing.T) {
+	t.Parallel()
+	h := newPlace(t).open(100 * reserve.Mbit)
+	h.Veth("eth1", h.far, "eth1")
+	h.IP("addr add 203.0.113.1/24 dev eth1")
+	index := strings.TrimSpace(h.Run("ip -o link show eth1 | cut -d: -f1"))
+	for i, c := range []struct{ via, device string }{
+		{"192.0.2.2:1", "eth0"}, {"203.0.113.9:1", "eth1"}, {"[2001:db8::9]:1", "eth0"}, {"[::ffff:203.0.113.9]:1", "eth1"},
+		{"[fe80::1%eth1]:1", "eth1"}, {"[fe80::1%" + index + "]:1", "eth1"}, {"[fe80::1%eth0]:1", "eth0"},
+	} {
+		w := want(byte(i+1), reserve.Mbit)
+		w.Via = netip.MustParseAddrPort(c.via)
+		if g := h.active(w); !strings.HasPrefix(g.Handle, c.device+" ") || !g.Up {
+			t.Errorf("to %s: %+v, want %s", c.via, g, c.device)
+		}
+	}
+	for _, via := range []string{"[fe80::1%eth7]:1", "[fe80::1%99]:1"} {
+		w := want(99, reserve.Mbit)
+		w.Via = netip.MustParseAddrPort(via)
+		if err := h.try(func(ctx context.Context) error { _, err := h.d.Hold(ctx, w); return err }); err == nil {
+			t.Errorf("to %s: no error", via)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -109,19 +110,16 @@ func (s *sink) read() (b [kinds]int64) {
 	return b
 }
 
-// share returns which part of what arrives from now on is reserved, in one phase or, unless
-// that is as done wants it, up to four: flows without a queue of their own may share unevenly
-// for a while.
-func (s *sink) share(done func(share float64) bool) float64 {
+// share returns which part of what arrives in a phase from now on is reserved; unless that is as
+// done wants it, in a later one of eight: flows in a common queue may share unevenly for a while.
+func (s *sink) share(done func(share float64) bool) (share float64) {
 	time.Sleep(settle)
-	before := s.read()
-	share := 0.0
-	for range 4 {
+	for range 8 {
+		before := s.read()
 		time.Sleep(phase())
 		after := s.read()
-		mine := float64(after[reserved] - before[reserved])
-		share = mine / (mine + float64(after[bulk]-before[bulk]))
-		if done(share) {
+		mine, other := float64(after[reserved]-before[reserved]), float64(after[bulk]-before[bulk])
+		if share = mine / (mine + other); done(share) {
 			break
 		}
 	}
@@ -147,13 +145,16 @@ func mark(fd int, m reserve.Mark) error {
 	)
 }
 
-// stream sends by n connections until what it returns is called.
+// stream sends by n connections until what it returns is called. They are Reno's, whose shares
+// of a common queue get even within seconds; CUBIC takes much longer.
 func stream(t *testing.T, ns *nstest.Namespace, n int, kind byte, m reserve.Mark) (stop func()) {
 	t.Helper()
 	var all []net.Conn
 	var wg sync.WaitGroup
 	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		return errors.Join(c.Control(func(fd uintptr) { err = mark(int(fd), m) }), err)
+		return errors.Join(c.Control(func(fd uintptr) {
+			err = errors.Join(mark(int(fd), m), unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno"))
+		}), err)
 	}}
 	ns.Do(func() {
 		for range n {
@@ -302,6 +303,48 @@ func alone(t *testing.T, h *host, s *sink) {
 	}
 }
 
+// passing expects that what is urgent, as agents mark it, doesn't wait behind the rest.
+func passing(t *testing.T, h *host) {
+	t.Helper()
+	var c net.PacketConn
+	var err error
+	h.far.Do(func() { c, err = net.ListenPacket("udp4", ":4748") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	to := &net.UDPAddr{IP: far.Addr().AsSlice(), Port: 4748}
+	var waits [2][]time.Duration
+	b := make([]byte, 100)
+	for i := range 60 {
+		var s net.PacketConn
+		h.Do(func() { s, err = net.ListenPacket("udp4", ":0") })
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := [2]reserve.Mark{{}, {TOS: urgentTOS, Priority: 6}}[i%2]
+		control(t, s.(*net.UDPConn), func(fd int) error { return mark(fd, m) })
+		start := time.Now()
+		_, err = s.WriteTo(b[:1], to)
+		_ = c.SetReadDeadline(start.Add(time.Second))
+		if _, _, rerr := c.ReadFrom(b); err == nil && rerr == nil { // the rest's may be dropped
+			waits[i%2] = append(waits[i%2], time.Since(start))
+		}
+		s.Close()
+	}
+	for i := range waits {
+		slices.Sort(waits[i])
+	}
+	if len(waits[0]) == 0 || len(waits[1]) < 30 {
+		t.Fatalf("%d of the rest and %d urgent datagrams of 30 arrive", len(waits[0]), len(waits[1]))
+	}
+	plain, urgent := waits[0][len(waits[0])/2], waits[1][len(waits[1])/2]
+	t.Logf("urgent datagrams wait for %v, others for %v", urgent, plain)
+	if urgent > plain/2 {
+		t.Errorf("urgent datagrams wait for %v, others for %v", urgent, plain)
+	}
+}
+
 // A class of 60 Mbit/s of a way out of 100, whose queue is this driver's: one flow by it beside
 // eight TCP flows, and beside 150 Mbit/s of UDP. The same mark at packets of a socket that bulk
 // ones leave by, too, doesn't help them.
@@ -313,6 +356,7 @@ func TestGuaranteeAtTheWayOut(t *testing.T) {
 	stop := stream(t, h.Namespace, 8, bulk, reserve.Mark{})
 	alone(t, h, s)
 	reservedFlows(t, h, s, g.Mark)
+	passing(t, h)
 	stop()
 
 	t.Run("own socket", func(t *testing.T) {
