@@ -24,6 +24,7 @@
 #                  much faster an application runs than over a star, and how soon fifty agents choose links
 #   make bench-route    whether fifty pairs come to rest on paths that limit them, 200 times; how the widest
 #                  paths between 63 cloud regions compare to the best relays; what paths cost
+#   make bench-reserve  that a reserved rate holds on this host's way out beside others' TCP and UDP
 #   make sim       SIMSEEDS networks of simulated agents with faults by seed, cold starts, flows, and what
 #                  happens without each rule; then SIMSCALE agents at once, above 1000 in areas. FROM=501 COUNT=500 runs
 #                  but that many seeds, each a line and at the end a summary, with AGENTS=1000 of so many agents each;
@@ -64,7 +65,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build bench-proxies bench-chatter
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-reserve bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build bench-proxies bench-chatter
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -186,6 +187,9 @@ bench-overlay: deps-test build
 
 bench-route: deps-build
 	FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone|Grid' -bench . ./overlay/route
+
+bench-reserve: deps-test
+	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^TestGuarantee' -timeout 1h -v ./reserve/tc
 
 # What a seed that fails says to run is SEED=… AGENTS=… FAULTS=…. With COUNT the seeds are shared
 # out, to several cores or machines; AGENTS has a default that isn't meant for these.

@@ -30,7 +30,7 @@ func (d *Driver) Offer(_ context.Context, w reserve.Want) (reserve.Offer, error)
 		}
 		defer p.lock.free()
 	}
-	if err := p.known(); err != nil {
+	if err := d.measured(p.name); err != nil {
 		return reserve.Offer{}, err
 	}
 	free := p.budget(nil).Free()
@@ -52,10 +52,10 @@ func (d *Driver) sensible(w reserve.Want) error {
 	return nil
 }
 
-// known answers whether it is known what the interface carries.
-func (p *port) known() error {
-	if p.rate == 0 {
-		return fmt.Errorf("tc: %w: it isn't known what %s carries: configure or measure its rate", reserve.ErrUnsupported, p.name)
+// measured answers whether it is known what an interface carries.
+func (d *Driver) measured(device string) error {
+	if d.rateOf(device) == 0 {
+		return fmt.Errorf("tc: %w: it isn't known what %s carries: configure or measure its rate", reserve.ErrUnsupported, device)
 	}
 	return nil
 }
@@ -80,7 +80,10 @@ func (d *Driver) Hold(_ context.Context, w reserve.Want) (reserve.Grant, error) 
 			return reserve.Grant{}, fmt.Errorf("tc: %w", err)
 		}
 	}
-	c, err := p.hold(w)
+	var c *class
+	if err = d.measured(p.name); err == nil {
+		c, err = p.hold(w)
+	}
 	if err != nil {
 		return reserve.Grant{}, errors.Join(err, d.tidy(p))
 	}
@@ -89,9 +92,6 @@ func (d *Driver) Hold(_ context.Context, w reserve.Want) (reserve.Grant, error) 
 
 // hold admits a want.
 func (p *port) hold(w reserve.Want) (*class, error) {
-	if err := p.known(); err != nil {
-		return nil, err
-	}
 	v, err := p.look()
 	if err != nil {
 		return nil, err
@@ -286,7 +286,8 @@ func (d *Driver) List(context.Context) ([]reserve.Grant, error) {
 	return all, nil
 }
 
-// Usage returns what has passed the grant's class.
+// Usage returns what has passed the grant's class. Of what is dropped an aggregate that was to be
+// segmented later counts as one packet.
 func (d *Driver) Usage(_ context.Context, g reserve.Grant) (reserve.Usage, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -97,6 +97,7 @@ func (d *Driver) news() []reserve.Event {
 // status asks the kernel what became of a grant, and says so.
 func (d *Driver) status(p *port, c *class) (reserve.Grant, error) {
 	if c.state == reserve.Lost {
+		c.told.ID, c.told.End = c.id, c.end
 		return c.told, nil
 	}
 	if !c.made {
@@ -109,6 +110,9 @@ func (d *Driver) status(p *port, c *class) (reserve.Grant, error) {
 	state, up, reason := judge(c.state, f)
 	if state == reserve.Lost {
 		c.state, c.made, c.granted, c.share = reserve.Lost, false, 0, 0
+		if f.root.ours {
+			_ = p.shape(nil) // the others may have its room; the next look tells how it went
+		}
 	}
 	g := reserve.Grant{
 		ID: c.id, Kind: reserve.Guarantee, State: state, Rate: c.share, End: c.end, Up: up, Reason: reason,
@@ -168,9 +172,8 @@ func (d *Driver) facts(p *port, c *class) (f facts, err error) {
 	}
 	f.here = true
 	if c.via.IsValid() && l.up {
-		if index, err := d.kernel.wayTo(c.via); err == nil {
-			f.here = index == p.index
-		}
+		index, none := d.kernel.wayTo(c.via)
+		f.here = none == nil && index == p.index
 	}
 	return f, nil
 }

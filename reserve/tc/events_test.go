@@ -62,6 +62,9 @@ func TestRateChanges(t *testing.T) {
 	}
 	h.must(func(context.Context) error { return h.d.SetRate("", 10*reserve.Mbit) }) // others, not this one
 	h.must(func(context.Context) error { return h.d.SetRate("eth0", 0) })           // not known any more
+	if err = h.try(func(ctx context.Context) error { _, err := h.d.Hold(ctx, second); return err }); !errors.Is(err, reserve.ErrUnsupported) {
+		t.Errorf("when the rate isn't known any more: %v", err)
+	}
 	h.is(h.after(h.d.Status, first), reserve.Degraded, 35*reserve.Mbit, true)
 	h.must(func(context.Context) error { return h.d.SetRate("eth0", 100*reserve.Mbit) })
 	h.told("risen", news, reserve.Active, 40*reserve.Mbit, "")

@@ -146,15 +146,14 @@ type root struct {
 	ours   bool
 }
 
-// A seen is a class in the kernel, its rates in bytes a second.
+// A seen is a class in the kernel, its rate in bytes a second, and what its counters say: packets
+// that the queue below dropped are counted there.
 type seen struct {
-	rate, ceil uint64
-	quantum    uint32
-	leaf       bool // it has a queue of ours
-	bytes      uint64
-	packets    uint32
-	dropped    uint32
-	backlog    uint32
+	rate    uint64
+	bytes   uint64
+	packets uint32
+	dropped uint32
+	backlog uint32
 }
 
 // look returns what an interface has: nothing if there is none.
@@ -182,11 +181,9 @@ func (k *kernel) look(index int) (view, error) {
 	}
 	for _, q := range leaves {
 		m := uint16(q.Attrs().Parent)
-		if s, ok := v.classes[m]; ok && q.Attrs().Parent == classID(m) {
-			s.leaf = q.Attrs().Handle != 0
-			if n := q.Attrs().Statistics; n != nil {
-				s.dropped = n.Queue.Drops
-			}
+		s, ok := v.classes[m]
+		if n := q.Attrs().Statistics; ok && n != nil && q.Attrs().Parent == classID(m) {
+			s.dropped = n.Queue.Drops
 			v.classes[m] = s
 		}
 	}
@@ -206,9 +203,9 @@ func (v *view) add(c netlink.Class) {
 	if m < firstMinor || m > lastMinor {
 		return
 	}
-	s := seen{rate: h.Rate, ceil: h.Ceil, quantum: h.Quantum}
+	s := seen{rate: h.Rate}
 	if n := c.Attrs().Statistics; n != nil {
-		s.bytes, s.packets, s.dropped, s.backlog = n.Basic.Bytes, n.Basic.Packets, n.Queue.Drops, n.Queue.Backlog
+		s.bytes, s.packets, s.backlog = n.Basic.Bytes, n.Basic.Packets, n.Queue.Backlog
 	}
 	v.classes[m] = s
 }

@@ -27,7 +27,7 @@ type port struct {
 type class struct {
 	id      reserve.ID // zero: found, and not taken over yet
 	minor   uint16
-	state   reserve.State // Held, Committed, Activating for what is active, or Lost
+	state   reserve.State // Held, Committed, Active or Lost
 	granted reserve.Rate
 	share   reserve.Rate // of it, that its class in the kernel was made for
 	end     overlay.Instant
@@ -35,7 +35,7 @@ type class struct {
 	via     netip.Addr      // to which its packets go; the zero Addr if that isn't known
 	made    bool            // there is a class in the kernel
 	counted counted
-	told    reserve.Grant // what Events told last
+	told    reserve.Grant // what a call answered or Events told last
 }
 
 // over says that a class is to be taken away.

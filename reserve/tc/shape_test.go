@@ -3,9 +3,13 @@
 package tc
 
 import (
+	"encoding/binary"
+	"maps"
 	"math"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink/nl"
 
 	"farlan/reserve"
 )
@@ -17,27 +21,33 @@ func TestShape(t *testing.T) {
 		want shape
 	}{
 		"100 Mbit/s": {
-			line{100 * reserve.Mbit, 1500, 14}, 60 * reserve.Mbit,
+			line{100 * reserve.Mbit, 1500, 14},
+			60 * reserve.Mbit,
 			shape{rate: 7_570_000, ceil: 12_616_666, prio: 1, quantum: 12_616, burst: 78_125, cburst: 31_249, queue: 189_250, target: 5000},
 		},
 		"a slow one, whose full packets take long": {
-			line{reserve.Mbit, 1500, 14}, 100,
+			line{reserve.Mbit, 1500, 14},
+			100,
 			shape{rate: 12_616, ceil: 126_166, prio: 1, quantum: 1514, burst: 1_875_099, cburst: 187_500, queue: minQueue, target: 180_009},
 		},
 		"long packets: the quantum is a full one": {
-			line{10 * reserve.Mbit, 9000, 14}, reserve.Mbit,
+			line{10 * reserve.Mbit, 9000, 14},
+			reserve.Mbit,
 			shape{rate: 125_194, ceil: 1_251_944, prio: 1, quantum: 9014, burst: 1_125_003, cburst: 112_500, queue: minQueue, target: 107_998 + 2},
 		},
 		"beyond 32 bits of bytes a second": {
-			line{100 * reserve.Gbit, 1500, 0}, 40 * reserve.Gbit,
+			line{100 * reserve.Gbit, 1500, 0},
+			40 * reserve.Gbit,
 			shape{rate: 5_000_000_000, ceil: 12_500_000_000, prio: 1, quantum: maxAggregate, burst: 78_125, cburst: 31_250, queue: maxQueue, target: 5000},
 		},
 		"the slowest": {
-			line{1, 65535, 14}, 1,
+			line{1, 65535, 14},
+			1,
 			shape{rate: 125, ceil: 125, prio: 1, quantum: 65549, burst: math.MaxUint32, cburst: math.MaxUint32, queue: 131_098, target: 1_000_000},
 		},
 		"no MTU": {
-			line{100 * reserve.Mbit, 0, 0}, 60 * reserve.Mbit,
+			line{100 * reserve.Mbit, 0, 0},
+			60 * reserve.Mbit,
 			shape{rate: 7_500_000, ceil: 12_500_000, prio: 1, quantum: 12_500, burst: 78_125, cburst: 31_250, queue: 187_500, target: 5000},
 		},
 	} {
@@ -116,6 +126,22 @@ func TestCounted(t *testing.T) {
 	c.add(14, seen{bytes: 1514, packets: 1})
 	if c.total.Bytes != before.Bytes+1500 || c.total.Packets != before.Packets+1 {
 		t.Errorf("%+v after %+v and one packet more", c.total, before)
+	}
+}
+
+// Not every kernel has fq_codel, so this is what such a one is told.
+func TestFairQueueOptions(t *testing.T) {
+	attrs, err := nl.ParseRouteAttr(fairOptions(shape{target: 7000}).Serialize()[4:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[uint16]uint32)
+	for _, a := range attrs {
+		got[a.Attr.Type] = binary.NativeEndian.Uint32(a.Value)
+	}
+	// TCA_FQ_CODEL_TARGET, …_INTERVAL, …_MEMORY_LIMIT of linux/pkt_sched.h.
+	if want := (map[uint16]uint32{1: 7000, 3: 102_000, 9: maxQueue}); !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

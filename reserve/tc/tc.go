@@ -96,7 +96,11 @@ func Open(c Config) (*Driver, error) {
 	}
 	d := &Driver{kernel: k, config: Config{c.Rate, maps.Clone(c.Rates)}, ports: make(map[int]*port)}
 	if err := d.scan(); err != nil {
-		return nil, errors.Join(fmt.Errorf("tc: look for what is there: %w", err), d.Close())
+		for _, p := range d.ports { // what is there stays: the journal may know it
+			p.lock.free()
+		}
+		k.close()
+		return nil, fmt.Errorf("tc: look for what is there: %w", err)
 	}
 	return d, nil
 }
@@ -214,10 +218,10 @@ func (d *Driver) open(index int) (*port, error) {
 // peek is open, but the driver doesn't have it yet, and the lock is to be freed.
 func (d *Driver) peek(index int) (*port, error) {
 	l, err := d.kernel.link(index)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = l.refused()
 	}
-	if err := l.refused(); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	lock, err := lockPort(index, l.name)

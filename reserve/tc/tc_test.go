@@ -220,8 +220,13 @@ func TestWays(t *testing.T) {
 	h.IP("addr add 203.0.113.1/24 dev eth1")
 	index := strings.TrimSpace(h.Run("ip -o link show eth1 | cut -d: -f1"))
 	for i, c := range []struct{ via, device string }{
-		{"192.0.2.2:1", "eth0"}, {"203.0.113.9:1", "eth1"}, {"[2001:db8::9]:1", "eth0"}, {"[::ffff:203.0.113.9]:1", "eth1"},
-		{"[fe80::1%eth1]:1", "eth1"}, {"[fe80::1%" + index + "]:1", "eth1"}, {"[fe80::1%eth0]:1", "eth0"},
+		{"192.0.2.2:1", "eth0"},
+		{"203.0.113.9:1", "eth1"},
+		{"[2001:db8::9]:1", "eth0"},
+		{"[::ffff:203.0.113.9]:1", "eth1"},
+		{"[fe80::1%eth1]:1", "eth1"},
+		{"[fe80::1%" + index + "]:1", "eth1"},
+		{"[fe80::1%eth0]:1", "eth0"},
 	} {
 		w := want(byte(i+1), reserve.Mbit)
 		w.Via = netip.MustParseAddrPort(c.via)
@@ -276,7 +281,7 @@ func TestCloseCleans(t *testing.T) {
 		t.Error(err)
 	}
 	h.bare("after a clean stop")
-	h.place.open(100 * reserve.Mbit).active(want(3, 70*reserve.Mbit)) // and the interface is free
+	h.open(100 * reserve.Mbit).active(want(3, 70*reserve.Mbit)) // and the interface is free
 }
 
 func TestRefusals(t *testing.T) {
@@ -385,7 +390,7 @@ func TestForeignRootComes(t *testing.T) {
 func TestOneAgentAnInterface(t *testing.T) {
 	t.Parallel()
 	first := newPlace(t).open(100 * reserve.Mbit)
-	second := first.place.open(100 * reserve.Mbit)
+	second := first.open(100 * reserve.Mbit)
 	g := first.active(want(1, 10*reserve.Mbit))
 	for _, ask := range []func(context.Context, reserve.Want) error{
 		func(ctx context.Context, w reserve.Want) error { _, err := second.d.Hold(ctx, w); return err },

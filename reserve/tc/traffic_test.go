@@ -196,38 +196,59 @@ func (p pace) due(kind int, d time.Duration) int64 {
 	return int64(p[kind] * 1e6 / 8 / (payload + 28) * d.Seconds())
 }
 
-// datagrams sends by one socket, with a mark for each kind, for a phase and a bit, and returns
-// how many of each kind were offered. What the socket doesn't take at once is waited for, as
-// whoever sends frames from a queue does; kinds have turns in proportion.
-func datagrams(t *testing.T, c *net.UDPConn, p pace, marks *[kinds]reserve.Mark) (offered [kinds]int64) {
+// stall is for how long a sender that wakes late makes up: more would be a burst that no queue
+// here has to take.
+const stall = 5 * time.Millisecond
+
+// awhile is how long datagrams are sent.
+func awhile(sent time.Duration) bool { return sent < settle+phase() }
+
+// datagrams sends by one socket as long as more wants it, and returns how many of each kind were
+// offered. With a priority for each kind what the socket doesn't take at once is waited for, as
+// whoever sends from a queue does, and kinds have turns in proportion; without it's lost.
+func datagrams(t *testing.T, c *net.UDPConn, p pace, priorities *[kinds]uint32, more func(sent time.Duration) bool) (offered [kinds]int64) {
 	buf := make([]byte, payload)
 	start := time.Now()
-	end := settle + phase()
-	for {
+	done := offered // or given up
+	for more(time.Since(start)) {
 		now := time.Since(start)
-		if now >= end {
-			return offered
-		}
 		for kind := range kinds {
-			due := p.due(kind, now)
-			for offered[kind] < due && time.Since(start) < end {
+			done[kind] = max(done[kind], p.due(kind, now-stall))
+			for done[kind] < p.due(kind, now) && more(time.Since(start)) {
 				buf[0] = byte(kind)
-				var oob []byte
-				if marks != nil {
-					oob = priority(marks[kind].Priority)
-				}
-				if _, _, err := c.WriteMsgUDP(buf, oob, nil); err != nil {
-					t.Error(err)
+				if !put(t, c, buf, priorities) {
 					return offered
 				}
 				offered[kind]++
-				if other := 1 - kind; offered[other] < p.due(other, now) && p[kind]*float64(offered[other]) < p[other]*float64(offered[kind]) {
+				done[kind]++
+				if other := 1 - kind; done[other] < p.due(other, now) && p[kind]*float64(done[other]) < p[other]*float64(done[kind]) {
 					break // the other one's turn
 				}
 			}
 		}
 		time.Sleep(500 * time.Microsecond)
 	}
+	return offered
+}
+
+// put sends one datagram; it returns false if the test is over.
+func put(t *testing.T, c *net.UDPConn, b []byte, priorities *[kinds]uint32) bool {
+	var err error
+	if priorities != nil {
+		_, _, err = c.WriteMsgUDP(b, priority(priorities[b[0]]), nil)
+	} else {
+		raw, _ := c.SyscallConn()
+		if werr := raw.Write(func(fd uintptr) bool { _, err = unix.Write(int(fd), b); return true }); werr != nil {
+			err = werr
+		}
+		if errors.Is(err, unix.EAGAIN) {
+			return true
+		}
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	return err == nil
 }
 
 // priority is the control message that sets a datagram's priority.
@@ -255,21 +276,30 @@ func dial(t *testing.T, ns *nstest.Namespace, m reserve.Mark) *net.UDPConn {
 	return u
 }
 
-// constant offers 55 Mbit/s by a socket of its own and returns which part was lost.
-func (s *sink) constant(t *testing.T, h *host, m reserve.Mark) (lost float64, offered int64) {
-	before := s.packets[reserved].Load()
-	sent := datagrams(t, dial(t, h.Namespace, m), pace{reserved: 55}, nil)[reserved]
-	time.Sleep(100 * time.Millisecond) // what waits arrives
-	return 1 - float64(s.packets[reserved].Load()-before)/float64(sent), sent
+// constant offers 55 Mbit/s by a socket of its own, with as long a buffer as agents' have, and
+// expects that what is lost is as ok wants it. It's tried again where others keep the machine so
+// busy that that much isn't offered, or the kernel's timers come late.
+func (s *sink) constant(t *testing.T, h *host, what string, m reserve.Mark, ok func(lost float64) bool) {
+	t.Helper()
+	c := dial(t, h.Namespace, m)
+	control(t, c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 1<<20) })
+	p := pace{reserved: 55}
+	due := p.due(reserved, settle+phase())
+	for range 6 {
+		before := s.packets[reserved].Load()
+		offered := datagrams(t, c, p, nil, awhile)[reserved]
+		time.Sleep(100 * time.Millisecond) // what waits arrives
+		lost := 1 - float64(s.packets[reserved].Load()-before)/float64(offered)
+		t.Logf("UDP %s: offered %d of %d datagrams, lost %.3f %%", what, offered, due, 100*lost)
+		if offered >= due*98/100 && ok(lost) {
+			return
+		}
+	}
+	t.Errorf("UDP %s: not as it should be", what)
 }
 
-// enough says that a machine could offer what it should: otherwise nothing is shown.
-func enough(t *testing.T, offered int64) {
-	t.Helper()
-	if want := (pace{reserved: 55}).due(reserved, settle+phase()); offered < want*97/100 {
-		t.Errorf("offered %d datagrams of %d: the machine is too busy to show anything", offered, want)
-	}
-}
+// hardly says that less than a thousandth is lost.
+func hardly(lost float64) bool { return lost < 0.001 }
 
 const class60 = 60 * reserve.Mbit
 
@@ -283,12 +313,7 @@ func reservedFlows(t *testing.T, h *host, s *sink, m reserve.Mark) {
 	if got < 0.55 {
 		t.Errorf("one TCP flow of 9 with 60 of 100 Mbit/s reserved: %.1f %%, want 55", 100*got)
 	}
-	lost, offered := s.constant(t, h, m)
-	t.Logf("UDP in the class: %.3f %% of %d lost", 100*lost, offered)
-	enough(t, offered)
-	if lost >= 0.001 {
-		t.Errorf("of 55 Mbit/s of UDP with 60 reserved %.2f %% is lost, want less than 0.1", 100*lost)
-	}
+	s.constant(t, h, "in the class", m, hardly)
 }
 
 // alone measures one TCP flow beside eight that has no reservation.
@@ -361,20 +386,17 @@ func TestGuaranteeAtTheWayOut(t *testing.T) {
 
 	t.Run("own socket", func(t *testing.T) {
 		var wg sync.WaitGroup
+		var over atomic.Bool
 		other := dial(t, h.Namespace, reserve.Mark{})
-		wg.Go(func() { datagrams(t, other, pace{bulk: 150}, nil) })
-		lost, offered := s.constant(t, h, g.Mark)
+		wg.Go(func() { datagrams(t, other, pace{bulk: 150}, nil, func(time.Duration) bool { return !over.Load() }) })
+		s.constant(t, h, "by its own socket", g.Mark, hardly)
+		over.Store(true)
 		wg.Wait()
-		t.Logf("UDP by its own socket: %.3f %% of %d lost", 100*lost, offered)
-		enough(t, offered)
-		if lost >= 0.001 {
-			t.Errorf("beside 150 Mbit/s of UDP %.2f %% is lost, want less than 0.1", 100*lost)
-		}
 	})
-	t.Run("shared socket", func(t *testing.T) {
+	t.Run("shared socket", func(t *testing.T) { // with the system's ordinary buffer
 		c := dial(t, h.Namespace, reserve.Mark{})
 		before := s.packets[reserved].Load()
-		datagrams(t, c, pace{bulk: 150, reserved: 55}, &[kinds]reserve.Mark{reserved: g.Mark})
+		datagrams(t, c, pace{bulk: 150, reserved: 55}, &[kinds]uint32{reserved: g.Mark.Priority}, awhile)
 		time.Sleep(100 * time.Millisecond)
 		got := 55 * float64(s.packets[reserved].Load()-before) / float64(pace{reserved: 55}.due(reserved, settle+phase()))
 		t.Logf("UDP by a shared socket: %.1f Mbit/s of 55", got)
@@ -411,8 +433,7 @@ func TestGuaranteeBeforeABottleneck(t *testing.T) {
 	s := newSink(t, p.far)
 	defer stream(t, h.Namespace, 8, bulk, reserve.Mark{})()
 	alone(t, h, s)
-	lost, _ := s.constant(t, h, reserve.Mark{})
-	t.Logf("UDP beside them: %.1f %% lost", 100*lost)
+	s.constant(t, h, "beside them", reserve.Mark{}, func(lost float64) bool { return lost > 0.01 })
 	g := h.active(want(1, class60))
 	reservedFlows(t, h, s, g.Mark)
 }
