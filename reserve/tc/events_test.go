@@ -75,6 +75,16 @@ func TestRateChanges(t *testing.T) {
 	h.told("fallen again", news, reserve.Degraded, 14*reserve.Mbit, "left of 20Mbit")
 	h.must(func(ctx context.Context) error { return h.d.Release(ctx, g) })
 	h.told("the other one released", news, reserve.Active, 40*reserve.Mbit, "")
+
+	second.ID.Segment = 3
+	h.must(func(context.Context) error { return h.d.SetRate("eth0", 100*reserve.Mbit) })
+	g = h.active(second)
+	h.must(func(context.Context) error { return h.d.SetRate("eth0", 60*reserve.Mbit) })
+	h.told("fallen again", news, reserve.Degraded, 28*reserve.Mbit, "left of 40Mbit")
+	h.told("fallen again", news, reserve.Degraded, 14*reserve.Mbit, "left of 20Mbit")
+	h.Run("tc class del dev eth0 classid " + strings.TrimPrefix(g.Handle, "eth0 "))
+	h.told("the other one lost", news, reserve.Lost, 0, "somebody has removed")
+	h.told("its room", news, reserve.Active, 40*reserve.Mbit, "")
 }
 
 // What others do to an interface and to what is ours there.

@@ -29,11 +29,11 @@ func phase() time.Duration {
 	if os.Getenv("FARLAN_LONG") == "1" {
 		return 10 * time.Second
 	}
-	return 900 * time.Millisecond
+	return 800 * time.Millisecond
 }
 
 // settle is how long flows have before they count.
-const settle = 400 * time.Millisecond
+const settle = 300 * time.Millisecond
 
 const (
 	bulk = iota
