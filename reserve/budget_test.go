@@ -38,8 +38,12 @@ func TestBudget(t *testing.T) {
 
 func TestBudgetShares(t *testing.T) {
 	b := Budget{Rate: 50 * Mbit, Granted: 70 * Mbit}
-	if got := b.Share(60 * Mbit); got != 30*Mbit {
-		t.Errorf("60 of 70 Mbit/s granted where 35 may be: %v, want 30 Mbit/s", got)
+	if got := b.Share(56 * Mbit); got != 36*Mbit || b.Rest() != 5*Mbit || b.Free() != 0 {
+		t.Errorf("56 of 70 Mbit/s granted where 45 can be kept: %v, want 36 Mbit/s, and %v for the rest", got, b.Rest())
+	}
+	b.Rate = 80 * Mbit
+	if got := b.Share(56 * Mbit); got != 56*Mbit || b.Rest() != 10*Mbit || b.Free() != 0 {
+		t.Errorf("56 of 70 Mbit/s granted where 72 can be kept: %v, and %v for the rest", got, b.Rest())
 	}
 	if got := (Budget{Rate: 100 * Mbit, Granted: 70 * Mbit}).Share(60 * Mbit); got != 60*Mbit {
 		t.Errorf("with room for all: %v", got)
@@ -47,7 +51,7 @@ func TestBudgetShares(t *testing.T) {
 	if got := (Budget{Rate: 0, Granted: 70 * Mbit}).Share(60 * Mbit); got != 1 {
 		t.Errorf("with room for none: %v, want 1 kbit/s", got)
 	}
-	if got := (Budget{Rate: maxRate, Granted: maxRate}).Share(maxRate); got != maxRate/10*7 {
+	if got := (Budget{Rate: maxRate, Granted: maxRate}).Share(maxRate); got != maxRate/10*9 {
 		t.Errorf("of the greatest rates: %v", got)
 	}
 }
@@ -77,7 +81,7 @@ func TestBudgetNeverExceeded(t *testing.T) {
 		for _, g := range grants {
 			sum += b.Share(g)
 		}
-		if sum > max(b.Most(), b.Granted) || b.Granted > b.Most() && sum > b.Most()+Rate(len(grants)) {
+		if sum > b.Keep()+Rate(len(grants)) || sum+b.Rest() > b.Rate+Rate(len(grants)) || b.Rest() < b.Rate/10 {
 			t.Fatalf("%+v: the shares are %v", b, sum)
 		}
 	}

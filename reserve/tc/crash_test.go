@@ -201,6 +201,49 @@ func (p *place) recovered(step int, what string, handles []string) {
 	}
 }
 
+// Whoever takes a class over and doesn't know its end has it for as long as leases are, unless it
+// is renewed; and by the handle alone it can only be released.
+func TestTakenOverWithoutEnd(t *testing.T) {
+	t.Parallel()
+	dead := newPlace(t).open(100 * reserve.Mbit)
+	var handles []string
+	for n := range byte(3) {
+		handles = append(handles, dead.active(want(n+1, 10*reserve.Mbit)).Handle)
+	}
+	for _, p := range dead.d.ports {
+		p.lock.free() // as its end does
+	}
+	clear(dead.d.ports)
+	h := dead.open(100 * reserve.Mbit)
+	now := overlay.Instant(1000)
+	reap := func(d time.Duration, left int) {
+		t.Helper()
+		h.must(func(ctx context.Context) error { return h.d.Reap(ctx, now.Add(d)) })
+		if all := h.list(); len(all) != left {
+			t.Errorf("after %v: %d are left, want %d", d, len(all), left)
+		}
+	}
+	reap(0, 3)
+	renewed := h.after(h.d.Status, reserve.Grant{ID: want(1, 1).ID, Handle: handles[0]})
+	h.after(h.d.Status, reserve.Grant{ID: want(2, 1).ID, Handle: handles[1]})
+	h.must(func(ctx context.Context) error {
+		_, err := h.d.Renew(ctx, renewed, now.Add(time.Hour))
+		return err
+	})
+	if g := h.after(h.d.Activate, renewed); !g.Up || g.Mark.Priority == 0 || g.End != now.Add(time.Hour) {
+		t.Errorf("renewed and activated: %+v", g)
+	}
+	h.must(func(ctx context.Context) error { return h.d.Release(ctx, reserve.Grant{Handle: handles[2]}) })
+	if err := h.try(func(ctx context.Context) error { return h.d.Release(ctx, reserve.Grant{Handle: handles[0]}) }); !errors.Is(err, reserve.ErrGone) {
+		t.Errorf("what is somebody's is released by its handle: %v", err)
+	}
+	reap(adoptTime, 2)
+	reap(endlessTime-1, 2)
+	reap(endlessTime, 1)
+	reap(time.Hour, 0)
+	h.bare("at the end")
+}
+
 // takesOver asks by the journal's handle, whose class is there or isn't, and releases it.
 func (h *host) takesOver(i int, handle string, left []string) {
 	h.t.Helper()

@@ -50,41 +50,52 @@ func TestRateChanges(t *testing.T) {
 	h := newPlace(t).open(100 * reserve.Mbit)
 	first, second := h.active(want(1, 40*reserve.Mbit)), want(2, 20*reserve.Mbit)
 	news := h.watch()
-	h.must(func(context.Context) error { return h.d.SetRate("eth0", 50*reserve.Mbit) })
-	h.told("fallen", news, reserve.Degraded, 35*reserve.Mbit, "eth0 carries less than it did: 35Mbit is left of 40Mbit")
-	if got := h.tc("class"); !strings.Contains(got, "rate 35326Kbit ceil 50466Kbit") || !strings.Contains(got, "rate 7570Kbit ceil 50466Kbit") {
+	rate := func(device string, r reserve.Rate) {
+		t.Helper()
+		h.must(func(context.Context) error { return h.d.SetRate(device, r) })
+	}
+	held := func() error {
+		return h.try(func(ctx context.Context) error { _, err := h.d.Hold(ctx, second); return err })
+	}
+	rate("eth0", 50*reserve.Mbit) // more is granted than could be now, and can be kept
+	if got := h.tc("class"); !strings.Contains(got, "rate 40373Kbit ceil 50466Kbit") || !strings.Contains(got, "rate 7570Kbit ceil 50466Kbit") {
 		t.Errorf("there is:\n%s", got)
 	}
-	err := h.try(func(ctx context.Context) error { _, err := h.d.Hold(ctx, second); return err })
+	h.is(h.after(h.d.Status, first), reserve.Active, 40*reserve.Mbit, true)
 	var full reserve.Refusal
-	if !errors.As(err, &full) || full.Free != 0 {
+	if err := held(); !errors.As(err, &full) || full.Free != 0 {
 		t.Errorf("when too much is granted: %v", err)
 	}
-	h.must(func(context.Context) error { return h.d.SetRate("", 10*reserve.Mbit) }) // others, not this one
-	h.must(func(context.Context) error { return h.d.SetRate("eth0", 0) })           // not known any more
-	if err = h.try(func(ctx context.Context) error { _, err := h.d.Hold(ctx, second); return err }); !errors.Is(err, reserve.ErrUnsupported) {
+	rate("eth0", 40*reserve.Mbit)
+	h.told("fallen", news, reserve.Degraded, 36*reserve.Mbit, "eth0 carries less than it did: 36Mbit is left of 40Mbit")
+	if got := h.tc("class"); !strings.Contains(got, "rate 36336Kbit ceil 40373Kbit") || !strings.Contains(got, "rate 3028Kbit ceil 40373Kbit") {
+		t.Errorf("there is:\n%s", got)
+	}
+	rate("", 10*reserve.Mbit) // others, not this one
+	rate("eth0", 0)           // not known any more
+	if err := held(); !errors.Is(err, reserve.ErrUnsupported) {
 		t.Errorf("when the rate isn't known any more: %v", err)
 	}
-	h.is(h.after(h.d.Status, first), reserve.Degraded, 35*reserve.Mbit, true)
-	h.must(func(context.Context) error { return h.d.SetRate("eth0", 100*reserve.Mbit) })
+	h.is(h.after(h.d.Status, first), reserve.Degraded, 36*reserve.Mbit, true)
+	rate("eth0", 100*reserve.Mbit)
 	h.told("risen", news, reserve.Active, 40*reserve.Mbit, "")
 
-	g := h.active(second)
-	h.must(func(context.Context) error { return h.d.SetRate("eth0", 60*reserve.Mbit) }) // 42 for 60
-	h.told("fallen again", news, reserve.Degraded, 28*reserve.Mbit, "left of 40Mbit")
-	h.told("fallen again", news, reserve.Degraded, 14*reserve.Mbit, "left of 20Mbit")
-	h.must(func(ctx context.Context) error { return h.d.Release(ctx, g) })
-	h.told("the other one released", news, reserve.Active, 40*reserve.Mbit, "")
-
-	second.ID.Segment = 3
-	h.must(func(context.Context) error { return h.d.SetRate("eth0", 100*reserve.Mbit) })
-	g = h.active(second)
-	h.must(func(context.Context) error { return h.d.SetRate("eth0", 60*reserve.Mbit) })
-	h.told("fallen again", news, reserve.Degraded, 28*reserve.Mbit, "left of 40Mbit")
-	h.told("fallen again", news, reserve.Degraded, 14*reserve.Mbit, "left of 20Mbit")
-	h.Run("tc class del dev eth0 classid " + strings.TrimPrefix(g.Handle, "eth0 "))
-	h.told("the other one lost", news, reserve.Lost, 0, "somebody has removed")
-	h.told("its room", news, reserve.Active, 40*reserve.Mbit, "")
+	for i, end := range []func(g reserve.Grant){
+		func(g reserve.Grant) { h.must(func(ctx context.Context) error { return h.d.Release(ctx, g) }) },
+		func(g reserve.Grant) {
+			h.Run("tc class del dev eth0 classid " + strings.TrimPrefix(g.Handle, "eth0 "))
+			h.told("the other one removed", news, reserve.Lost, 0, "somebody has removed")
+		},
+	} {
+		second.ID.Segment = uint8(i)
+		g := h.active(second)
+		rate("eth0", 50*reserve.Mbit) // 45 for 60
+		h.told("fallen again", news, reserve.Degraded, 30*reserve.Mbit, "left of 40Mbit")
+		h.told("fallen again", news, reserve.Degraded, 15*reserve.Mbit, "left of 20Mbit")
+		end(g)
+		h.told("the other one is over", news, reserve.Active, 40*reserve.Mbit, "")
+		rate("eth0", 100*reserve.Mbit)
+	}
 }
 
 // What others do to an interface and to what is ours there.

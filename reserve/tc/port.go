@@ -31,7 +31,7 @@ type class struct {
 	granted reserve.Rate
 	share   reserve.Rate // of it, that its class in the kernel was made for
 	end     overlay.Instant
-	found   overlay.Instant // of a class without an ID: the first Reap since
+	found   overlay.Instant // of a class without an end: the first Reap since
 	via     netip.Addr      // to which its packets go; the zero Addr if that isn't known
 	made    bool            // there is a class in the kernel
 	counted counted
@@ -40,11 +40,14 @@ type class struct {
 
 // over says that a class is to be taken away.
 func (c *class) over(now overlay.Instant) bool {
-	if c.id != (reserve.ID{}) || c.end != 0 {
+	if c.end != 0 {
 		return !now.Before(c.end)
 	}
 	if c.found == 0 {
 		c.found = now
+	}
+	if c.id != (reserve.ID{}) {
+		return now.Sub(c.found) >= endlessTime
 	}
 	return now.Sub(c.found) >= adoptTime
 }
@@ -66,7 +69,7 @@ func (p *port) budget(c *class) reserve.Budget {
 }
 
 // line returns what shapes depend on now.
-func (p *port) line() line { return line{p.rate, p.mtu, p.header} }
+func (p *port) line() line { return line{p.rate, p.mtu, p.header, p.budget(nil).Rest()} }
 
 // look returns what the kernel has there.
 func (p *port) look() (view, error) { return p.kernel.look(p.index) }

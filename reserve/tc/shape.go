@@ -42,6 +42,7 @@ type shape struct {
 type line struct {
 	rate        reserve.Rate // IP packets
 	mtu, header int
+	kept        reserve.Rate // of rate, for all that isn't reserved
 }
 
 // shape returns the shape of a class of an interface: of rate, with a burst of d.
@@ -61,9 +62,8 @@ func (l line) shape(rate reserve.Rate, burst time.Duration) shape {
 // fixed returns the shapes of the classes that there are besides the grants': of all, of what is
 // urgent, and of the rest.
 func (l line) fixed() (all, urgent, rest shape) {
-	kept := reserve.Budget{Rate: l.rate}.Rest()
 	all = l.shape(l.rate, burstTime)
-	urgent, rest = l.shape(kept/4, burstTime), l.shape(kept-kept/4, burstTime)
+	urgent, rest = l.shape(l.kept/4, burstTime), l.shape(l.kept-l.kept/4, burstTime)
 	// Before all others, but never more than half of all.
 	urgent.prio, urgent.ceil = 0, max(all.ceil/2, urgent.rate)
 	// The rest's queue is for what it has as a rule.

@@ -21,32 +21,32 @@ func TestShape(t *testing.T) {
 		want shape
 	}{
 		"100 Mbit/s": {
-			line{100 * reserve.Mbit, 1500, 14},
+			line{100 * reserve.Mbit, 1500, 14, 0},
 			60 * reserve.Mbit,
 			shape{rate: 7_570_000, ceil: 12_616_666, prio: 1, quantum: 12_616, burst: 78_125, cburst: 31_249, queue: 189_250, target: 5000},
 		},
 		"a slow one, whose full packets take long": {
-			line{reserve.Mbit, 1500, 14},
+			line{reserve.Mbit, 1500, 14, 0},
 			100,
 			shape{rate: 12_616, ceil: 126_166, prio: 1, quantum: 1514, burst: 1_875_099, cburst: 187_500, queue: minQueue, target: 180_009},
 		},
 		"long packets: the quantum is a full one": {
-			line{10 * reserve.Mbit, 9000, 14},
+			line{10 * reserve.Mbit, 9000, 14, 0},
 			reserve.Mbit,
 			shape{rate: 125_194, ceil: 1_251_944, prio: 1, quantum: 9014, burst: 1_125_003, cburst: 112_500, queue: minQueue, target: 107_998 + 2},
 		},
 		"beyond 32 bits of bytes a second": {
-			line{100 * reserve.Gbit, 1500, 0},
+			line{100 * reserve.Gbit, 1500, 0, 0},
 			40 * reserve.Gbit,
 			shape{rate: 5_000_000_000, ceil: 12_500_000_000, prio: 1, quantum: maxAggregate, burst: 78_125, cburst: 31_250, queue: maxQueue, target: 5000},
 		},
 		"the slowest": {
-			line{1, 65535, 14},
+			line{1, 65535, 14, 0},
 			1,
 			shape{rate: 125, ceil: 125, prio: 1, quantum: 65549, burst: math.MaxUint32, cburst: math.MaxUint32, queue: 131_098, target: 1_000_000},
 		},
 		"no MTU": {
-			line{100 * reserve.Mbit, 0, 0},
+			line{100 * reserve.Mbit, 0, 0, 0},
 			60 * reserve.Mbit,
 			shape{rate: 7_500_000, ceil: 12_500_000, prio: 1, quantum: 12_500, burst: 78_125, cburst: 31_250, queue: 187_500, target: 5000},
 		},
@@ -63,7 +63,7 @@ func TestShapesAreSound(t *testing.T) {
 	for _, mtu := range []int{-1, 0, 68, 576, 1280, 1500, 9000, 65535} {
 		for _, header := range []int{0, 14} {
 			for r := reserve.Rate(1); r <= 10_000*reserve.Gbit; r = r*3 + 1 {
-				l := line{10_000 * reserve.Gbit, mtu, header}
+				l := line{10_000 * reserve.Gbit, mtu, header, 0}
 				if back := l.packets(l.wire(r)); back != r {
 					t.Fatalf("%+v: %v comes back as %v", l, r, back)
 				}
@@ -75,10 +75,10 @@ func TestShapesAreSound(t *testing.T) {
 			}
 		}
 	}
-	if l := (line{reserve.Mbit, 1500, 0}); l.wire(1<<32) != 1<<32*125+1 {
+	if l := (line{reserve.Mbit, 1500, 0, 0}); l.wire(1<<32) != 1<<32*125+1 {
 		t.Error("a multiple of 2³² bytes a second isn't avoided")
 	}
-	if r := (line{reserve.Mbit, 1500, 14}).packets(math.MaxUint64); r <= 0 {
+	if r := (line{reserve.Mbit, 1500, 14, 0}).packets(math.MaxUint64); r <= 0 {
 		t.Errorf("the greatest rate is %v", r)
 	}
 	if n := ticks(12_500_000, 12_500); time.Duration(n)*64*time.Nanosecond != time.Millisecond {
@@ -89,14 +89,14 @@ func TestShapesAreSound(t *testing.T) {
 // What is kept for all that isn't reserved, and what may be, is 0.9 of a way out.
 func TestFixedClasses(t *testing.T) {
 	for r := reserve.Rate(100); r <= 10_000*reserve.Gbit; r *= 7 {
-		l := line{r, 1500, 14}
+		l := line{r, 1500, 14, reserve.Budget{Rate: r}.Rest()}
 		all, urgent, rest := l.fixed()
 		sum := urgent.rate + rest.rate + l.wire(reserve.Budget{Rate: r}.Most())
 		if all.rate != all.ceil || sum > all.rate*9/10+3 || sum < all.rate*87/100 || urgent.prio >= rest.prio || urgent.ceil > all.ceil/2 || rest.ceil != all.ceil || urgent.rate == 0 {
 			t.Errorf("%v: all %+v, urgent %+v, rest %+v", r, all, urgent, rest)
 		}
 	}
-	if _, urgent, _ := (line{1, 1500, 14}).fixed(); urgent.rate == 0 || urgent.ceil < urgent.rate {
+	if _, urgent, _ := (line{1, 1500, 14, 0}).fixed(); urgent.rate == 0 || urgent.ceil < urgent.rate {
 		t.Errorf("of a very slow one %+v is urgent", urgent)
 	}
 }

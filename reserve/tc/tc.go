@@ -6,7 +6,7 @@
 //
 //	7fa1:    HTB, the interface's root while there is a committed grant
 //	└ 7fa1:1    what the way out carries (R)
-//	  ├ 7fa1:2    all that isn't reserved: 0.15 R at least, R at most
+//	  ├ 7fa1:2    all that isn't reserved: 0.15 R at least (see reserve.Budget), R at most
 //	  ├ 7fa1:3    of that, what agents and people wait for (AF21): 0.05 R at least and before
 //	  │           all others, R/2 at most
 //	  ├ 7fa1:10…  a grant each: its rate at least, R at most
@@ -66,6 +66,9 @@ const (
 	// adoptTime is how long a class that was found waits for whoever knows it: the journal is
 	// compared with what is there once at the start and each minute.
 	adoptTime = 30 * time.Second
+	// endlessTime is how long one is kept that was taken over by somebody who doesn't know its
+	// end: as long as leases are as a rule.
+	endlessTime = 10 * time.Minute
 	// maxClasses bounds the grants of one interface; more are refused as when it is full.
 	maxClasses = 1024
 )
