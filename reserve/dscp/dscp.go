@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"farlan/overlay"
 	"farlan/reserve"
@@ -34,7 +35,8 @@ type Driver struct {
 	mark   reserve.Mark
 	reason string
 	grants map[reserve.ID]*reserve.Grant
-	now    overlay.Instant // of the last Reap
+	now    overlay.Instant // of the last Reap,
+	reaped time.Time       // and when that was by this package's clock
 }
 
 var _ reserve.Driver = (*Driver)(nil)
@@ -73,7 +75,7 @@ func (d *Driver) sensible(w reserve.Want) error {
 		return fmt.Errorf("dscp: %w: %d kbit/s is no rate", reserve.ErrRefused, int64(w.Rate))
 	case w.ID == reserve.ID{}:
 		return fmt.Errorf("dscp: %w: a grant needs an ID", reserve.ErrRefused)
-	case w.End <= d.now:
+	case d.past(w.End):
 		return fmt.Errorf("dscp: %w: its end has passed", reserve.ErrRefused)
 	}
 	return nil
@@ -160,7 +162,7 @@ func (d *Driver) Modify(_ context.Context, g reserve.Grant, rate reserve.Rate) (
 // Renew changes the end.
 func (d *Driver) Renew(_ context.Context, g reserve.Grant, end overlay.Instant) (reserve.Grant, error) {
 	return d.change(g, func(g *reserve.Grant) error {
-		if end <= d.now {
+		if d.past(end) {
 			return fmt.Errorf("%w: its end has passed", reserve.ErrRefused)
 		}
 		g.End = end
@@ -206,11 +208,19 @@ func (d *Driver) Events(ctx context.Context, _ func(reserve.Event)) error {
 	return nil
 }
 
+// past says whether an instant has passed; none has before the first Reap, but the zero one.
+func (d *Driver) past(t overlay.Instant) bool {
+	if d.now == 0 {
+		return t <= 0
+	}
+	return !d.now.Add(time.Since(d.reaped)).Before(t)
+}
+
 // Reap forgets what ended before now.
 func (d *Driver) Reap(_ context.Context, now overlay.Instant) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.now = now
+	d.now, d.reaped = now, time.Now()
 	for id, g := range d.grants {
 		if !now.Before(g.End) {
 			delete(d.grants, id)

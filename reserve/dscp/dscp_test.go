@@ -10,9 +10,11 @@ import (
 	"regexp"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"farlan/overlay"
 	"farlan/overlay/nstest"
 	"farlan/reserve"
 )
@@ -45,8 +47,10 @@ func FuzzParseCodePoint(f *testing.F) {
 	})
 }
 
+const soon = overlay.Instant(1e15)
+
 func want(n byte) reserve.Want {
-	w := reserve.Want{Rate: 60 * reserve.Mbit, End: 1000, Via: netip.MustParseAddrPort("192.0.2.2:1")}
+	w := reserve.Want{Rate: 60 * reserve.Mbit, End: soon, Via: netip.MustParseAddrPort("192.0.2.2:1")}
 	w.ID.Reservation[0] = n
 	return w
 }
@@ -78,7 +82,7 @@ func TestLife(t *testing.T) {
 	if g, err = d.Modify(ctx, g, 5); err != nil || g.Rate != 5 {
 		t.Errorf("modify: %+v, %v", g, err)
 	}
-	if g, err = d.Renew(ctx, g, 3000); err != nil || g.End != 3000 {
+	if g, err = d.Renew(ctx, g, 3*soon); err != nil || g.End != 3*soon {
 		t.Errorf("renew: %+v, %v", g, err)
 	}
 	if all, err := d.List(ctx); err != nil || len(all) != 1 || all[0] != g {
@@ -98,18 +102,18 @@ func TestLife(t *testing.T) {
 func TestEndsAndRefusals(t *testing.T) {
 	d, ctx := New(46), t.Context()
 	g, _ := d.Hold(ctx, want(1))
-	if err := d.Reap(ctx, 999); err != nil || len(d.grants) != 1 {
+	if err := d.Reap(ctx, soon-1); err != nil || len(d.grants) != 1 {
 		t.Errorf("before its end: %d are left", len(d.grants))
 	}
-	if err := d.Reap(ctx, 1000); err != nil || len(d.grants) != 0 {
+	if err := d.Reap(ctx, soon); err != nil || len(d.grants) != 0 {
 		t.Errorf("at its end: %d are left", len(d.grants))
 	}
 	if _, err := d.Status(ctx, g); !errors.Is(err, reserve.ErrGone) {
 		t.Errorf("after its end: %v", err)
 	}
 	circuit, guarantee, late, none, no := want(2), want(3), want(4), want(5), want(0)
-	circuit.Kind, guarantee.Kind, late.End, none.Rate = reserve.Circuit, reserve.Guarantee, 1000, 0
-	circuit.End, guarantee.End, none.End, no.End = 2000, 2000, 2000, 2000
+	circuit.Kind, guarantee.Kind, late.End, none.Rate = reserve.Circuit, reserve.Guarantee, soon, 0
+	circuit.End, guarantee.End, none.End, no.End = 2*soon, 2*soon, 2*soon, 2*soon
 	for _, c := range []struct {
 		w   reserve.Want
 		err error
@@ -121,7 +125,7 @@ func TestEndsAndRefusals(t *testing.T) {
 	}
 	for i := range maxGrants + 1 {
 		w := want(6)
-		w.ID.Reservation[1], w.ID.Reservation[2], w.End = byte(i), byte(i>>8), 2000
+		w.ID.Reservation[1], w.ID.Reservation[2], w.End = byte(i), byte(i>>8), 2*soon
 		if _, err := d.Hold(ctx, w); (i == maxGrants) != errors.Is(err, reserve.ErrFull) {
 			t.Fatalf("number %d: %v", i, err)
 		}
@@ -170,9 +174,15 @@ EOF`)
 			}
 		})
 	}
-	got := there.Run("nft list ruleset")
 	for rule, n := range map[string]string{"marked4": "10", "plain4": "3", "marked6": "10", "plain6": "3"} {
-		if !regexp.MustCompile(`counter packets ` + n + ` bytes \d+ comment "` + rule + `"`).MatchString(got) {
+		want, got := regexp.MustCompile(`counter packets `+n+` bytes \d+ comment "`+rule+`"`), ""
+		for range 500 { // the first ones wait until the neighbour's address is known
+			if got = there.Run("nft list ruleset"); want.MatchString(got) {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if !want.MatchString(got) {
 			t.Errorf("%s isn't counted %s times:\n%s", rule, n, got)
 		}
 	}

@@ -46,7 +46,7 @@ func (d *Driver) sensible(w reserve.Want) error {
 		return fmt.Errorf("tc: %w: the address by which %s is reached isn't known", reserve.ErrRefused, w.To.Short())
 	case w.ID == reserve.ID{}:
 		return fmt.Errorf("tc: %w: a grant needs an ID", reserve.ErrRefused)
-	case w.End <= d.now:
+	case d.past(w.End):
 		return fmt.Errorf("tc: %w: its end has passed", reserve.ErrRefused)
 	}
 	return nil
@@ -225,7 +225,7 @@ func (d *Driver) Modify(_ context.Context, g reserve.Grant, rate reserve.Rate) (
 // Renew changes the grant's end.
 func (d *Driver) Renew(_ context.Context, g reserve.Grant, end overlay.Instant) (reserve.Grant, error) {
 	return d.change(g, func(_ *port, c *class) error {
-		if end <= d.now {
+		if d.past(end) {
 			return fmt.Errorf("%w: its end has passed", reserve.ErrRefused)
 		}
 		c.end = end

@@ -5,6 +5,7 @@ package tc
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -49,5 +50,10 @@ func holder(fd int, at unix.Sockaddr) string {
 	return fmt.Sprintf(" (process %d)", c.Pid)
 }
 
-// free gives the interface back.
-func (l lock) free() { _ = unix.Close(int(l)) }
+// free gives the interface back. Until a program that this process starts is running, it has a
+// copy of each descriptor, with which the address would stay taken for a moment.
+func (l lock) free() {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	_ = unix.Close(int(l))
+}

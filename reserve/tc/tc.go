@@ -85,7 +85,8 @@ type Driver struct {
 	kernel *kernel
 	config Config
 	ports  map[int]*port   // by the interface's index; each holds its lock
-	now    overlay.Instant // of the last Reap
+	now    overlay.Instant // of the last Reap,
+	reaped time.Time       // and when that was by this package's clock
 }
 
 var _ reserve.Driver = (*Driver)(nil)
@@ -172,11 +173,19 @@ func (d *Driver) Caps() reserve.Caps {
 	return c
 }
 
+// past says whether an instant has passed; none has before the first Reap, but the zero one.
+func (d *Driver) past(t overlay.Instant) bool {
+	if d.now == 0 {
+		return t <= 0
+	}
+	return !d.now.Add(time.Since(d.reaped)).Before(t)
+}
+
 // Reap takes away what ended before now, and what nobody took over.
 func (d *Driver) Reap(_ context.Context, now overlay.Instant) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.now = now
+	d.now, d.reaped = now, time.Now()
 	errs := []error{d.scan()}
 	for _, p := range d.sorted() {
 		for _, c := range p.sorted() {

@@ -90,7 +90,7 @@ type host struct {
 // far is where wants lead.
 var far = netip.MustParseAddrPort("192.0.2.2:4747")
 
-const soon = overlay.Instant(1000)
+const soon = overlay.Instant(1e15)
 
 func want(n byte, rate reserve.Rate) reserve.Want {
 	w := reserve.Want{Kind: reserve.Guarantee, Rate: rate, Via: far, End: soon}
@@ -348,7 +348,7 @@ func TestForeignRoot(t *testing.T) {
 		if !errors.Is(err, reserve.ErrGone) {
 			t.Errorf("%s: release by a handle: %v", q, err)
 		}
-		h.must(func(ctx context.Context) error { return h.d.Reap(ctx, 1e15) })
+		h.must(func(ctx context.Context) error { return h.d.Reap(ctx, soon) })
 		if err := h.d.Close(); err != nil {
 			t.Error(err)
 		}
@@ -404,12 +404,12 @@ func TestOneAgentAnInterface(t *testing.T) {
 	if all := second.list(); len(all) != 0 {
 		t.Errorf("the second lists the first's: %+v", all)
 	}
-	second.must(func(ctx context.Context) error { return second.d.Reap(ctx, 1e15) })
+	second.must(func(ctx context.Context) error { return second.d.Reap(ctx, soon) })
 	_ = second.try(func(ctx context.Context) error { return second.d.Release(ctx, g) })
 	first.is(first.after(first.d.Status, g), reserve.Active, 10*reserve.Mbit, true)
 	first.must(func(ctx context.Context) error { return first.d.Release(ctx, g) })
 	later := want(2, 20*reserve.Mbit)
-	later.End = 1e15 + 1
+	later.End = 2 * soon
 	second.active(later)
 }
 
