@@ -65,7 +65,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-reserve bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build bench-proxies bench-chatter
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build bench-proxies bench-chatter
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -188,6 +188,7 @@ bench-overlay: deps-test build
 bench-route: deps-build
 	FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone|Grid' -bench . ./overlay/route
 
+.PHONY: bench-reserve
 bench-reserve: deps-test
 	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^TestGuarantee' -timeout 1h -v ./reserve/tc
 
