@@ -24,6 +24,7 @@
 #                  much faster an application runs than over a star, and how soon fifty agents choose links
 #   make bench-route    whether fifty pairs come to rest on paths that limit them, 200 times; how the widest
 #                  paths between 63 cloud regions compare to the best relays; what paths cost
+#   make bench-reserve  that a reserved rate holds on this host's way out beside others' TCP and UDP
 #   make sim       SIMSEEDS networks of simulated agents with faults by seed, cold starts, flows, and what
 #                  happens without each rule; then SIMSCALE agents at once, above 1000 in areas. FROM=501 COUNT=500 runs
 #                  but that many seeds, each a line and at the end a summary, with AGENTS=1000 of so many agents each;
@@ -186,6 +187,10 @@ bench-overlay: deps-test build
 
 bench-route: deps-build
 	FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone|Grid' -bench . ./overlay/route
+
+.PHONY: bench-reserve
+bench-reserve: deps-test
+	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^TestGuarantee' -timeout 1h -v ./reserve/tc
 
 # What a seed that fails says to run is SEED=… AGENTS=… FAULTS=…. With COUNT the seeds are shared
 # out, to several cores or machines; AGENTS has a default that isn't meant for these.

@@ -34,6 +34,8 @@ var mayImport = map[string][]string{
 	"reserve/nsi":           {"reserve", "reserve/nsi/cs", "overlay"},
 	"reserve/nsi/cs":        {"overlay"},
 	"reserve/nsi/provider":  {"reserve/nsi/cs", "overlay"},
+	"reserve/dscp":          {"overlay", "reserve"},
+	"reserve/tc":            {"overlay", "reserve"},
 	"measure":               {"overlay"},
 	"measure/predict":       {"overlay"},
 	"overlay":               {"overlay/internal/gcm"},
