@@ -1,0 +1,174 @@
+package reserve
+
+import (
+	"fmt"
+	"time"
+
+	"farlan/overlay"
+)
+
+// A deed is what is to be done about a flow.
+type deed uint8
+
+const (
+	wait    deed = iota
+	lead         // claim the right to coordinate it
+	reserve      // ask for a rate
+	circuit      // ask for it with an outside circuit
+	resize       // change the rate, and renew
+	giveUp       // give it back
+	replace      // ask for another one before this ends
+)
+
+// A decision is a deed and why.
+type decision struct {
+	deed deed
+	rate Rate // of inner bits
+	why  string
+}
+
+const (
+	// worthTimes is how many times what it takes to set it up a reservation must be expected
+	// to be used.
+	worthTimes = 10
+	// growEvery is how long a larger rate must have helped before it is doubled, and
+	// growAgain when more is asked for that wasn't there.
+	growEvery = 10 * time.Second
+	growAgain = time.Minute
+	// growAfter is for how many seconds something must have waited.
+	growAfter = 5
+	// leastLife is the shortest lease; leastRate the smallest rate that is kept.
+	leastLife = 2 * time.Minute
+	leastRate = 1 * Mbit
+	// usedShare is how many percent must be used for a lease to be renewed as it is.
+	usedShare = 50
+)
+
+// A situation is all that a decision about a flow depends on but its history.
+type situation struct {
+	now       overlay.Instant
+	sample    Sample
+	automatic bool          // the policy lets flows be reserved for that nobody declared
+	leads     bool          // this agent coordinates the line
+	other     bool          // another one does
+	able      bool          // a driver and a way are there
+	setup     time.Duration // how long it takes with that driver
+	notBefore overlay.Instant
+	refused   string        // why it wasn't had last time
+	full      bool          // because there wasn't enough, and not for the first time
+	circuits  bool          // an outside circuit could be asked for
+	external  time.Duration // how long that takes
+	most      Rate          // of the policy; 0: none
+}
+
+// decide says what to do about a flow without a reservation that no owner declared. It asks if
+// all of that holds: it demands 5 Mbit/s for half a minute, it hurts, it has lasted ten times as
+// long as the asking will take (and so is expected to last as long again), no other way is
+// better, its stations stay where they are, and this agent coordinates the two.
+func (h *history) decide(s *situation) decision {
+	demanded, hurts := h.demanded()
+	elapsed := h.elapsed(s.now)
+	no := func(why string) decision { return decision{why: why} }
+	switch {
+	case !s.automatic:
+		return no("only what owners declare is reserved (reserve.automatic)")
+	case s.sample.Gone:
+		return no("its stations aren't at two agents")
+	case !demanded:
+		return no(fmt.Sprintf("less than %v for %d s", worthy, steady))
+	case !hurts:
+		return no("nothing waits for the way out: the path has room")
+	case s.sample.Moving:
+		return no("one of its stations is about to move")
+	case !s.able:
+		return no("no driver can reserve on the way out")
+	case elapsed < worthTimes*s.setup:
+		return no(fmt.Sprintf("it began %v ago; setting up takes %v, and is worth it from ten times that on", elapsed, s.setup))
+	case s.sample.Reroute:
+		return no("another way is tried first")
+	case s.now < s.notBefore:
+		return no(fmt.Sprintf("refused (%s); it is asked again in %v", s.refused, s.notBefore.Sub(s.now).Round(time.Second)))
+	case !s.leads && s.other && s.sample.Sent < s.sample.Received:
+		return no("the other agent sends more, and coordinates")
+	case !s.leads:
+		return decision{deed: lead, why: "the right to coordinate is claimed"}
+	}
+	d := decision{deed: reserve, rate: h.capped(h.size(s.sample.Elastic), s.most)}
+	d.why = fmt.Sprintf("it wants %v and waits for the way out since %v", d.rate, elapsed)
+	if s.full && s.circuits && elapsed >= worthTimes*s.external {
+		d.deed = circuit
+		d.why += "; there isn't enough on the way (" + s.refused + ")"
+	}
+	return d
+}
+
+func (h *history) elapsed(now overlay.Instant) time.Duration {
+	if h.began == 0 {
+		return 0
+	}
+	return now.Sub(h.began).Round(time.Second)
+}
+
+func (h *history) capped(r, most Rate) Rate {
+	if most > 0 {
+		r = min(r, most)
+	}
+	return max(r, leastRate)
+}
+
+// life returns how long a flow is expected to go on, and to be reserved for: as long as it has.
+func (h *history) life(now overlay.Instant) time.Duration {
+	return min(max(h.elapsed(now), leastLife), maxLease)
+}
+
+// A holding is what a decision about what is reserved already depends on.
+type holding struct {
+	rate      Rate // of inner bits
+	renewed   overlay.Instant
+	life      time.Duration
+	grown     overlay.Instant // when its rate was changed last
+	refused   overlay.Instant // when more was refused last
+	free      Rate            // what was free then
+	fixed     bool            // it can't be changed or renewed
+	declared  bool
+	replacing bool
+}
+
+// keep says what to do about a flow that has a reservation.
+func (h *history) keep(s *situation, r *holding) decision {
+	half := s.now >= r.renewed.Add(r.life/2)
+	used := mean(h.last(&h.sent, max(int(r.life/2/time.Second), 1)))
+	fits := h.capped(percentile(h.last(&h.demand, 60), 95)*6/5, s.most)
+	switch {
+	case r.declared && half && r.fixed && !r.replacing:
+		return decision{replace, r.rate, "it can't be renewed in place"}
+	case r.declared && half && !r.fixed:
+		return decision{resize, r.rate, "its owner wants it for longer"}
+	case r.declared:
+		return decision{why: "its owner declared it"}
+	case s.sample.Gone:
+		return decision{giveUp, 0, "its stations aren't at two agents any more"}
+	case h.idle >= idleOf:
+		return decision{giveUp, 0, fmt.Sprintf("less than %d %% was used for %d s", idleShare, idleOf)}
+	case !r.fixed && h.grows(s, r):
+		rate := h.capped(2*r.rate, s.most)
+		if !s.sample.Elastic {
+			rate = h.capped(max(fits, r.rate), s.most)
+		}
+		if rate > r.rate {
+			return decision{resize, rate, "what it sends still waits"}
+		}
+	case half && r.fixed && !r.replacing && used*100 >= r.rate*usedShare:
+		return decision{replace, r.rate, "it can't be renewed in place"}
+	case half && !r.fixed && used*100 >= r.rate*usedShare:
+		return decision{resize, r.rate, fmt.Sprintf("%d %% of it is used", used*100/max(r.rate, 1))}
+	case half && !r.fixed:
+		return decision{resize, min(fits, r.rate), fmt.Sprintf("only %d %% of it is used", used*100/max(r.rate, 1))}
+	}
+	return decision{why: "it is used"}
+}
+
+// grows says whether more should be asked for.
+func (h *history) grows(s *situation, r *holding) bool {
+	return h.waiting >= growAfter && s.now >= r.grown.Add(growEvery) && (r.refused == 0 || s.now >= r.refused.Add(growAgain))
+}

@@ -1,0 +1,237 @@
+package reserve
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"farlan/overlay"
+)
+
+// usageEvery is how often drivers are asked what passed.
+const usageEvery = 10 * time.Second
+
+// keeping looks after a reservation that works, or did a moment ago.
+func (b *Broker) keeping(now overlay.Instant, r *reservation) {
+	if b.broken(now, r) {
+		return
+	}
+	for i := range r.parts {
+		if p := &r.parts[i]; now.Sub(p.heard) >= silentFor {
+			b.fail(now, r, Lost, Failed, "nothing was heard of "+p.agent.Short()+" for a minute")
+			return
+		}
+	}
+	switch why := ""; {
+	case now >= r.end || now >= r.until:
+		b.fail(now, r, Released, Ended, "its time is over")
+		return
+	case !r.each(stages, func(p *part) bool { return p.up }):
+		for i := range r.parts {
+			if p := &r.parts[i]; !p.up {
+				why = fmt.Sprintf("what %s has doesn't work: %v %s", p.agent.Short(), p.state, p.text)
+			}
+		}
+		b.degrade(now, r, why)
+	case r.misses >= missesMost:
+		b.degrade(now, r, "probes don't come back")
+	case r.state == Degraded && r.misses == 0 && r.proven > r.deadline.Add(-mendFor):
+		r.reason = ""
+		b.become(now, r, Active)
+	}
+	if r.state == Degraded && now >= r.deadline {
+		b.fail(now, r, Lost, Failed, r.reason+" for half a minute")
+		return
+	}
+	b.probe(now, r)
+	b.renewing(now, r)
+	b.use(now, r)
+}
+
+// degrade has a reservation's flow go the ordinary way for now.
+func (b *Broker) degrade(now overlay.Instant, r *reservation, why string) {
+	if r.reason = why; r.state == Active {
+		r.deadline = now.Add(mendFor)
+		b.become(now, r, Degraded)
+	}
+}
+
+func (r *reservation) probeEvery() time.Duration {
+	if r.state == Active && r.misses == 0 {
+		return probeEvery
+	}
+	return probeSoon
+}
+
+// probes says whether a probe could come back: the drivers say that the way works, or worked a
+// moment ago.
+func (r *reservation) probes() bool {
+	return r.parts[0].up && (r.state == Active || r.state == Degraded || r.state == Activating && r.each(stages, func(p *part) bool { return p.up }))
+}
+
+// probe sends a probe if one is due. One that doesn't come back before the next is missed.
+func (b *Broker) probe(now overlay.Instant, r *reservation) {
+	if now < r.probed.Add(r.probeEvery()) || !r.probes() {
+		return
+	}
+	if r.proven < r.probed {
+		r.misses++
+	}
+	r.probed, r.ask = now, true
+}
+
+// Probed says whether a Probe came back.
+func (b *Broker) Probed(now overlay.Instant, id [16]byte, ok bool) {
+	r := b.reservations[id]
+	if r == nil || r.state < Activating || r.state > Degraded {
+		return
+	}
+	if ok {
+		r.proven, r.misses = now, 0
+		if r.state == Activating && r.each(stages, func(p *part) bool { return p.up }) {
+			r.worked, r.reason = true, ""
+			b.become(now, r, Active)
+		}
+	}
+	b.settle(now)
+}
+
+// change asks all parts of a reservation for another rate, or a later end.
+func (b *Broker) change(now overlay.Instant, r *reservation, rate Rate, life time.Duration) {
+	if r.asking > 0 || r.fixed {
+		return
+	}
+	r.asking, r.asked, r.askEnd = rate, now, min(now.Add(life), r.until)
+	b.rates(now, r, rate)
+}
+
+func (b *Broker) rates(now overlay.Instant, r *reservation, rate Rate) {
+	for i := range r.parts {
+		p := &r.parts[i]
+		relays := len(r.req.Path)
+		switch {
+		case p.flow != r.req.Flow: // the other direction keeps its rate
+			b.send1(now, r, i, renew)
+			continue
+		case p.promise == Circuit:
+			relays = 0
+		}
+		p.rate = Outer(rate, relays)
+		b.send1(now, r, i, renew)
+	}
+}
+
+// renewing ends what change began: when all have granted it, it is so; when one hasn't, the
+// others go back.
+func (b *Broker) renewing(now overlay.Instant, r *reservation) {
+	if r.asking == 0 || !r.each(stages, func(p *part) bool { return !p.pending }) {
+		return
+	}
+	for i := range r.parts {
+		switch p := &r.parts[i]; {
+		case p.why == Useless || p.why == Failed:
+			r.fixed = true
+			r.reason = p.agent.Short() + " can't change it: " + p.text
+			if r.asking != r.rate {
+				r.asking = r.rate
+				b.rates(now, r, r.rate)
+				return
+			}
+		case p.why != Nothing && r.asking > r.rate:
+			r.refused, r.asking, r.free = now, r.rate, p.free
+			b.rates(now, r, r.rate)
+			return
+		}
+	}
+	if !r.fixed {
+		r.rate, r.end, r.life = r.asking, max(r.end, r.askEnd), r.askEnd.Sub(r.asked)
+		b.enterReservation(r)
+	}
+	r.asking = 0
+}
+
+// use asks this agent's drivers what passed.
+func (b *Broker) use(now overlay.Instant, r *reservation) {
+	s := b.segments[ID{r.id, 0}]
+	if s == nil || s.call != 0 || now < s.usage.asked.Add(usageEvery) {
+		return
+	}
+	s.usage.asked = now
+	if d := b.driverNamed(s.driver); d != nil {
+		b.call(d, s, Call{Verb: DoUsage, Grant: s.grant, Within: callWithin})
+	}
+}
+
+// A meter tells a rate by what a driver counts.
+type meter struct {
+	asked, at overlay.Instant
+	bytes     uint64
+	rate      Rate
+}
+
+func (m *meter) read(now overlay.Instant, u Usage) {
+	if d := now.Sub(m.at); m.at != 0 && u.Bytes >= m.bytes && d >= time.Millisecond {
+		bytes := min(u.Bytes-m.bytes, 1<<50)
+		m.rate = Rate(bytes * 8 / uint64(d/time.Millisecond))
+	}
+	m.at, m.bytes = now, u.Bytes
+}
+
+// A Way says that the packets of a flow for its next hop are to carry a mark. At the agent where
+// a flow begins these are the frames between its stations (all, if they are zero), at a relay
+// what it passes on of the flow. Where there is no Way, flows go as ever.
+type Way struct {
+	ID   ID
+	Flow Flow
+	Next overlay.AgentID
+	Mark Mark
+	Rate Rate // of underlay packets: what more is sent goes the ordinary way, or is shaped
+}
+
+// currentWays returns the ways by which flows may go now: by what works, as far as their drivers
+// see, and where they begin only once all of the reservation is Active.
+func (b *Broker) currentWays() (all []Way) {
+	for _, s := range b.order {
+		if !s.usable() || s.promise == Circuit {
+			continue
+		}
+		if s.peer == b.cfg.Self {
+			if r := b.reservations[s.id.Reservation]; r == nil || r.state != Active {
+				continue
+			}
+		}
+		all = append(all, Way{s.id, s.flow, s.next, b.markOf(s.id.Reservation, s.flow), min(s.asked, s.rate)})
+	}
+	slices.SortFunc(all, func(x, y Way) int { return x.ID.Compare(y.ID) })
+	return all
+}
+
+// usable says whether packets may be sent by a segment's mark.
+func (s *segment) usable() bool { return s.state == Active && s.grant.Up && s.goal == Active }
+
+// markOf returns what packets of a reservation's flow carry where they leave this agent: the
+// mark of its egress, and what a circuit has set beside it.
+func (b *Broker) markOf(id [16]byte, f Flow) (m Mark) {
+	for _, s := range b.order {
+		if s.id.Reservation != id || s.flow != f || !s.usable() {
+			continue
+		}
+		g := s.grant.Mark
+		if g.TOS != 0 {
+			m.TOS = g.TOS
+		}
+		if g.Priority != 0 {
+			m.Priority = g.Priority
+		}
+		if g.Device != "" {
+			m.Device = g.Device
+		}
+		if g.Source.IsValid() {
+			m.Source = g.Source
+		}
+		if g.Peer.IsValid() {
+			m.Peer = g.Peer
+		}
+	}
+	return m
+}

@@ -1,0 +1,425 @@
+package reserve
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"farlan/overlay"
+)
+
+const (
+	// callWithin is how long a driver may take; circuits take their Setup more.
+	callWithin = 10 * time.Second
+	// quietFor is after how long without a word of its coordinator a segment is given up that
+	// isn't active yet.
+	quietFor = time.Minute
+	// upEvery is how often a driver is asked whether what it activated works.
+	upEvery = time.Second
+	// endSlack is by how much less than wanted an end may be that a driver has.
+	endSlack = time.Second
+)
+
+// A segment is what this agent's drivers hold of a reservation, for whoever coordinates it. It
+// is driven by its goal: what its coordinator wants is what the next call is made for.
+type segment struct {
+	id       ID
+	flow     Flow
+	declared bool
+	next     overlay.AgentID // to whom this agent sends
+	promise  Kind            // the weakest that will do
+	owner    string
+	peer     overlay.AgentID // its coordinator
+	epoch    uint64
+	number   uint32 // of the request that came last
+	driver   string
+	egress   string
+	rate     Rate            // that is wanted
+	end      overlay.Instant // when it must be gone
+	goal     State           // Held, Committed, Active or Released
+	state    State
+	grant    Grant
+	asked    Rate            // what the driver was asked for last, and granted something
+	until    overlay.Instant // the same of its end
+
+	heard overlay.Instant // when its coordinator was heard last
+	born  uint64
+	call  uint64 // the call under way, 0: none
+	verb  Verb   // what it does
+	try   Rate   // what it asks for
+	last  overlay.Instant
+	tries int // of the call that failed last
+	due   overlay.Instant
+	why   Why
+	free  Rate
+	text  string
+	owed  bool // a request waits for its answer
+	told  told // what was answered last
+	over  overlay.Instant
+	usage meter
+	entry []byte // the journal's last
+}
+
+type told struct {
+	state State
+	up    bool
+	rate  Rate
+}
+
+// takes returns what a segment takes of its egress, or may take when the call under way is over.
+func (s *segment) takes() Rate { return max(s.rate, s.asked, s.grant.Rate) }
+
+// countable says whether a segment takes something of an egress: circuits take it by the segment
+// that they are stacked on.
+func (s *segment) countable() bool { return s.promise != Circuit }
+
+func (s *segment) share() share {
+	return share{s.egress, s.peer, s.owner, [2]overlay.MAC{s.flow.Source, s.flow.Dest}, s.takes()}
+}
+
+// shares returns what is held of egresses by a driver's segments, without one of them.
+func (b *Broker) shares(but *segment) (all []share) {
+	for _, s := range b.order {
+		if s != but && !s.state.Over() && s.countable() {
+			all = append(all, s.share())
+		}
+	}
+	return all
+}
+
+// refuse notes why there isn't what was wanted.
+func (s *segment) refuse(why Why, free Rate, text string) { s.why, s.free, s.text = why, free, text }
+
+// end gives a segment back.
+func (b *Broker) end(now overlay.Instant, s *segment) {
+	if s.goal != Released {
+		s.goal, s.due, s.tries = Released, 0, 0
+		b.enter(s)
+	}
+}
+
+func (b *Broker) set(now overlay.Instant, s *segment, to State) {
+	if s.state == to {
+		return
+	}
+	if b.moved != nil {
+		b.moved(s.id, s.state, to)
+	}
+	s.state = to
+	if to.Over() {
+		s.over = now
+	}
+}
+
+// wants returns what a driver is to be asked next for a segment.
+func (s *segment) wants() Verb {
+	switch {
+	case s.state.Over():
+		return NoVerb
+	case s.goal == Released && s.state == Held:
+		return DoAbort
+	case s.goal == Released:
+		return DoRelease
+	case s.state == Unknown:
+		return DoStatus
+	case s.state == Requested:
+		return DoHold
+	case s.state == Held && s.goal >= Committed:
+		return DoCommit
+	case s.state == Committed && s.goal >= Active:
+		return DoActivate
+	case s.state < Committed:
+		return NoVerb
+	case s.rate != s.asked:
+		return DoModify
+	case s.until.Add(endSlack) < s.end:
+		return DoRenew
+	case s.state == Activating || s.state == Degraded:
+		return DoStatus
+	}
+	return NoVerb
+}
+
+// advance makes the next call for a segment, if one is due, and tells its coordinator what
+// became of it. It returns when it wants to be called again, 0 never.
+func (b *Broker) advance(now overlay.Instant, s *segment) (next overlay.Instant) {
+	if s.state.Over() {
+		b.tell(s)
+		return s.over.Add(remembered)
+	}
+	if next = b.expire(now, s); s.call != 0 {
+		return next
+	}
+	v := s.wants()
+	switch {
+	case s.goal == Released && s.state == Requested: // no driver knows of it
+		b.enter(s)
+		b.set(now, s, Released)
+		b.enter(s)
+	case v == NoVerb:
+	case now < s.due:
+		next = earlier(next, s.due)
+	case v == DoHold && !b.opened(s.driver):
+	default:
+		b.ask(now, s, v)
+		return earlier(next, s.due)
+	}
+	b.tell(s)
+	return next
+}
+
+func (b *Broker) opened(driver string) bool {
+	d := b.driverNamed(driver)
+	return d != nil && d.opened
+}
+
+// expire gives up what nobody wants any more.
+func (b *Broker) expire(now overlay.Instant, s *segment) (next overlay.Instant) {
+	if s.goal == Released {
+		return 0
+	}
+	until := s.end
+	if s.goal < Active {
+		until = min(until, s.heard.Add(quietFor))
+	}
+	if now < until {
+		return until
+	}
+	s.refuse(Ended, 0, "its lease ended")
+	b.end(now, s)
+	return 0
+}
+
+// ask calls a segment's driver. The journal has it first.
+func (b *Broker) ask(now overlay.Instant, s *segment, v Verb) {
+	d := b.driverNamed(s.driver)
+	if d == nil { // the config no longer has it: what it holds is seen when it has
+		s.due = now.Add(retryMost)
+		s.text = "driver " + s.driver + " isn't there any more"
+		return
+	}
+	if s.goal == Released && s.state != Orphan {
+		b.set(now, s, Releasing)
+	}
+	s.verb = v
+	if v.journaled() {
+		b.enter(s)
+	}
+	c := Call{Verb: v, Grant: s.grant, Rate: s.rate, End: s.end, Within: callWithin}
+	if s.id.Segment != stray {
+		c.Grant.ID = s.id
+	}
+	if s.promise == Circuit {
+		c.Within += time.Duration(d.Setup) * time.Second
+	}
+	if v == DoHold {
+		hop, _ := b.cfg.Hop(s.next, s.promise)
+		c.Want = Want{ID: s.id, Kind: s.promise, Rate: s.rate, From: b.cfg.Self, To: s.next, Via: hop.Via, End: s.end, Owner: s.owner}
+	}
+	s.try, s.last = s.rate, s.end
+	s.call = b.call(d, s, c)
+}
+
+// Result takes what a call came to.
+func (b *Broker) Result(now overlay.Instant, r Result) {
+	c, ok := b.calls[r.Number]
+	if !ok {
+		return
+	}
+	delete(b.calls, r.Number)
+	switch s := c.segment; {
+	case c.verb == DoList:
+		b.reconcile(now, c.driver, r.Grants, r.Err)
+	case c.verb == DoUsage:
+		if r.Err == nil {
+			s.usage.read(now, r.Usage)
+		}
+	default:
+		s.call, s.verb = 0, NoVerb
+		b.came(now, s, c.verb, r)
+	}
+	b.settle(now)
+}
+
+// came takes what a call for a segment came to.
+func (b *Broker) came(now overlay.Instant, s *segment, v Verb, r Result) {
+	switch {
+	case v == DoAbort || v == DoRelease:
+		b.released(now, s, r.Err)
+		return
+	case r.Err == nil:
+		s.tries, s.due = 0, 0
+		b.grants(now, s, v, r.Grant)
+	case v == DoStatus && errors.Is(r.Err, ErrGone):
+		s.refuse(Failed, 0, "the driver has it no longer")
+		b.set(now, s, Lost)
+	case v != DoStatus && definite(r.Err):
+		b.refused(now, s, v, r.Err)
+	default:
+		if v != DoStatus || s.state != Activating && s.state != Degraded {
+			b.set(now, s, Unknown)
+		}
+		s.due = now.Add(b.backoff(s.tries, retryFirst, retryMost))
+		s.tries++
+		s.text = r.Err.Error()
+	}
+	b.enter(s)
+}
+
+// definite says whether an error tells what came of a call.
+func definite(err error) bool {
+	for _, e := range []error{ErrFull, ErrRefused, ErrUnsupported, ErrGone, ErrForeign} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// released takes what a release came to: it is tried until it is confirmed, or until after the
+// end nothing is listed any more.
+func (b *Broker) released(now overlay.Instant, s *segment, err error) {
+	if err == nil || errors.Is(err, ErrGone) {
+		b.set(now, s, s.final())
+	} else {
+		b.set(now, s, Orphan)
+		s.due = now.Add(b.backoff(s.tries, retryFirst, retryMost))
+		s.tries++
+		s.text = err.Error()
+	}
+	b.enter(s)
+}
+
+// final returns how a segment that is given back ends.
+func (s *segment) final() State {
+	if s.why == Failed {
+		return Lost
+	}
+	return Released
+}
+
+// grants takes what a driver says that it holds.
+func (b *Broker) grants(now overlay.Instant, s *segment, v Verb, g Grant) {
+	handle := s.grant.Handle
+	if s.grant = g; g.Handle == "" {
+		s.grant.Handle = handle
+	}
+	switch v {
+	case DoHold, DoModify:
+		s.asked, s.until = s.try, max(s.until, s.last)
+	case DoRenew:
+		s.until = s.last
+	}
+	switch {
+	case g.State.Over():
+		s.refuse(Failed, 0, g.Reason)
+		b.set(now, s, Lost)
+	case v == DoHold || v == DoCommit:
+		s.grant.Up = false
+		b.set(now, s, map[Verb]State{DoHold: Held, DoCommit: Committed}[v])
+	case v != DoStatus || g.State == Activating || g.State == Active || g.State == Degraded:
+		b.works(now, s)
+	case g.State == Held || g.State == Committed:
+		s.grant.Up = false
+		if s.state != g.State {
+			b.set(now, s, Unknown) // it isn't what it was
+		}
+		b.set(now, s, g.State)
+	default:
+		b.set(now, s, Unknown)
+		s.due = now.Add(upEvery)
+	}
+}
+
+// works takes what an activated grant is like: it is Active while its driver sees it work.
+func (b *Broker) works(now overlay.Instant, s *segment) {
+	g := s.grant
+	switch {
+	case s.state < Activating || s.state == Unknown && !g.Up:
+		b.set(now, s, Activating)
+	case s.state == Active && !g.Up:
+		b.set(now, s, Degraded)
+	}
+	if s.text = g.Reason; g.Up {
+		b.set(now, s, Active)
+	} else {
+		s.due = now.Add(upEvery)
+	}
+}
+
+// refused takes a driver's no.
+func (b *Broker) refused(now overlay.Instant, s *segment, v Verb, err error) {
+	var r Refusal
+	why := Failed
+	if errors.Is(err, ErrFull) {
+		why = Full
+		errors.As(err, &r)
+	}
+	switch v {
+	case DoHold:
+		if (errors.Is(err, ErrUnsupported) || errors.Is(err, ErrForeign)) && b.other(s) {
+			return
+		}
+		s.refuse(why, r.Free, err.Error())
+		b.set(now, s, Rejected)
+	case DoModify:
+		s.refuse(why, r.Free, err.Error())
+		if errors.Is(err, ErrUnsupported) {
+			s.why = Useless
+		}
+		s.rate = s.grant.Rate
+	case DoRenew:
+		s.refuse(why, 0, err.Error())
+		if errors.Is(err, ErrUnsupported) {
+			s.why = Useless
+		}
+		s.end = min(s.end, s.grant.End)
+	default: // what was held isn't to be had: what is left of it is given back
+		s.refuse(why, r.Free, err.Error())
+		b.end(now, s)
+	}
+	if errors.Is(err, ErrGone) && v != DoHold {
+		s.refuse(Failed, 0, "the driver has it no longer")
+		b.set(now, s, Lost)
+	}
+}
+
+// other has the next driver try that could serve a segment, if there is one.
+func (b *Broker) other(s *segment) bool {
+	i := slices.IndexFunc(b.drivers, func(d *driver) bool { return d.Name == s.driver })
+	d := b.serving(s.promise, i+1)
+	if d == nil {
+		return false
+	}
+	s.driver = d.Name
+	return true
+}
+
+// serving returns the first driver from one on that can promise something, nil if none does.
+func (b *Broker) serving(promise Kind, from int) *driver {
+	for _, d := range b.drivers[from:] {
+		for _, k := range d.Kinds {
+			if k == promise || promise != Circuit && (k == Guarantee || k == Priority) && (promise == NoKind || k < promise) {
+				return d
+			}
+		}
+	}
+	return nil
+}
+
+// Notice takes what a driver tells unasked.
+func (b *Broker) Notice(now overlay.Instant, driver string, e Event) {
+	for _, s := range b.order {
+		known := s.id == e.ID || e.ID == (ID{}) && e.Grant.Handle != "" && s.grant.Handle == e.Grant.Handle
+		if s.driver != driver || !known || s.state.Over() || s.goal == Released || s.call != 0 && s.verb != DoStatus {
+			continue
+		}
+		if s.state >= Activating && s.state <= Degraded {
+			b.grants(now, s, DoStatus, e.Grant)
+		} else {
+			b.set(now, s, Unknown)
+		}
+		b.enter(s)
+	}
+	b.settle(now)
+}
