@@ -107,10 +107,10 @@ const (
 type driver struct {
 	Caps
 	opened  bool // what it held at the start is known
+	mute    bool // it can't list
 	listing bool
 	list    overlay.Instant // when it is to be listed
-	listed  overlay.Instant // when it was asked for the list that came last
-	asked   overlay.Instant
+	asked   overlay.Instant // when it was last
 }
 
 // callee is for whom a call was made: a segment, or a driver.
@@ -174,7 +174,6 @@ func NewBroker(now overlay.Instant, cfg Config, journal *Journal) *Broker {
 	if journal != nil {
 		b.recall(now, journal)
 	}
-	b.settle(now)
 	return b
 }
 
@@ -186,7 +185,6 @@ func (b *Broker) SetCapacity(now overlay.Instant, egress string, r Rate) {
 	if r > 0 {
 		b.shed(now, egress, r*mostShare/1000)
 	}
-	b.settle(now)
 }
 
 // shed gives back the newest segments at an egress until the others take so much at most.
@@ -214,7 +212,6 @@ func (b *Broker) Receive(now overlay.Instant, from overlay.AgentID, msg []byte) 
 		return err
 	}
 	b.hear(now, from, &m)
-	b.settle(now)
 	return nil
 }
 
@@ -231,7 +228,8 @@ func (b *Broker) hear(now overlay.Instant, from overlay.AgentID, m *message) {
 	}
 }
 
-// Tick does what is due, and returns when it wants to be called again.
+// Tick does what is due, and what follows from all that was told since the last Tick, and returns
+// when it wants to be called again. What is to be done then Flush says.
 func (b *Broker) Tick(now overlay.Instant) (next overlay.Instant) {
 	b.forget(now)
 	return b.settle(now)
@@ -240,10 +238,11 @@ func (b *Broker) Tick(now overlay.Instant) (next overlay.Instant) {
 // settle goes on with everything until nothing more can be done now.
 func (b *Broker) settle(now overlay.Instant) (next overlay.Instant) {
 	for {
-		next = b.listings(now)
+		next = 0
 		for _, s := range b.order {
 			next = earlier(next, b.advance(now, s))
 		}
+		next = earlier(next, b.listings(now))
 		for _, n := range b.wishes {
 			next = earlier(next, b.pursue(now, n))
 		}

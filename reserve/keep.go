@@ -93,7 +93,6 @@ func (b *Broker) Probed(now overlay.Instant, id [16]byte, ok bool) {
 			b.become(now, r, Active)
 		}
 	}
-	b.settle(now)
 }
 
 // change asks all parts of a reservation for another rate, or a later end.

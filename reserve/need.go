@@ -94,7 +94,6 @@ func (b *Broker) Observe(now overlay.Instant, all []Sample) {
 		n.hist.note(now, &n.sample, reserved)
 		b.judge(now, n)
 	}
-	b.settle(now)
 }
 
 // situation returns what a decision about a flow depends on.

@@ -87,11 +87,10 @@ func (b *Broker) reconcile(now overlay.Instant, d *driver, grants []Grant, err e
 		d.list = now.Add(listAgain)
 		return
 	}
-	d.opened, d.listed = true, d.asked
-	if err != nil {
+	if d.opened, d.mute = true, err != nil; d.mute {
 		return
 	}
-	there := make(map[*segment]bool, len(grants))
+	there, strangers := make(map[*segment]bool, len(grants)), false
 	for _, g := range grants {
 		if g.State.Over() {
 			continue
@@ -101,21 +100,35 @@ func (b *Broker) reconcile(now overlay.Instant, d *driver, grants []Grant, err e
 			b.found(now, s, g)
 			continue
 		}
+		strangers = strangers || g.ID == (ID{})
 		b.adopt(now, d, g)
 	}
 	for _, s := range b.order {
-		if s.driver != d.Name || there[s] || s.call != 0 || s.state.Over() || s.state == Requested {
-			continue
-		}
-		switch {
-		case s.goal != Released && s.state != Unknown:
-			b.set(now, s, Unknown)
-			s.due = 0
-		case s.state == Orphan && now >= s.end: // confirmed by what isn't there
-			b.set(now, s, s.final())
-			b.enter(s)
+		if s.driver == d.Name && !there[s] && s.call == 0 && !s.state.Over() && s.state != Requested {
+			b.missing(now, s, strangers)
 		}
 	}
+}
+
+// missing takes it that a driver doesn't list what it should, or may, hold. strangers says that
+// it lists something else that doesn't tell whose it is.
+func (b *Broker) missing(now overlay.Instant, s *segment, strangers bool) {
+	switch {
+	case s.grant.Handle == "" && (s.state == Unknown || s.state == Orphan): // see unseen
+		if strangers {
+			return // one of them may be it: the list that comes when they are gone tells
+		}
+		if s.why == Nothing {
+			s.refuse(Failed, 0, firstOf(s.text, "the driver didn't take it"))
+		}
+		b.set(now, s, s.final())
+	case s.goal != Released && s.state != Unknown:
+		b.set(now, s, Unknown)
+		s.due = 0
+	case s.state == Orphan && now >= s.end: // confirmed by what isn't there
+		b.set(now, s, s.final())
+	}
+	b.enter(s)
 }
 
 // find returns whose grant a driver lists, nil if nobody's: by the ID, or by the handle where
@@ -136,6 +149,9 @@ func (b *Broker) find(d *driver, g Grant) *segment {
 func (b *Broker) found(now overlay.Instant, s *segment, g Grant) {
 	switch {
 	case s.call != 0:
+	case s.grant.Handle == "" && s.goal == Released && !s.state.Over():
+		s.grant.Handle, s.due = g.Handle, 0
+		b.enter(s)
 	case s.state.Over(): // it came after all: a call that was given up was done later
 		b.set0(s, Orphan)
 		s.goal, s.due = Released, 0
@@ -145,8 +161,8 @@ func (b *Broker) found(now overlay.Instant, s *segment, g Grant) {
 		b.grants(now, s, DoStatus, g)
 		s.due = 0
 		b.enter(s)
-	case s.grant.Handle == "":
-		s.grant.Handle = g.Handle
+	case s.goal != Released && s.state >= Activating && s.state <= Degraded && s.grant.Up != g.Up:
+		b.grants(now, s, DoStatus, g)
 	}
 }
 

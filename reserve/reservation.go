@@ -243,7 +243,6 @@ func (b *Broker) Release(now overlay.Instant, id [16]byte) error {
 		n.give(now)
 	}
 	b.fail(now, r, Released, Nothing, "its owner gave it back")
-	b.settle(now)
 	return nil
 }
 
@@ -268,6 +267,5 @@ func (b *Broker) Request(now overlay.Instant, q Request) (id [16]byte, err error
 	n.declare(now, q)
 	n.id = b.start(now, q, true).id
 	id = n.id
-	b.settle(now)
 	return id, nil
 }
