@@ -83,7 +83,7 @@ func (b *Broker) record(kind byte, body []byte) {
 // When it is safely stored, Written(entry) says so; what Flush gave before it isn't needed then.
 func (b *Broker) Snapshot() (journal []byte, entry uint64) {
 	for _, s := range b.order {
-		if s.id.Segment != stray && (!s.state.Over() && s.state != Requested || s.call != 0) {
+		if s.id.Segment != stray && (s.state != Requested || s.call != 0) {
 			journal = appendEntry(journal, ofSegment, s.append(nil))
 		}
 	}

@@ -8,11 +8,18 @@ import (
 	"farlan/overlay"
 )
 
-// recall takes up what a journal says: each segment is asked for, each reservation that was
+// recall takes up what a journal says: what is over is remembered for a while, as before, each
+// other segment is asked for, each reservation that was
 // firm goes on in a new epoch, and the others are given back.
 func (b *Broker) recall(now overlay.Instant, j *Journal) {
+	for i := len(j.segments) - 1; i >= 0 && len(b.order) < maxSegments; i-- { // the newest of those that are over
+		if s := j.segments[i]; s.state.Over() {
+			s.over, s.told.state = now, s.state
+			b.add(s)
+		}
+	}
 	for _, s := range j.segments {
-		if s.state.Over() || s.state == Requested && s.verb == NoVerb || b.segments[s.id] != nil || len(b.order) >= 2*maxSegments {
+		if s.state.Over() || s.state == Requested && s.verb == NoVerb {
 			continue
 		}
 		s.state, s.verb, s.heard, s.told.state = Unknown, NoVerb, now, Unknown
@@ -96,7 +103,7 @@ func (b *Broker) reconcile(now overlay.Instant, d *driver, grants []Grant, err e
 			continue
 		}
 		if s := b.find(d, g); s != nil {
-			there[s] = true
+			there[s], strangers = true, strangers || s.id.Segment == stray && g.ID == (ID{})
 			b.found(now, s, g)
 			continue
 		}
@@ -115,7 +122,7 @@ func (b *Broker) reconcile(now overlay.Instant, d *driver, grants []Grant, err e
 func (b *Broker) missing(now overlay.Instant, s *segment, strangers bool) {
 	switch {
 	case s.grant.Handle == "" && (s.state == Unknown || s.state == Orphan): // see unseen
-		if strangers {
+		if strangers && now < s.end {
 			return // one of them may be it: the list that comes when they are gone tells
 		}
 		if s.why == Nothing {

@@ -152,7 +152,6 @@ func (b *Broker) advance(now overlay.Instant, s *segment) (next overlay.Instant)
 	switch {
 	case b.unseen(now, s):
 	case s.goal == Released && s.state == Requested: // no driver knows of it
-		b.enter(s)
 		b.set(now, s, Released)
 		b.enter(s)
 	case v == NoVerb:

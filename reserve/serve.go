@@ -26,6 +26,7 @@ func (b *Broker) serve(now overlay.Instant, from overlay.AgentID, m *message) {
 	fresh := m.number > s.number || m.epoch > s.epoch // a coordinator that restarts counts anew
 	s.number, s.heard, s.owed = m.number, now, true
 	s.epoch = max(s.epoch, m.epoch)
+	b.lead(now, from, m)
 	if fresh && s.goal != Released && !s.state.Over() {
 		b.wish(now, s, m)
 	}
@@ -79,18 +80,23 @@ func (b *Broker) longest(k Kind) time.Duration {
 
 // begin takes a request for a segment that isn't there.
 func (b *Broker) begin(now overlay.Instant, from overlay.AgentID, m *message) {
-	if m.kind != ask {
-		why := Ended
-		if m.kind == release {
-			why = Nothing
-		}
-		b.reply(from, m, Released, why, 0)
+	if m.kind != ask && m.kind != release {
+		b.reply(from, m, Released, Ended, 0)
 		return
 	}
 	s := &segment{
 		id: m.id, flow: m.flow, declared: m.declared, next: m.next, promise: m.promise, owner: m.text,
 		peer: from, epoch: m.epoch, number: m.number, rate: m.rate, end: now.Add(min(m.lease, b.longest(m.promise))),
 		goal: Held, heard: now, owed: true,
+	}
+	if m.kind == release { // a copy of the ask may still be under way: it shall find this
+		if len(b.order) >= maxSegments || b.remembers(from) >= maxPeerSegments {
+			b.reply(from, m, Released, Nothing, 0)
+			return
+		}
+		s.goal = Released
+		b.add(s)
+		return
 	}
 	if free, why := b.admit(now, s); why != Nothing {
 		b.reply(from, m, Rejected, why, free)
