@@ -12,11 +12,14 @@ import (
 // other segment is asked for, each reservation that was
 // firm goes on in a new epoch, and the others are given back.
 func (b *Broker) recall(now overlay.Instant, j *Journal) {
-	for i := len(j.segments) - 1; i >= 0 && len(b.order) < maxSegments; i-- { // the newest of those that are over
-		if s := j.segments[i]; s.state.Over() {
+	for i := len(j.segments) - 1; i >= 0; i-- { // the newest of those that are over
+		s := j.segments[i]
+		if s.state.Over() && len(b.order) < maxSegments {
 			s.over, s.told.state = now, s.state
 			b.add(s)
 		}
+		t := b.lineOf(now, (&message{flow: s.flow, declared: s.declared}).line(s.peer))
+		t.epoch = max(t.epoch, s.epoch)
 	}
 	for _, s := range j.segments {
 		if s.state.Over() || s.state == Requested && s.verb == NoVerb {
@@ -25,8 +28,6 @@ func (b *Broker) recall(now overlay.Instant, j *Journal) {
 		s.state, s.verb, s.heard, s.told.state = Unknown, NoVerb, now, Unknown
 		s.try, s.last = s.asked, s.until
 		b.add(s)
-		t := b.lineOf(now, (&message{flow: s.flow, declared: s.declared}).line(s.peer))
-		t.epoch = max(t.epoch, s.epoch)
 	}
 	for _, r := range j.reservations {
 		if r.state.Over() || r.req.Flow.From != b.cfg.Self || b.reservations[r.id] != nil || len(b.course) >= maxReservations {

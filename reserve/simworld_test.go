@@ -202,15 +202,16 @@ func (n *simNode) receive(from overlay.AgentID, b []byte) {
 }
 
 type simServed struct {
-	is   bool
-	rate Rate
-	end  overlay.Instant
-	goal State
+	is     bool
+	number uint32
+	rate   Rate
+	end    overlay.Instant
+	goal   State
 }
 
 func (n *simNode) served(id ID) simServed {
 	if s := n.b.segments[id]; s != nil && !s.state.Over() {
-		return simServed{true, s.rate, s.end, s.goal}
+		return simServed{true, s.number, s.rate, s.end, s.goal}
 	}
 	return simServed{}
 }
