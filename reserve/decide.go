@@ -24,6 +24,7 @@ const (
 type decision struct {
 	deed deed
 	rate Rate // of inner bits
+	back Rate // the same of the other direction
 	why  string
 }
 
@@ -37,6 +38,8 @@ const (
 	growAgain = time.Minute
 	// growAfter is for how many seconds something must have waited.
 	growAfter = 5
+	// patience is how long a flow must last until the end that sends less coordinates.
+	patience = time.Minute
 	// leastLife is the shortest lease; leastRate the smallest rate that is kept.
 	leastLife = 2 * time.Minute
 	leastRate = 1 * Mbit
@@ -50,7 +53,9 @@ type situation struct {
 	sample    Sample
 	automatic bool          // the policy lets flows be reserved for that nobody declared
 	leads     bool          // this agent coordinates the line
-	other     bool          // another one does
+	other     bool          // the other end does
+	first     bool          // this end sends more, or as much and has the lower id
+	wished    bool          // it hurts the other end, too
 	able      bool          // a driver and a way are there
 	setup     time.Duration // how long it takes with that driver
 	notBefore overlay.Instant
@@ -88,12 +93,17 @@ func (h *history) decide(s *situation) decision {
 		return no("another way is tried first")
 	case s.now < s.notBefore:
 		return no(fmt.Sprintf("refused (%s); it is asked again in %v", s.refused, s.notBefore.Sub(s.now).Round(time.Second)))
-	case !s.leads && s.other && s.sample.Sent < s.sample.Received:
-		return no("the other agent sends more, and coordinates")
+	case !s.leads && s.other:
+		return no("the other agent coordinates, and reserves for both if this one's side hurts")
+	case !s.leads && !s.first && elapsed < patience:
+		return no("the other agent sends more, and may coordinate")
 	case !s.leads:
 		return decision{deed: lead, why: "the right to coordinate is claimed"}
 	}
 	d := decision{deed: reserve, rate: h.capped(h.size(s.sample.Elastic), s.most)}
+	if s.wished {
+		d.back = h.received()
+	}
 	d.why = fmt.Sprintf("it wants %v and waits for the way out since %v", d.rate, elapsed)
 	if s.full && s.circuits && elapsed >= worthTimes*s.external {
 		d.deed = circuit
@@ -130,6 +140,7 @@ type holding struct {
 	refused   overlay.Instant // when more was refused last
 	free      Rate            // what was free then
 	fixed     bool            // it can't be changed or renewed
+	back      bool            // it has something of the other direction
 	declared  bool
 	replacing bool
 }
@@ -138,37 +149,41 @@ type holding struct {
 func (h *history) keep(s *situation, r *holding) decision {
 	half := s.now >= r.renewed.Add(r.life/2)
 	used := mean(h.last(&h.sent, max(int(r.life/2/time.Second), 1)))
-	fits := h.capped(percentile(h.last(&h.demand, 60), 95)*6/5, s.most)
+	fits := h.capped(h.size(false), s.most)
+	more := h.more(s, r, fits)
 	switch {
 	case r.declared && half && r.fixed && !r.replacing:
-		return decision{replace, r.rate, "it can't be renewed in place"}
+		return decision{deed: replace, rate: r.rate, why: "it can't be renewed in place"}
 	case r.declared && half && !r.fixed:
-		return decision{resize, r.rate, "its owner wants it for longer"}
+		return decision{deed: resize, rate: r.rate, why: "its owner wants it for longer"}
 	case r.declared:
 		return decision{why: "its owner declared it"}
 	case s.sample.Gone:
-		return decision{giveUp, 0, "its stations aren't at two agents any more"}
+		return decision{deed: giveUp, why: "its stations aren't at two agents any more"}
 	case h.idle >= idleOf:
-		return decision{giveUp, 0, fmt.Sprintf("less than %d %% was used for %d s", idleShare, idleOf)}
-	case !r.fixed && h.grows(s, r):
-		rate := h.capped(2*r.rate, s.most)
-		if !s.sample.Elastic {
-			rate = h.capped(max(fits, r.rate), s.most)
-		}
-		if rate > r.rate {
-			return decision{resize, rate, "what it sends still waits"}
-		}
+		return decision{deed: giveUp, why: fmt.Sprintf("less than %d %% was used for %d s", idleShare, idleOf)}
+	case more > r.rate:
+		return decision{deed: resize, rate: more, why: "what it sends still waits"}
+	case s.wished && !r.back && !r.replacing && h.received() > 0:
+		return decision{deed: replace, rate: r.rate, back: h.received(), why: "the other direction needs it, too"}
 	case half && r.fixed && !r.replacing && used*100 >= r.rate*usedShare:
-		return decision{replace, r.rate, "it can't be renewed in place"}
+		return decision{deed: replace, rate: r.rate, why: "it can't be renewed in place"}
 	case half && !r.fixed && used*100 >= r.rate*usedShare:
-		return decision{resize, r.rate, fmt.Sprintf("%d %% of it is used", used*100/max(r.rate, 1))}
+		return decision{deed: resize, rate: r.rate, why: fmt.Sprintf("%d %% of it is used", used*100/max(r.rate, 1))}
 	case half && !r.fixed:
-		return decision{resize, min(fits, r.rate), fmt.Sprintf("only %d %% of it is used", used*100/max(r.rate, 1))}
+		return decision{deed: resize, rate: min(fits, r.rate), why: fmt.Sprintf("only %d %% of it is used", used*100/max(r.rate, 1))}
 	}
 	return decision{why: "it is used"}
 }
 
-// grows says whether more should be asked for.
-func (h *history) grows(s *situation, r *holding) bool {
-	return h.waiting >= growAfter && s.now >= r.grown.Add(growEvery) && (r.refused == 0 || s.now >= r.refused.Add(growAgain))
+// more returns what to ask for if what is reserved isn't enough, 0 if it is, or was refused a
+// moment ago: twice as much for what takes what it gets.
+func (h *history) more(s *situation, r *holding, fits Rate) Rate {
+	switch {
+	case r.fixed, h.waiting < growAfter, s.now < r.grown.Add(growEvery), r.refused != 0 && s.now < r.refused.Add(growAgain):
+		return 0
+	case s.sample.Elastic:
+		return h.capped(2*r.rate, s.most)
+	}
+	return fits
 }

@@ -60,9 +60,9 @@ func (r *reservation) due(now overlay.Instant) (next overlay.Instant) {
 	case Requested, Held, Committed, Activating:
 		next = r.deadline
 	case Active:
-		next = min(r.end, r.until)
+		next = r.last()
 	case Degraded:
-		next = min(r.end, r.until, r.deadline)
+		next = min(r.last(), r.deadline)
 	case Releasing:
 		next = r.release.Add(orphanAfter)
 	case Orphan:

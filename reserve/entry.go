@@ -115,7 +115,7 @@ func (s *segment) append(b []byte) []byte {
 	b = append(b, s.id.Reservation[:]...)
 	b = binary.BigEndian.AppendUint64(b, s.epoch)
 	b = binary.BigEndian.AppendUint32(b, s.number)
-	for _, x := range [...]int64{int64(s.rate), int64(max(s.asked, s.try)), int64(s.grant.Rate), int64(s.end), int64(max(s.until, s.last))} {
+	for _, x := range [...]int64{int64(s.rate), int64(s.asked), int64(s.grant.Rate), int64(s.end), int64(s.until)} {
 		b = binary.BigEndian.AppendUint64(b, uint64(x))
 	}
 	b = appendFlow(b, &s.flow, &s.next)

@@ -23,7 +23,7 @@ func (b *Broker) keeping(now overlay.Instant, r *reservation) {
 		}
 	}
 	switch why := ""; {
-	case now >= r.end || now >= r.until:
+	case now >= r.last():
 		b.fail(now, r, Released, Ended, "its time is over")
 		return
 	case !r.each(stages, func(p *part) bool { return p.up }):
@@ -47,6 +47,9 @@ func (b *Broker) keeping(now overlay.Instant, r *reservation) {
 	b.renewing(now, r)
 	b.use(now, r)
 }
+
+// last is until when a reservation is used.
+func (r *reservation) last() overlay.Instant { return min(r.end.Add(-early), r.until) }
 
 // degrade has a reservation's flow go the ordinary way for now.
 func (b *Broker) degrade(now overlay.Instant, r *reservation, why string) {
@@ -189,8 +192,12 @@ type Way struct {
 
 // currentWays returns the ways by which flows may go now: by what works, as far as their drivers
 // see, and where they begin only once all of the reservation is Active.
-func (b *Broker) currentWays() (all []Way) {
+func (b *Broker) currentWays(unproven bool) (all []Way) {
 	for _, s := range b.order {
+		if unproven && s.state < Releasing && s.promise != Circuit && s.grant.Handle != "" {
+			all = append(all, Way{ID: s.id, Mark: s.grant.Mark})
+			continue
+		}
 		if !s.usable() || s.promise == Circuit {
 			continue
 		}

@@ -26,6 +26,7 @@ type tenure struct {
 	claim   uint64          // the epoch that this agent claimed last
 	claimed overlay.Instant // when it did, 0: that is answered
 	due     overlay.Instant // when the next one is
+	wished  overlay.Instant // when the other end claimed in vain, as its side hurts
 	used    overlay.Instant
 }
 
@@ -110,7 +111,7 @@ func (b *Broker) claimed(now overlay.Instant, from overlay.AgentID, m *message) 
 		both := t.claimed != 0 && now.Sub(t.claimed) < Lease && b.cfg.Self.Compare(from) < 0
 		switch {
 		case m.epoch < t.epoch || mine || both:
-			a.why, a.epoch = OldEpoch, t.epoch
+			a.why, a.epoch, t.wished = OldEpoch, t.epoch, now
 		default:
 			t.holder, t.until, t.claimed = from, now.Add(min(m.lease, Lease)), 0
 			b.lead(now, from, m)
@@ -166,6 +167,9 @@ func (b *Broker) raise(l line, epoch uint64) {
 // leads says whether this agent may coordinate what nobody declared, and claims it if it may
 // try to.
 func (b *Broker) leads(now overlay.Instant, l line, try bool) bool {
+	if b.lines[l] == nil && !try {
+		return false
+	}
 	t := b.lineOf(now, l)
 	is := t.holder == b.cfg.Self && now.Before(t.until)
 	other := !is && t.holder != b.cfg.Self && !t.holder.IsZero() && now.Before(t.until)

@@ -103,7 +103,9 @@ func (b *Broker) situation(now overlay.Instant, n *need) *situation {
 	s := &situation{
 		now: now, sample: n.sample, automatic: b.cfg.Automatic, notBefore: n.after, refused: n.refused, full: n.full > 1, most: b.cfg.Cap,
 		leads: b.leads(now, l, b.keepsLine(n)), other: t != nil && t.holder == n.flow.To && now.Before(t.until),
+		wished: t != nil && t.wished != 0 && now.Sub(t.wished) < Lease,
 	}
+	s.first = n.sample.Sent > n.sample.Received || n.sample.Sent == n.sample.Received && n.flow.From.Compare(n.flow.To) < 0
 	next := n.flow.To
 	if len(n.sample.Path) > 0 {
 		next = n.sample.Path[0]
@@ -154,7 +156,7 @@ func (b *Broker) judge(now overlay.Instant, n *need) {
 // want asks for a reservation that nobody declared.
 func (b *Broker) want(now overlay.Instant, n *need, d decision) {
 	q := Request{
-		Flow: n.flow, Path: n.sample.Path, Back: n.sample.Back, Rate: d.rate, BackRate: n.hist.received(),
+		Flow: n.flow, Path: n.sample.Path, Back: n.sample.Back, Rate: d.rate, BackRate: d.back,
 		For: 24 * time.Hour, Circuit: d.deed == circuit, Owner: owner(n.flow),
 	}
 	if q.Circuit {
@@ -165,17 +167,17 @@ func (b *Broker) want(now overlay.Instant, n *need, d decision) {
 	}
 	n.offer = false
 	b.open(now, n, q, false)
-	b.reservations[n.id].life = min(n.hist.life(now), b.longest(kindOf(&q)))
 	r := b.reservations[n.id]
-	r.end = now.Add(r.life)
-	r.reason = d.why
+	r.life = min(n.hist.life(now), b.longestOf(&q))
+	r.end, r.reason = now.Add(r.life), d.why
 }
 
-func kindOf(q *Request) Kind {
+// longestOf is the longest lease of a request.
+func (b *Broker) longestOf(q *Request) time.Duration {
 	if q.Circuit {
-		return Circuit
+		return b.cfg.LongestCircuit
 	}
-	return q.Kind
+	return b.cfg.Longest
 }
 
 // owner names whom a reservation is for that nobody declared.
@@ -196,7 +198,7 @@ func (b *Broker) open(now overlay.Instant, n *need, q Request, declared bool) {
 func (b *Broker) tend(now overlay.Instant, n *need, r *reservation, s *situation) {
 	before := b.reservations[n.before]
 	h := &holding{
-		rate: r.rate, renewed: n.renewed, life: r.life, grown: n.grown, refused: r.refused, free: r.free, fixed: r.fixed,
+		rate: r.rate, renewed: n.renewed, life: r.life, grown: n.grown, refused: r.refused, free: r.free, fixed: r.fixed, back: r.req.BackRate > 0,
 		declared: n.declared, replacing: before != nil && !before.state.Over(),
 	}
 	if n.declared && now.Add(r.life/2) >= n.until {
@@ -216,13 +218,16 @@ func (b *Broker) tend(now overlay.Instant, n *need, r *reservation, s *situation
 		}
 		life := r.life
 		if !n.declared {
-			life = min(n.hist.life(now), b.longest(kindOf(&r.req)))
+			life = min(n.hist.life(now), b.longestOf(&r.req))
 		}
 		b.change(now, r, d.rate, life)
 	case replace:
 		if n.after <= now && len(b.course) < maxReservations {
 			q := r.req
 			q.Rate = d.rate
+			if d.back > 0 {
+				q.BackRate, q.Back = d.back, n.sample.Back
+			}
 			if n.declared {
 				q.For = n.until.Sub(now)
 			}

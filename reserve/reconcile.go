@@ -26,7 +26,6 @@ func (b *Broker) recall(now overlay.Instant, j *Journal) {
 			continue
 		}
 		s.state, s.verb, s.heard, s.told.state = Unknown, NoVerb, now, Unknown
-		s.try, s.last = s.asked, s.until
 		b.add(s)
 	}
 	for _, r := range j.reservations {

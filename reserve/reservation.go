@@ -162,10 +162,7 @@ func newParts(q *Request) (all []part) {
 // start begins a reservation.
 func (b *Broker) start(now overlay.Instant, q Request, declared bool) *reservation {
 	r := &reservation{id: b.newID(), req: q, declared: declared, parts: newParts(&q), rate: q.Rate, began: now}
-	r.life = min(q.For, b.cfg.Longest)
-	if q.Circuit {
-		r.life = min(q.For, b.cfg.LongestCircuit)
-	}
+	r.life = min(q.For, b.longestOf(&q))
 	r.end, r.until = now.Add(r.life), now.Add(q.For)
 	t := b.lineOf(now, r.line())
 	if declared && t.holder != b.cfg.Self { // the first since this agent runs: older ones count no more
@@ -229,9 +226,6 @@ func (b *Broker) fail(now overlay.Instant, r *reservation, final State, why Why,
 	}
 	b.become(now, r, Releasing)
 }
-
-// Use tells which way the frames of which flow go, as the last Flush had it; see Way.
-func (b *Broker) Use() []Way { return slices.Clone(b.ways) }
 
 // Release gives back a reservation that this agent coordinates, and wants none for its flow.
 func (b *Broker) Release(now overlay.Instant, id [16]byte) error {

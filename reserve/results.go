@@ -70,11 +70,20 @@ func (b *Broker) grants(now overlay.Instant, s *segment, v Verb, g Grant) {
 	if s.grant = g; g.Handle == "" {
 		s.grant.Handle = handle
 	}
-	switch v {
-	case DoHold, DoModify:
-		s.asked, s.until = s.try, max(s.until, s.last)
-	case DoRenew:
+	switch {
+	case v == DoHold:
+		s.asked, s.until = s.try, s.last
+	case v == DoModify:
+		s.asked = s.try
+	case v == DoRenew:
 		s.until = s.last
+	case v == DoStatus && s.state == Unknown: // what came of the last call, or what was before a crash
+		if g.Rate > 0 {
+			s.asked = g.Rate
+		}
+		if g.End > 0 {
+			s.until = g.End
+		}
 	}
 	switch {
 	case g.State.Over():

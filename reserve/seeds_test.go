@@ -97,6 +97,11 @@ func TestCalm(t *testing.T) {
 	if w.lost > 0 || w.orphans > 0 || w.unknowns > 0 || w.active < w.asked/2 {
 		t.Error("trouble without faults")
 	}
+	set.wavers = true
+	for _, s := range simulate(set).wrong {
+		t.Error("with egresses that change:", s)
+	}
+	set.wavers = false
 	if again := simulate(set); again.trace != w.trace {
 		t.Error("another run of the same seed was another one")
 	}
@@ -106,6 +111,7 @@ func TestCalm(t *testing.T) {
 func TestMutants(t *testing.T) {
 	for m, name := range map[mutant]string{
 		noJournal: "calls don't wait for the journal", noEpochs: "older epochs are served",
+		noProof: "packets go by what no driver has seen work",
 		noAbort: "what is refused isn't aborted", noSum: "an egress admits whatever fits it alone",
 	} {
 		found := false

@@ -1,6 +1,7 @@
 package reserve
 
 import (
+	"errors"
 	"time"
 
 	"farlan/overlay"
@@ -14,8 +15,9 @@ const (
 	quietFor = time.Minute
 	// upEvery is how often a driver is asked whether what it activated works.
 	upEvery = time.Second
-	// endSlack is by how much less than wanted an end may be that a driver has.
-	endSlack = time.Second
+	// early is how long before its end nothing is sent by a reservation any more: the underlay
+	// takes it away by itself then.
+	early = time.Second
 )
 
 // A segment is what this agent's drivers hold of a reservation, for whoever coordinates it. It
@@ -42,11 +44,11 @@ type segment struct {
 
 	heard overlay.Instant // when its coordinator was heard last
 	born  uint64
-	call  uint64 // the call under way, 0: none
-	verb  Verb   // what it does
-	try   Rate   // what it asks for
-	last  overlay.Instant
-	tries int // of the call that failed last
+	call  uint64          // the call under way, 0: none
+	verb  Verb            // what it does
+	try   Rate            // the rate that it asks for
+	last  overlay.Instant // and the end
+	tries int             // of the call that failed last
 	due   overlay.Instant
 	why   Why
 	free  Rate
@@ -130,7 +132,7 @@ func (s *segment) wants() Verb {
 		return NoVerb
 	case s.rate != s.asked:
 		return DoModify
-	case s.until.Add(endSlack) < s.end:
+	case s.until < s.end:
 		return DoRenew
 	case s.state == Activating || s.state == Degraded:
 		return DoStatus
@@ -187,7 +189,7 @@ func (b *Broker) expire(now overlay.Instant, s *segment) (next overlay.Instant) 
 	if s.goal == Released {
 		return 0
 	}
-	until := s.end
+	until := s.end.Add(-early)
 	if s.goal < Active {
 		until = min(until, s.heard.Add(quietFor))
 	}
@@ -240,8 +242,11 @@ func (b *Broker) Result(now overlay.Instant, r Result) {
 	case c.verb == DoList:
 		b.reconcile(now, c.driver, r.Grants, r.Err)
 	case c.verb == DoUsage:
-		if r.Err == nil {
+		switch {
+		case r.Err == nil:
 			s.usage.read(now, r.Usage)
+		case errors.Is(r.Err, ErrGone) && s.call == 0 && s.goal != Released && !s.state.Over():
+			b.set(now, s, Unknown)
 		}
 	default:
 		s.call, s.verb = 0, NoVerb

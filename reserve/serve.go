@@ -54,7 +54,7 @@ func (b *Broker) wish(now overlay.Instant, s *segment, m *message) {
 
 // resize lets a segment have another rate, as far as the egress has it, and a later end.
 func (b *Broker) resize(now overlay.Instant, s *segment, m *message) {
-	if end := now.Add(min(m.lease, b.longest(s.promise))); end > s.end {
+	if end := now.Add(min(m.lease, b.longest(s.peer, s.promise))); end > s.end {
 		s.end = end
 	}
 	if m.rate <= 0 || m.rate == s.rate {
@@ -71,8 +71,10 @@ func (b *Broker) resize(now overlay.Instant, s *segment, m *message) {
 	s.rate = m.rate
 }
 
-func (b *Broker) longest(k Kind) time.Duration {
-	if k == Circuit {
+// longest is the longest lease: this agent's own egress may be leased for as long as the circuit
+// that is stacked on it.
+func (b *Broker) longest(by overlay.AgentID, k Kind) time.Duration {
+	if k == Circuit || by == b.cfg.Self {
 		return b.cfg.LongestCircuit
 	}
 	return b.cfg.Longest
@@ -86,7 +88,7 @@ func (b *Broker) begin(now overlay.Instant, from overlay.AgentID, m *message) {
 	}
 	s := &segment{
 		id: m.id, flow: m.flow, declared: m.declared, next: m.next, promise: m.promise, owner: m.text,
-		peer: from, epoch: m.epoch, number: m.number, rate: m.rate, end: now.Add(min(m.lease, b.longest(m.promise))),
+		peer: from, epoch: m.epoch, number: m.number, rate: m.rate, end: now.Add(min(m.lease, b.longest(from, m.promise))),
 		goal: Held, heard: now, owed: true,
 	}
 	if m.kind == release { // a copy of the ask may still be under way: it shall find this

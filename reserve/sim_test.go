@@ -99,7 +99,10 @@ type simNode struct {
 	disk     []byte
 	owned    map[ID]bool // by what is on disk
 	capacity map[string]Rate
-	epochs   map[line]uint64 // the highest that were served since the start
+	before   map[string]Rate // what egresses carried before
+	changed  map[string]overlay.Instant
+	broken   map[ID]overlay.Instant // what broke by itself
+	epochs   map[line]uint64        // the highest that were served since the start
 	flows    []*simFlow
 
 	b      *Broker // nil while it is down
@@ -124,6 +127,7 @@ func newSimWorld(set simSetting) *simWorld {
 	w.crashes = make(map[string]int)
 	for i := range set.agents {
 		n := &simNode{w: w, i: i, id: overlay.AgentID{byte(i >> 8), byte(i), 1}, owned: make(map[ID]bool), busy: make(map[*fake]overlay.Instant)}
+		n.before, n.changed, n.broken = make(map[string]Rate), make(map[string]overlay.Instant), make(map[ID]overlay.Instant)
 		n.capacity = map[string]Rate{"east": Rate(50+w.draw(100)) * Mbit, "west": Rate(20+w.draw(200)) * Mbit}
 		egress := func(to overlay.AgentID) string { return n.hop(to).Egress }
 		tc := &fake{caps: Caps{Name: "tc", Kinds: []Kind{Guarantee}, Modify: true, Setup: 1}, egress: egress, modify: true}
@@ -378,7 +382,7 @@ func (n *simNode) effect(f *fake, c Call) Result {
 	}
 	r := f.do(n.w.now, c)
 	if c.Verb == DoHold || c.Verb == DoModify {
-		n.checkSums()
+		n.checkSums(true)
 	}
 	if c.Verb == DoAbort || c.Verb == DoRelease {
 		n.checkWays("after " + c.Verb.String())

@@ -101,6 +101,7 @@ func (n *simNode) request() {
 // waver changes what an egress carries.
 func (n *simNode) waver() {
 	e := []string{"east", "west"}[n.w.draw(2)]
+	n.before[e], n.changed[e] = max(n.capacity[e], n.before[e]*Rate(flag(n.w.now.Sub(n.changed[e]) < 2*time.Minute, 1))), n.w.now
 	n.capacity[e] = n.capacity[e] * Rate(80+n.w.draw(50)) / 100
 	if n.b != nil {
 		n.b.SetCapacity(n.w.now, e, n.capacity[e])
@@ -116,6 +117,7 @@ func (n *simNode) breakdown() {
 		return
 	}
 	g := f.held[w.draw(len(f.held))]
+	n.broken[g.id] = w.now
 	switch w.draw(3) {
 	case 0:
 		f.held = slices.DeleteFunc(f.held, func(x *fakeGrant) bool { return x == g })
@@ -127,7 +129,7 @@ func (n *simNode) breakdown() {
 	default:
 		for _, x := range f.held {
 			if x.by != 0 {
-				x.Up = true
+				x.Up, x.by = true, 0
 			}
 		}
 	}
@@ -285,9 +287,9 @@ func (w *simWorld) checkGone(reservation [16]byte) {
 	}
 }
 
-// checkSums sees to it that no egress promises more than it may.
-func (n *simNode) checkSums() {
-	share := Rate(newShare)
+// checkSums sees to it that no egress promises more than it may. When it carries less than it did,
+// there may be more until what is too much is given back, but nothing new.
+func (n *simNode) checkSums(more bool) {
 	for e, c := range n.capacity {
 		sum := Rate(0)
 		for _, f := range n.drivers {
@@ -297,11 +299,17 @@ func (n *simNode) checkSums() {
 				}
 			}
 		}
-		if sum > c*share/1000 && !n.w.wavers {
-			n.w.fail("agent %d has promised %v at an egress of %v", n.i, sum, c)
+		since := n.w.now.Sub(n.changed[e])
+		if most := Reservable(max(c, n.before[e])); more && since < shedTime && sum > most || since >= shedTime && n.w.calm && sum > c*mostShare/1000 ||
+			n.before[e] == 0 && sum > Reservable(c) {
+			n.w.fail("agent %d has promised %v at an egress of %v, %v before", n.i, sum, c, n.before[e])
 		}
 	}
 }
+
+// shedTime is how long agents whose drivers do what they are told take to give back what is too
+// much.
+const shedTime = 2 * time.Second
 
 // checkWays sees to it that no packets go by what doesn't work, as far as its driver could tell.
 func (n *simNode) checkWays(when string) {
@@ -318,19 +326,11 @@ func (n *simNode) checkWays(when string) {
 	}
 }
 
-// excused says whether what a segment holds went down by itself, which is seen by the next list at
-// the latest.
+// excused says whether what a segment holds broke by itself, which is seen by the next list at the
+// latest: after a minute, and what lists that aren't answered add.
 func (n *simNode) excused(id ID) bool {
-	for _, f := range n.drivers {
-		if f.soft {
-			f.expire(n.w.now)
-		}
-	}
-	return n.w.troubledLately()
-}
-
-func (w *simWorld) troubledLately() bool {
-	return !w.calm && w.now < simBeginning.Add(w.trouble+2*time.Minute)
+	at, ok := n.broken[id]
+	return ok && n.w.now.Sub(at) < listEvery+30*time.Second
 }
 
 // checkReconciled sees to it that what drivers hold is in the journal, a minute after a start.
@@ -389,6 +389,9 @@ func (w *simWorld) checkLeaks() {
 				}
 			}
 		}
+	}
+	for _, n := range w.nodes {
+		n.checkSums(false)
 	}
 	w.after(5*time.Second, w.checkLeaks)
 }
