@@ -79,8 +79,10 @@ func (h *history) decide(s *situation) decision {
 		return no("only what owners declare is reserved (reserve.automatic)")
 	case s.sample.Gone:
 		return no("its stations aren't at two agents")
-	case !demanded:
+	case !demanded || elapsed < steady*time.Second:
 		return no(fmt.Sprintf("less than %v for %d s", worthy, steady))
+	case h.silent > 0:
+		return no("nothing is sent just now")
 	case !hurts:
 		return no("nothing waits for the way out: the path has room")
 	case s.sample.Moving:

@@ -20,6 +20,7 @@ type simSetting struct {
 	agents  int
 	calm    bool // no faults
 	wavers  bool // what egresses carry changes
+	alone   bool // nobody asks for anything but whom the test has ask
 	trouble time.Duration
 	mutant  mutant
 }
@@ -120,6 +121,7 @@ type simFlow struct {
 	begin, end overlay.Instant
 	rate       Rate
 	relays     []overlay.AgentID
+	unhindered bool // the ordinary way has room for it
 }
 
 func newSimWorld(set simSetting) *simWorld {
@@ -192,7 +194,7 @@ func (n *simNode) start() {
 	j := ReadJournal(n.disk)
 	n.disk = n.disk[:len(n.disk)-j.Torn]
 	cfg := Config{
-		Self: n.id, Automatic: true, Circuits: true, Cap: 40 * Mbit, Rand: rand.New(rand.NewPCG(w.seed, uint64(n.i)<<20|uint64(n.life))),
+		Self: n.id, Automatic: true, Circuits: true, Cap: 60 * Mbit, Rand: rand.New(rand.NewPCG(w.seed, uint64(n.i)<<20|uint64(n.life))),
 		Hop: func(to overlay.AgentID, _ Kind) (Hop, bool) { return n.hop(to), true },
 	}
 	for _, f := range n.drivers {

@@ -10,6 +10,9 @@ import (
 // plan draws who asks for what and when, and what goes wrong beside calls and messages.
 func (w *simWorld) plan() {
 	for _, n := range w.nodes {
+		if w.alone {
+			break
+		}
 		w.after(w.between(5*time.Second, 6*time.Second), n.request) // all at once
 		w.after(w.between(5*time.Second, 6*time.Second), n.request)
 		for at := w.between(0, time.Minute); at < w.trouble; at += w.between(10*time.Second, 2*time.Minute) {
@@ -31,7 +34,7 @@ func (w *simWorld) plan() {
 			}
 		}
 	}
-	if w.calm {
+	if w.calm || w.alone {
 		return
 	}
 	for at := w.between(0, time.Minute); at < w.trouble; at += w.between(time.Minute, 2*time.Minute) {
@@ -145,11 +148,29 @@ func (n *simNode) observe() {
 	var all []Sample
 	for _, f := range n.flows {
 		if w.now >= f.begin && w.now < f.end && w.troubled() {
-			all = append(all, Sample{Flow: f.Flow, Sent: f.rate, Backlog: 20_000, Elastic: true, Path: f.relays})
+			s := Sample{Flow: f.Flow, Sent: n.gets(f), Elastic: true, Path: f.relays}
+			if s.Sent < f.rate {
+				s.Backlog = 50_000
+			}
+			all = append(all, s)
 		}
 	}
 	n.b.Observe(w.now, all)
 	n.turn()
+}
+
+// gets returns what a flow gets: of what it wants a tenth by the ordinary way, which others use,
+// too, and what is reserved for it.
+func (n *simNode) gets(f *simFlow) Rate {
+	for _, way := range n.ways {
+		if way.Flow == f.Flow {
+			return min(f.rate, Inner(way.Rate, len(f.relays)))
+		}
+	}
+	if f.unhindered {
+		return f.rate
+	}
+	return f.rate / 10
 }
 
 // deliver carries a message: it may be lost, late, or come twice, in any order.
