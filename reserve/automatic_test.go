@@ -67,12 +67,12 @@ func TestLongTransfer(t *testing.T) {
 
 // A short one has none, nor has one that nothing hinders.
 func TestNoNeed(t *testing.T) {
-	w, n, f := lone(10*time.Second, 29*time.Second, 50*Mbit)
+	w, n, _ := lone(10*time.Second, 29*time.Second, 50*Mbit)
 	w.run(2 * time.Minute)
 	if w.active > 0 || len(n.b.course) > 0 {
 		t.Error("a transfer of 29 s has a reservation")
 	}
-	w, n, f = lone(10*time.Second, 10*time.Minute, 50*Mbit)
+	w, n, f := lone(10*time.Second, 10*time.Minute, 50*Mbit)
 	f.unhindered = true
 	w.run(2 * time.Minute)
 	if w.active > 0 || !strings.Contains(n.b.Explain(f.Flow), "room") {
@@ -113,7 +113,7 @@ func TestDecide(t *testing.T) {
 		{"long enough for that", 70, busy, func(s *situation) { s.setup = 7 * time.Second }, reserve, ""},
 		{"another way first", 60, busy, func(s *situation) { s.sample.Reroute = true }, wait, "another way"},
 		{"refused a moment ago", 60, busy, func(s *situation) { s.notBefore, s.refused = simBeginning.Add(2*time.Minute), "full" }, wait, "full"},
-		{"the other end coordinates", 90, busy, func(s *situation) { s.leads, s.other = false, true }, wait, "other agent coordinates"},
+		{"the other end coordinates", 90, busy, func(s *situation) { s.leads, s.other = false, true }, lead, "other agent coordinates"},
 		{"the other end sends more", 59, busy, func(s *situation) { s.leads = false }, wait, "sends more"},
 		{"but doesn't claim it", 60, busy, func(s *situation) { s.leads = false }, lead, ""},
 		{"nobody coordinates", 40, busy, func(s *situation) { s.leads, s.first = false, true }, lead, ""},

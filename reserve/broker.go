@@ -42,8 +42,8 @@ const (
 	maxSegments     = 1024
 	maxPeerSegments = 96 // of one peer, those over a while ago included
 	maxReservations = 256
-	maxLines        = 4096
-	maxPeerLines    = 128
+	maxLines        = 16384
+	maxPeerLines    = 512
 	maxNeeds        = 1024
 	// maxWaiting is how much waits for the journal: then messages are dropped, which their
 	// senders repeat.
@@ -72,6 +72,7 @@ type Broker struct {
 	needs        map[Flow]*need
 	wishes       []*need // the same
 	lines        map[line]*tenure
+	linesBy      map[overlay.AgentID]int // how many an agent made this one remember
 	capacity     map[string]Rate
 	drivers      []*driver
 
@@ -167,7 +168,7 @@ func NewBroker(now overlay.Instant, cfg Config, journal *Journal) *Broker {
 	cfg.Longest, cfg.LongestCircuit = min(cfg.Longest, maxLease), min(cfg.LongestCircuit, maxLease)
 	b := &Broker{
 		cfg: cfg, segments: make(map[ID]*segment), reservations: make(map[[16]byte]*reservation), needs: make(map[Flow]*need),
-		lines: make(map[line]*tenure), capacity: make(map[string]Rate), calls: make(map[uint64]callee),
+		lines: make(map[line]*tenure), linesBy: make(map[overlay.AgentID]int), capacity: make(map[string]Rate), calls: make(map[uint64]callee),
 	}
 	for _, c := range cfg.Drivers {
 		b.drivers = append(b.drivers, &driver{Caps: c, list: now})
@@ -197,7 +198,7 @@ func (b *Broker) shed(now overlay.Instant, egress string, most Rate) {
 		}
 		if sum += s.takes(); sum > most && s.goal != Released {
 			s.refuse(Full, most, "the egress carries less than it did")
-			b.end(now, s)
+			b.end(s)
 		}
 	}
 }
@@ -305,7 +306,7 @@ func (b *Broker) send(to overlay.AgentID, m *message) {
 		return
 	}
 	if len(b.waiting) < maxWaiting {
-		b.waiting = append(b.waiting, effect{after: b.made, message: &Message{to, m.append(nil)}})
+		b.waiting = append(b.waiting, effect{after: b.made, message: &Message{to, m.encode()}})
 	}
 }
 

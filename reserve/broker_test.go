@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +28,8 @@ type site struct {
 	f   fake
 	now overlay.Instant
 	out []Message
-	say error // what the driver answers to the next hold
+	bad func(s *site, c Call, r *Result) // what the driver does wrong
+	mum bool                             // probes don't come back
 }
 
 func newSite(t *testing.T) *site {
@@ -49,14 +49,13 @@ func (s *site) turn() {
 		s.out = append(s.out, out.Messages...)
 		for _, c := range out.Calls {
 			r := Do(context.Background(), faked{&s.f, s.now}, c)
-			if c.Verb == DoHold && s.say != nil {
-				s.f.held = slices.DeleteFunc(s.f.held, func(g *fakeGrant) bool { return g.id == c.Want.ID })
-				r = Result{Number: c.Number, Err: s.say}
+			if s.bad != nil {
+				s.bad(s, c, &r)
 			}
 			s.Result(s.now, r)
 		}
 		for _, p := range out.Probes {
-			s.Probed(s.now, p.Reservation, true)
+			s.Probed(s.now, p.Reservation, !s.mum)
 		}
 		if len(out.Calls)+len(out.Probes) == 0 && len(out.Journal) == 0 {
 			return
@@ -124,7 +123,12 @@ func TestCounterOffer(t *testing.T) {
 	if rows = s.List(); len(rows) != 3 || rows[2].Whole != Rejected {
 		t.Fatalf("less than half is free: %+v", rows)
 	}
-	s.say = Refusal{Mbit}
+	s.bad = func(s *site, c Call, r *Result) {
+		if c.Verb == DoHold {
+			s.f.held = nil
+			r.Grant, r.Err = Grant{}, Refusal{Mbit}
+		}
+	}
 	s.f.held = nil
 	s.Notice(s.now, "tc", Event{rows[1].ID, Grant{ID: rows[1].ID, State: Lost}})
 	s.turn()
@@ -149,7 +153,7 @@ func asks(n byte, change func(m *message)) []byte {
 	if change != nil {
 		change(&m)
 	}
-	return m.append(nil)
+	return m.encode()
 }
 
 // last returns what was sent last.

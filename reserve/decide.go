@@ -96,7 +96,7 @@ func (h *history) decide(s *situation) decision {
 	case s.now < s.notBefore:
 		return no(fmt.Sprintf("refused (%s); it is asked again in %v", s.refused, s.notBefore.Sub(s.now).Round(time.Second)))
 	case !s.leads && s.other:
-		return no("the other agent coordinates, and reserves for both if this one's side hurts")
+		return decision{deed: lead, why: "the other agent coordinates; it is told that this direction hurts"}
 	case !s.leads && !s.first && elapsed < patience:
 		return no("the other agent sends more, and may coordinate")
 	case !s.leads:
@@ -140,7 +140,6 @@ type holding struct {
 	life      time.Duration
 	grown     overlay.Instant // when its rate was changed last
 	refused   overlay.Instant // when more was refused last
-	free      Rate            // what was free then
 	fixed     bool            // it can't be changed or renewed
 	back      bool            // it has something of the other direction
 	declared  bool
@@ -164,7 +163,9 @@ func (h *history) keep(s *situation, r *holding) decision {
 		return decision{deed: giveUp, why: "its stations aren't at two agents any more"}
 	case h.idle >= idleOf:
 		return decision{deed: giveUp, why: fmt.Sprintf("less than %d %% was used for %d s", idleShare, idleOf)}
-	case more > r.rate:
+	case more > r.rate && r.fixed && !r.replacing:
+		return decision{deed: replace, rate: more, why: "what it sends still waits, and it can't be changed in place"}
+	case more > r.rate && !r.fixed:
 		return decision{deed: resize, rate: more, why: "what it sends still waits"}
 	case s.wished && !r.back && !r.replacing && h.received() > 0:
 		return decision{deed: replace, rate: r.rate, back: h.received(), why: "the other direction needs it, too"}
@@ -182,7 +183,7 @@ func (h *history) keep(s *situation, r *holding) decision {
 // moment ago: twice as much for what takes what it gets.
 func (h *history) more(s *situation, r *holding, fits Rate) Rate {
 	switch {
-	case r.fixed, h.waiting < growAfter, s.now < r.grown.Add(growEvery), r.refused != 0 && s.now < r.refused.Add(growAgain):
+	case h.waiting < growAfter, s.now < r.grown.Add(growEvery), r.refused != 0 && s.now < r.refused.Add(growAgain):
 		return 0
 	case s.sample.Elastic:
 		return h.capped(2*r.rate, s.most)

@@ -13,6 +13,7 @@ const (
 	// messageFirst and messageMost bound the time between two copies of a request.
 	messageFirst = 500 * time.Millisecond
 	messageMost  = 8 * time.Second
+	busyAgain    = 2 * time.Second
 	// statusEvery is how often each part is asked what it is; silentFor is when a reservation
 	// is lost of which a part doesn't answer.
 	statusEvery = 10 * time.Second
@@ -151,6 +152,10 @@ func (b *Broker) answered(now overlay.Instant, from overlay.AgentID, m *message)
 	if m.epoch != r.epoch {
 		return
 	}
+	if p.sent == ask && m.why == Busy { // the same ask may be granted later
+		p.text, p.due = m.why.String(), now.Add(busyAgain)
+		return
+	}
 	p.heard, p.state, p.up, p.granted, p.kind, p.text = now, m.state, m.up, m.rate, m.promise, m.text
 	if m.why != Nothing {
 		p.why, p.free = m.why, m.free
@@ -179,7 +184,7 @@ func (p *part) satisfied() bool {
 // outdated takes it that a part has seen a newer epoch: of another agent that coordinates, of
 // this one's own claim, or of a time that it doesn't remember.
 func (b *Broker) outdated(now overlay.Instant, r *reservation, p *part, m *message) {
-	t := b.lineOf(now, r.line())
+	t := b.lineOf(now, b.cfg.Self, r.line())
 	switch {
 	case r.state >= Releasing:
 		if m.state.Over() {
@@ -236,10 +241,7 @@ func (b *Broker) broken(now overlay.Instant, r *reservation) bool {
 	if bad == nil {
 		return false
 	}
-	r.free = Inner(bad.free, max(len(r.req.Path), len(r.req.Back)))
-	if bad.rate > 0 {
-		r.free = r.req.Rate * bad.free / bad.rate
-	}
+	r.share = int64(min(bad.free, bad.rate) * 1000 / bad.rate)
 	b.fail(now, r, b.failed(r), bad.why, fmt.Sprintf("%s has it not: %s", bad.agent.Short(), bad.says()))
 	return true
 }

@@ -66,13 +66,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // enter writes how a segment is to the journal, if it has changed. What is stray is found again
 // without.
 func (b *Broker) enter(s *segment) {
-	if body := s.append(nil); s.id.Segment != stray && !bytes.Equal(body, s.entry) {
+	if body := s.encode(); s.id.Segment != stray && !bytes.Equal(body, s.entry) {
 		s.entry = body
 		b.record(ofSegment, body)
 	}
 }
 
-func (b *Broker) enterReservation(r *reservation) { b.record(ofRoute, r.append(nil)) }
+func (b *Broker) enterReservation(r *reservation) { b.record(ofRoute, r.encode()) }
 
 func (b *Broker) record(kind byte, body []byte) {
 	b.journal = appendEntry(b.journal, kind, body)
@@ -84,12 +84,12 @@ func (b *Broker) record(kind byte, body []byte) {
 func (b *Broker) Snapshot() (journal []byte, entry uint64) {
 	for _, s := range b.order {
 		if s.id.Segment != stray && (s.state != Requested || s.call != 0) {
-			journal = appendEntry(journal, ofSegment, s.append(nil))
+			journal = appendEntry(journal, ofSegment, s.encode())
 		}
 	}
 	for _, r := range b.course {
 		if !r.state.Over() {
-			journal = appendEntry(journal, ofRoute, r.append(nil))
+			journal = appendEntry(journal, ofRoute, r.encode())
 		}
 	}
 	b.journal = nil
@@ -110,7 +110,8 @@ func flag(is bool, f byte) byte {
 	return 0
 }
 
-func (s *segment) append(b []byte) []byte {
+func (s *segment) encode() []byte {
+	b := make([]byte, 0, segmentFixed+64)
 	b = append(b, byte(s.state), byte(s.goal), byte(s.verb), byte(s.promise), byte(s.grant.Kind), flag(s.declared, declaredFlag), byte(s.why), s.id.Segment)
 	b = append(b, s.id.Reservation[:]...)
 	b = binary.BigEndian.AppendUint64(b, s.epoch)
@@ -178,8 +179,9 @@ func inRange(all ...Rate) bool {
 	return true
 }
 
-func (r *reservation) append(b []byte) []byte {
+func (r *reservation) encode() []byte {
 	q := &r.req
+	b := make([]byte, 0, routeFixed+64)
 	b = append(b, byte(r.state), flag(r.declared, declaredFlag)|flag(q.Circuit, flagCircuit)|flag(r.firm, flagFirm), byte(q.Kind), byte(len(q.Path)), byte(len(q.Back)), 0, 0, 0)
 	b = append(b, r.id[:]...)
 	b = binary.BigEndian.AppendUint64(b, r.epoch)

@@ -29,20 +29,20 @@ func someReservation() *reservation {
 
 func TestJournal(t *testing.T) {
 	s, r := someSegment(), someReservation()
-	b := appendEntry(nil, ofSegment, s.append(nil))
+	b := appendEntry(nil, ofSegment, s.encode())
 	first := len(b)
-	b = appendEntry(b, ofRoute, r.append(nil))
+	b = appendEntry(b, ofRoute, r.encode())
 	second := len(b)
 	s.state = Committed
-	b = appendEntry(b, ofSegment, s.append(nil))
+	b = appendEntry(b, ofSegment, s.encode())
 	j := ReadJournal(b)
 	if j.Torn != 0 || len(j.segments) != 1 || len(j.reservations) != 1 || j.segments[0].state != Committed {
 		t.Fatalf("%+v", j)
 	}
-	if got := j.segments[0].append(nil); !bytes.Equal(got, s.append(nil)) || j.segments[0].grant != s.grant {
+	if got := j.segments[0].encode(); !bytes.Equal(got, s.encode()) || j.segments[0].grant != s.grant {
 		t.Errorf("%+v", j.segments[0])
 	}
-	if got := j.reservations[0].append(nil); !bytes.Equal(got, r.append(nil)) || len(j.reservations[0].req.Path) != 2 {
+	if got := j.reservations[0].encode(); !bytes.Equal(got, r.encode()) || len(j.reservations[0].req.Path) != 2 {
 		t.Errorf("%+v", j.reservations[0])
 	}
 	for n := range b { // a write that was cut short
@@ -67,8 +67,8 @@ func TestJournal(t *testing.T) {
 }
 
 func FuzzJournal(f *testing.F) {
-	b := appendEntry(nil, ofSegment, someSegment().append(nil))
-	f.Add(appendEntry(b, ofRoute, someReservation().append(nil)), false)
+	b := appendEntry(nil, ofSegment, someSegment().encode())
+	f.Add(appendEntry(b, ofRoute, someReservation().encode()), false)
 	f.Fuzz(func(t *testing.T, b []byte, body bool) {
 		if body { // with a checksum that is right
 			b = append(appendEntry(nil, ofSegment, b), appendEntry(nil, ofRoute, b)...)
@@ -78,12 +78,12 @@ func FuzzJournal(f *testing.F) {
 			t.Fatalf("%d of %d bytes are torn", j.Torn, len(b))
 		}
 		for _, s := range j.segments {
-			if again, ok := parseSegment(s.append(nil)); !ok || !bytes.Equal(again.append(nil), s.append(nil)) {
+			if again, ok := parseSegment(s.encode()); !ok || !bytes.Equal(again.encode(), s.encode()) {
 				t.Errorf("%+v", s)
 			}
 		}
 		for _, r := range j.reservations {
-			if again, ok := parseReservation(r.append(nil)); !ok || !bytes.Equal(again.append(nil), r.append(nil)) {
+			if again, ok := parseReservation(r.encode()); !ok || !bytes.Equal(again.encode(), r.encode()) {
 				t.Errorf("%+v", r)
 			}
 		}

@@ -22,7 +22,10 @@ func (b *Broker) keeping(now overlay.Instant, r *reservation) {
 			return
 		}
 	}
-	switch why := ""; {
+	switch n, why := b.needs[r.req.Flow], ""; {
+	case n == nil || n.id != r.id && n.before != r.id:
+		b.fail(now, r, Released, Nothing, "another one took its place")
+		return
 	case now >= r.last():
 		b.fail(now, r, Released, Ended, "its time is over")
 		return
@@ -140,7 +143,7 @@ func (b *Broker) renewing(now overlay.Instant, r *reservation) {
 				return
 			}
 		case p.why != Nothing && r.asking > r.rate:
-			r.refused, r.asking, r.free = now, r.rate, p.free
+			r.refused, r.asking = now, r.rate
 			b.rates(now, r, r.rate)
 			return
 		}

@@ -28,16 +28,24 @@ type tenure struct {
 	due     overlay.Instant // when the next one is
 	wished  overlay.Instant // when the other end claimed in vain, as its side hurts
 	used    overlay.Instant
+	by      overlay.AgentID // who made this agent remember it
+}
+
+// hasLine says whether a line is remembered, or there is room for it.
+func (b *Broker) hasLine(by overlay.AgentID, l line) bool {
+	return b.lines[l] != nil || len(b.lines) < maxLines && (by == b.cfg.Self || b.linesBy[by] < maxPeerLines)
 }
 
 // lineOf returns a line's tenure, a new one if there is none and room for it.
-func (b *Broker) lineOf(now overlay.Instant, l line) *tenure {
+func (b *Broker) lineOf(now overlay.Instant, by overlay.AgentID, l line) *tenure {
 	t := b.lines[l]
 	if t == nil {
-		if t = new(tenure); len(b.lines) >= maxLines {
+		t = &tenure{by: by}
+		if !b.hasLine(by, l) {
 			return t // which is forgotten at once
 		}
 		b.lines[l] = t
+		b.linesBy[by]++
 	}
 	t.used = now
 	return t
@@ -50,16 +58,6 @@ func (b *Broker) epochOf(l line) uint64 {
 	return 0
 }
 
-// linesWith returns how many lines have an agent as one end.
-func (b *Broker) linesWith(a overlay.AgentID) (n int) {
-	for l := range b.lines {
-		if l.between.From == a || l.between.To == a {
-			n++
-		}
-	}
-	return n
-}
-
 // forgetLines drops what nobody used for long: after that no message of an older epoch is under
 // way any more, nor anything leased by it.
 func (b *Broker) forgetLines(now overlay.Instant) {
@@ -70,6 +68,9 @@ func (b *Broker) forgetLines(now overlay.Instant) {
 	for l, t := range b.lines { // in any order: each is looked at alone
 		if now.Sub(t.used) > maxLease+remembered {
 			delete(b.lines, l)
+			if b.linesBy[t.by]--; b.linesBy[t.by] == 0 {
+				delete(b.linesBy, t.by)
+			}
 		}
 	}
 }
@@ -82,7 +83,7 @@ func (b *Broker) stale(from overlay.AgentID, m *message) bool {
 // lead notes who coordinates. What another agent coordinated by an older epoch ends.
 func (b *Broker) lead(now overlay.Instant, from overlay.AgentID, m *message) {
 	l := m.line(from)
-	t := b.lineOf(now, l)
+	t := b.lineOf(now, from, l)
 	if m.epoch <= t.epoch {
 		return
 	}
@@ -91,7 +92,7 @@ func (b *Broker) lead(now overlay.Instant, from overlay.AgentID, m *message) {
 		old := message{flow: s.flow, declared: s.declared}
 		if s.peer != from && s.epoch < m.epoch && old.line(s.peer) == l && !s.state.Over() && s.goal != Released {
 			s.refuse(OldEpoch, 0, "another agent coordinates now")
-			b.end(now, s)
+			b.end(s)
 		}
 	}
 }
@@ -103,12 +104,13 @@ func (b *Broker) claimed(now overlay.Instant, from overlay.AgentID, m *message) 
 	switch l := m.line(from); {
 	case m.declared || m.lease <= 0 || from != m.flow.From && from != m.flow.To || b.cfg.Self != m.flow.From && b.cfg.Self != m.flow.To:
 		a.why = Denied
-	case b.lines[l] == nil && (len(b.lines) >= maxLines || b.linesWith(from) >= maxPeerLines):
+	case !b.hasLine(from, l):
 		a.why = Busy
 	default:
-		t := b.lineOf(now, l)
+		t := b.lineOf(now, from, l)
 		mine := t.holder == b.cfg.Self && now.Before(t.until) || b.coordinates(l)
-		both := t.claimed != 0 && now.Sub(t.claimed) < Lease && b.cfg.Self.Compare(from) < 0
+		theirs := t.holder == from && now.Before(t.until)
+		both := !theirs && t.claimed != 0 && now.Sub(t.claimed) < Lease && b.cfg.Self.Compare(from) < 0
 		switch {
 		case m.epoch < t.epoch || mine || both:
 			a.why, a.epoch, t.wished = OldEpoch, t.epoch, now
@@ -164,16 +166,15 @@ func (b *Broker) raise(l line, epoch uint64) {
 	}
 }
 
-// leads says whether this agent may coordinate what nobody declared, and claims it if it may
-// try to.
+// leads says whether this agent may coordinate what nobody declared, and claims that if it may
+// try to. If the other end does, it knows by the claim that it hurts this one, too.
 func (b *Broker) leads(now overlay.Instant, l line, try bool) bool {
 	if b.lines[l] == nil && !try {
 		return false
 	}
-	t := b.lineOf(now, l)
+	t := b.lineOf(now, b.cfg.Self, l)
 	is := t.holder == b.cfg.Self && now.Before(t.until)
-	other := !is && t.holder != b.cfg.Self && !t.holder.IsZero() && now.Before(t.until)
-	if !try || other || now < t.due {
+	if !try || now < t.due {
 		return is
 	}
 	if t.claim = t.epoch; !is {

@@ -149,7 +149,7 @@ func (m *message) line(by overlay.AgentID) line {
 	return l
 }
 
-func (m *message) append(b []byte) []byte {
+func (m *message) encode() []byte {
 	flags := byte(0)
 	if m.up {
 		flags |= flagUp
@@ -158,6 +158,7 @@ func (m *message) append(b []byte) []byte {
 		flags |= flagDeclared
 	}
 	text := printable(m.text, maxText)
+	b := make([]byte, 0, messageLen+maxText)
 	b = append(b, messageVersion, byte(m.kind), flags, byte(m.state), byte(m.why), byte(m.promise), m.id.Segment, byte(len(text)))
 	b = append(b, m.id.Reservation[:]...)
 	b = binary.BigEndian.AppendUint64(b, m.epoch)

@@ -19,7 +19,7 @@ func someMessage() message {
 
 func TestMessage(t *testing.T) {
 	m := someMessage()
-	b := m.append(nil)
+	b := m.encode()
 	if got, known, err := parseMessage(append(b, 1, 2, 3)); err != nil || !known || got != m {
 		t.Errorf("%+v, %v, %v", got, known, err)
 	}
@@ -52,7 +52,7 @@ func TestMessage(t *testing.T) {
 		}
 	}
 	m.text = strings.Repeat("\x1b", 100)
-	if got, _, err := parseMessage(m.append(nil)); err != nil || got.text != strings.Repeat("_", maxText) {
+	if got, _, err := parseMessage(m.encode()); err != nil || got.text != strings.Repeat("_", maxText) {
 		t.Errorf("%q, %v", got.text, err)
 	}
 	later := bytes.Clone(b)
@@ -64,15 +64,15 @@ func TestMessage(t *testing.T) {
 
 func FuzzMessage(f *testing.F) {
 	m := someMessage()
-	f.Add(m.append(nil))
+	f.Add(m.encode())
 	m.kind, m.text = yield, ""
-	f.Add(m.append(nil))
+	f.Add(m.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, known, err := parseMessage(b)
 		if err != nil || !known {
 			return
 		}
-		if again, ok, err := parseMessage(got.append(nil)); err != nil || !ok || again != got {
+		if again, ok, err := parseMessage(got.encode()); err != nil || !ok || again != got {
 			t.Errorf("%+v, then %+v, %v", got, again, err)
 		}
 	})

@@ -15,9 +15,9 @@ const (
 	backoffMost  = 30 * time.Minute
 	// restFor is how long a flow has none after it gave one back.
 	restFor = 10 * time.Second
-	// offerShare is how many percent of what was wanted must be free for a second try with
+	// offerShare is how many thousandths of what was wanted must be free for a second try with
 	// what there is.
-	offerShare = 50
+	offerShare = 500
 	// quiet is how long a flow isn't seen until it is forgotten.
 	quiet = 5 * time.Minute
 )
@@ -38,8 +38,8 @@ type need struct {
 	tries    int
 	after    overlay.Instant // when the next try may be
 	refused  string
-	full     int // how often in a row there wasn't enough
-	tried    bool
+	full     int  // how often in a row there wasn't enough
+	had      bool // what was declared worked already
 	grown    overlay.Instant
 	renewed  overlay.Instant
 	said     decision
@@ -61,7 +61,7 @@ func (f Flow) compare(o Flow) int {
 }
 
 func (n *need) declare(now overlay.Instant, q Request) {
-	n.declared, n.req, n.until, n.handled, n.offer, n.tries, n.after = true, q, now.Add(q.For), false, false, 0, 0
+	n.declared, n.req, n.until, n.handled, n.offer, n.had, n.tries, n.after = true, q, now.Add(q.For), false, false, false, 0, 0
 	n.renewed = now
 }
 
@@ -83,6 +83,7 @@ func (b *Broker) Observe(now overlay.Instant, all []Sample) {
 			}
 		}
 	}
+	b.rerouted(now)
 	for _, n := range b.wishes {
 		if n.seen != now {
 			n.sample.Sent, n.sample.Received, n.sample.Backlog = 0, 0, 0
@@ -93,6 +94,20 @@ func (b *Broker) Observe(now overlay.Instant, all []Sample) {
 		}
 		n.hist.note(now, &n.sample, reserved)
 		b.judge(now, n)
+	}
+}
+
+// rerouted gives back what is held of an egress by which this agent no longer sends to where it
+// was for.
+func (b *Broker) rerouted(now overlay.Instant) {
+	for _, s := range b.order {
+		if s.goal == Released || s.state.Over() || s.promise == Circuit {
+			continue
+		}
+		if hop, ok := b.cfg.Hop(s.next, s.promise); ok && hop.Egress != s.egress {
+			s.refuse(Failed, 0, "the way out is another one now")
+			b.end(s)
+		}
 	}
 }
 
@@ -198,7 +213,7 @@ func (b *Broker) open(now overlay.Instant, n *need, q Request, declared bool) {
 func (b *Broker) tend(now overlay.Instant, n *need, r *reservation, s *situation) {
 	before := b.reservations[n.before]
 	h := &holding{
-		rate: r.rate, renewed: n.renewed, life: r.life, grown: n.grown, refused: r.refused, free: r.free, fixed: r.fixed, back: r.req.BackRate > 0,
+		rate: r.rate, renewed: n.renewed, life: r.life, grown: n.grown, refused: r.refused, fixed: r.fixed, back: r.req.BackRate > 0,
 		declared: n.declared, replacing: before != nil && !before.state.Over(),
 	}
 	if n.declared && now.Add(r.life/2) >= n.until {

@@ -18,7 +18,7 @@ func (b *Broker) pursue(now overlay.Instant, n *need) (next overlay.Instant) {
 	case r.state == Active && before != nil:
 		b.fail(now, before, Released, Nothing, "another one takes its place")
 		n.before = [16]byte{}
-	case r.worked && n.tries > 0 && now.Sub(r.began) > backoffFirst:
+	case r.state == Active && n.tries > 0 && now.Sub(r.began) > backoffFirst:
 		n.tries, n.full = 0, 0
 	case !n.handled && (r.state.Over() || r.state == Orphan):
 		n.handled = true
@@ -54,11 +54,11 @@ func (b *Broker) outcome(now overlay.Instant, n *need, r, before *reservation) {
 		return
 	}
 	n.refused = r.reason
-	enough := !r.worked && (r.why == Full || r.why == OverQuota) && r.free > 0 && r.free*100 >= r.req.Rate*offerShare
+	enough := !r.worked && (r.why == Full || r.why == OverQuota) && r.share >= offerShare
 	if enough && !n.offer && len(b.course) < maxReservations {
 		n.offer = true
 		q := r.req
-		q.Rate = min(r.free, r.req.Rate)
+		q.Rate, q.BackRate = max(q.Rate*Rate(r.share)/1000, 1), q.BackRate*Rate(r.share)/1000
 		q.For = max(r.until.Sub(now), time.Second)
 		b.open(now, n, q, r.declared)
 		return
@@ -66,7 +66,7 @@ func (b *Broker) outcome(now overlay.Instant, n *need, r, before *reservation) {
 	if n.full++; r.why != Full && r.why != OverQuota {
 		n.full = 0
 	}
-	if n.declared && !r.worked && n.tries == 0 { // its owner is told
+	if n.had = n.had || r.worked; n.declared && !n.had { // its owner is told
 		n.declared = false
 	}
 	n.offer = false

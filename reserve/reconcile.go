@@ -3,22 +3,22 @@ package reserve
 import (
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"time"
 
 	"farlan/overlay"
 )
 
 // recall takes up what a journal says: what is over is remembered for a while, as before, each
-// other segment is asked for, each reservation that was
-// firm goes on in a new epoch, and the others are given back.
+// other segment is asked for, each reservation that was firm goes on in a new epoch, and the
+// others are given back.
 func (b *Broker) recall(now overlay.Instant, j *Journal) {
-	for i := len(j.segments) - 1; i >= 0; i-- { // the newest of those that are over
-		s := j.segments[i]
+	for _, s := range slices.Backward(j.segments) { // the newest of those that are over
 		if s.state.Over() && len(b.order) < maxSegments {
 			s.over, s.told.state = now, s.state
 			b.add(s)
 		}
-		t := b.lineOf(now, (&message{flow: s.flow, declared: s.declared}).line(s.peer))
+		t := b.lineOf(now, s.peer, (&message{flow: s.flow, declared: s.declared}).line(s.peer))
 		t.epoch = max(t.epoch, s.epoch)
 	}
 	for _, s := range j.segments {
@@ -38,7 +38,7 @@ func (b *Broker) recall(now overlay.Instant, j *Journal) {
 
 // resume goes on with a reservation of before the restart.
 func (b *Broker) resume(now overlay.Instant, r *reservation) {
-	t := b.lineOf(now, r.line())
+	t := b.lineOf(now, b.cfg.Self, r.line())
 	r.epoch++
 	t.epoch, t.holder = max(t.epoch, r.epoch), b.cfg.Self
 	r.epoch = t.epoch
@@ -55,7 +55,12 @@ func (b *Broker) resume(now overlay.Instant, r *reservation) {
 		r.parts[i].number = 1 // it may have been asked
 	}
 	if n := b.needOf(now, r.req.Flow); n != nil && firm {
-		n.id, n.renewed, n.grown = r.id, now, now
+		if other := b.reservations[n.id]; other == nil || other.began < r.began {
+			n.before, n.id = n.id, r.id // one that was to take the other's place
+		} else {
+			n.before = r.id
+		}
+		n.renewed, n.grown, n.had = r.end.Add(-r.life), now, true
 		if r.declared {
 			n.declared, n.req, n.until = true, r.req, r.until
 		}
@@ -99,7 +104,7 @@ func (b *Broker) reconcile(now overlay.Instant, d *driver, grants []Grant, err e
 	}
 	there, strangers := make(map[*segment]bool, len(grants)), false
 	for _, g := range grants {
-		if g.State.Over() {
+		if g.State.Over() || d.External && g.End > 0 && g.End <= now { // by this agent's clock: some providers go on to show it
 			continue
 		}
 		if s := b.find(d, g); s != nil {
@@ -160,7 +165,7 @@ func (b *Broker) found(now overlay.Instant, s *segment, g Grant) {
 		s.grant.Handle, s.due = g.Handle, 0
 		b.enter(s)
 	case s.state.Over(): // it came after all: a call that was given up was done later
-		b.set0(s, Orphan)
+		s.revive()
 		s.goal, s.due = Released, 0
 		s.grant.Handle = g.Handle
 		b.enter(s)
@@ -173,8 +178,8 @@ func (b *Broker) found(now overlay.Instant, s *segment, g Grant) {
 	}
 }
 
-// set0 sets a state that no event of a segment's course leads to.
-func (b *Broker) set0(s *segment, to State) { s.state, s.over = to, 0 }
+// revive makes of a segment that was over one that is still to be given back.
+func (s *segment) revive() { s.state, s.over = Orphan, 0 }
 
 // adopt has somebody's release what nobody knows of: what a crash left behind before the journal
 // had it, or with a journal that is lost.
@@ -187,7 +192,7 @@ func (b *Broker) adopt(now overlay.Instant, d *driver, g Grant) {
 	copy(id.Reservation[:], sum[:])
 	if s := b.segments[id]; s != nil {
 		if s.state.Over() {
-			b.set0(s, Orphan)
+			s.revive()
 			s.due = 0
 		}
 		return

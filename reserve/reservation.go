@@ -120,7 +120,7 @@ type reservation struct {
 	worked  bool            // it was Active
 	final   State
 	why     Why
-	free    Rate // of what was refused
+	share   int64 // how many thousandths of what was wanted could be had
 	reason  string
 	over    overlay.Instant
 	release overlay.Instant // since when it is given back
@@ -164,7 +164,7 @@ func (b *Broker) start(now overlay.Instant, q Request, declared bool) *reservati
 	r := &reservation{id: b.newID(), req: q, declared: declared, parts: newParts(&q), rate: q.Rate, began: now}
 	r.life = min(q.For, b.longestOf(&q))
 	r.end, r.until = now.Add(r.life), now.Add(q.For)
-	t := b.lineOf(now, r.line())
+	t := b.lineOf(now, b.cfg.Self, r.line())
 	if declared && t.holder != b.cfg.Self { // the first since this agent runs: older ones count no more
 		t.epoch, t.holder = max(t.epoch+1, uint64(max(now, 0)/overlay.Instant(time.Millisecond))), b.cfg.Self
 	}
@@ -235,6 +235,9 @@ func (b *Broker) Release(now overlay.Instant, id [16]byte) error {
 	}
 	if n := b.needs[r.req.Flow]; n != nil {
 		n.give(now)
+		if other := b.reservations[n.id]; other != nil {
+			b.fail(now, other, Released, Nothing, "its owner gave it back")
+		}
 	}
 	b.fail(now, r, Released, Nothing, "its owner gave it back")
 	return nil

@@ -142,16 +142,16 @@ func (b *Broker) refused(now overlay.Instant, s *segment, v Verb, err error) {
 		if errors.Is(err, ErrUnsupported) {
 			s.why = Useless
 		}
-		s.rate = s.grant.Rate
+		s.rate = s.asked
 	case DoRenew:
 		s.refuse(why, 0, err.Error())
 		if errors.Is(err, ErrUnsupported) {
 			s.why = Useless
 		}
-		s.end = min(s.end, s.grant.End)
+		s.end = s.until
 	default: // what was held isn't to be had: what is left of it is given back
 		s.refuse(why, r.Free, err.Error())
-		b.end(now, s)
+		b.end(s)
 	}
 	if errors.Is(err, ErrGone) && v != DoHold {
 		s.refuse(Failed, 0, "the driver has it no longer")

@@ -91,7 +91,7 @@ func (b *Broker) shares(but *segment) (all []share) {
 func (s *segment) refuse(why Why, free Rate, text string) { s.why, s.free, s.text = why, free, text }
 
 // end gives a segment back.
-func (b *Broker) end(now overlay.Instant, s *segment) {
+func (b *Broker) end(s *segment) {
 	if s.goal != Released {
 		s.goal, s.due, s.tries = Released, 0, 0
 		b.enter(s)
@@ -150,8 +150,15 @@ func (b *Broker) advance(now overlay.Instant, s *segment) (next overlay.Instant)
 	if next = b.expire(now, s); s.call != 0 {
 		return next
 	}
+	if s.state == Orphan && now < s.end {
+		next = earlier(next, s.end)
+	}
 	v := s.wants()
 	switch {
+	case s.state == Orphan && b.external(s) && now >= s.end: // whoever confirms that or not
+		s.refuse(Ended, 0, "its end has passed; its release was never confirmed: "+s.text)
+		b.set(now, s, s.final())
+		b.enter(s)
 	case b.unseen(now, s):
 	case s.goal == Released && s.state == Requested: // no driver knows of it
 		b.set(now, s, Released)
@@ -179,6 +186,11 @@ func (b *Broker) unseen(now overlay.Instant, s *segment) bool {
 	return true
 }
 
+func (b *Broker) external(s *segment) bool {
+	d := b.driverNamed(s.driver)
+	return d != nil && d.External
+}
+
 func (b *Broker) opened(driver string) bool {
 	d := b.driverNamed(driver)
 	return d != nil && d.opened
@@ -197,7 +209,7 @@ func (b *Broker) expire(now overlay.Instant, s *segment) (next overlay.Instant) 
 		return until
 	}
 	s.refuse(Ended, 0, "its lease ended")
-	b.end(now, s)
+	b.end(s)
 	return 0
 }
 
@@ -238,14 +250,13 @@ func (b *Broker) Result(now overlay.Instant, r Result) {
 		return
 	}
 	delete(b.calls, r.Number)
-	switch s := c.segment; {
-	case c.verb == DoList:
+	switch s := c.segment; c.verb {
+	case DoList:
 		b.reconcile(now, c.driver, r.Grants, r.Err)
-	case c.verb == DoUsage:
-		switch {
-		case r.Err == nil:
+	case DoUsage:
+		if r.Err == nil {
 			s.usage.read(now, r.Usage)
-		case errors.Is(r.Err, ErrGone) && s.call == 0 && s.goal != Released && !s.state.Over():
+		} else if errors.Is(r.Err, ErrGone) && s.call == 0 && s.goal != Released && !s.state.Over() {
 			b.set(now, s, Unknown)
 		}
 	default:

@@ -46,7 +46,7 @@ func (b *Broker) wish(now overlay.Instant, s *segment, m *message) {
 	case renew:
 		b.resize(now, s, m)
 	case release:
-		b.end(now, s)
+		b.end(s)
 	}
 	s.due = 0
 	b.enter(s)
@@ -125,7 +125,7 @@ func (b *Broker) admit(now overlay.Instant, s *segment) (free Rate, why Why) {
 		return 0, Denied
 	case b.stale(s.peer, &m):
 		return 0, OldEpoch
-	case len(b.order) >= maxSegments || len(b.waiting) >= maxWaiting/2 || s.peer != b.cfg.Self && b.remembers(s.peer) >= maxPeerSegments:
+	case !b.hasLine(s.peer, m.line(s.peer)), len(b.order) >= maxSegments || len(b.waiting) >= maxWaiting/2 || s.peer != b.cfg.Self && b.remembers(s.peer) >= maxPeerSegments:
 		return 0, Busy
 	}
 	d := b.serving(s.promise, 0)

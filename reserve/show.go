@@ -60,12 +60,12 @@ func (b *Broker) List() (all []Row) {
 // says is why a reservation, or a part of it, is as it is.
 func (r *reservation) says(p *part) string {
 	switch {
+	case r.state == Orphan && !p.state.Over():
+		return fmt.Sprintf("%s hasn't confirmed its release, and it ends by itself: %s", p.agent.Short(), firstOf(p.text, "no answer"))
 	case r.reason != "":
 		return r.reason
 	case p.why != Nothing || p.text != "":
 		return p.says()
-	case r.state == Orphan && !p.state.Over():
-		return p.agent.Short() + " hasn't confirmed its release: it ends by itself"
 	}
 	return ""
 }

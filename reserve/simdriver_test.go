@@ -152,7 +152,9 @@ func (f faked) Hold(_ context.Context, w Want) (Grant, error) { return f.hold(f.
 func (f faked) Commit(_ context.Context, g Grant) (Grant, error) {
 	return f.grant(DoCommit, g, 0, 0)
 }
+
 func (f faked) Abort(_ context.Context, g Grant) error { return f.call(DoAbort, Want{}, g, 0, 0).Err }
+
 func (f faked) Activate(_ context.Context, g Grant) (Grant, error) {
 	return f.grant(DoActivate, g, 0, 0)
 }

@@ -49,7 +49,7 @@ func (w *simWorld) plan() {
 // newFlow draws what a station sends, some of it for long and much.
 func (w *simWorld) newFlow(n *simNode) *simFlow {
 	to, relays := w.path(n)
-	f := &simFlow{Flow: Flow{n.id, to, overlay.MAC{2, 0, 0, byte(n.i), 1, 1}, overlay.MAC{2, 0, 0, 0, byte(to[1]), 2}}, relays: relays}
+	f := &simFlow{Flow: Flow{n.id, to, overlay.MAC{2, 0, 0, byte(n.i), 1, 1}, overlay.MAC{2, 0, 0, 0, to[1], 2}}, relays: relays}
 	f.begin = w.now.Add(w.between(0, 2*time.Minute))
 	f.end = f.begin.Add(w.between(10*time.Second, 4*time.Minute))
 	f.rate = Rate(1+w.draw(30)) * Mbit
@@ -357,6 +357,7 @@ func (n *simNode) excused(id ID) bool {
 // checkReconciled sees to it that what drivers hold is in the journal, a minute after a start.
 func (n *simNode) checkReconciled() {
 	for _, f := range n.drivers {
+		f.expire(n.w.now)
 		for _, g := range f.held {
 			if s := n.b.segments[g.id]; (s == nil || s.state.Over()) && !n.releases(f, g) {
 				n.w.fail("agent %d holds %v a minute after its start, and doesn't know of it", n.i, g.id)
