@@ -14,7 +14,7 @@ func lone(begin, lasts time.Duration, rate Rate, relays ...int) (*simWorld, *sim
 	for _, n := range w.nodes {
 		n.capacity = map[string]Rate{"east": 100 * Mbit, "west": 100 * Mbit}
 		for e, c := range n.capacity {
-			n.b.SetCapacity(w.now, e, c)
+			n.b.SetCapacity(e, c)
 		}
 	}
 	n := w.nodes[0]
@@ -62,6 +62,27 @@ func TestLongTransfer(t *testing.T) {
 		if had == 0 || had > time.Minute || missed > 0 || full == 0 || gone == 0 || gone > 90*time.Second {
 			t.Errorf("missing for %d s; %s; %v", missed, n.b.Explain(f.Flow), w.wrong)
 		}
+	}
+}
+
+// Of two that send to each other one agent coordinates both directions, as both hurt.
+func TestBothDirections(t *testing.T) {
+	w, n, f := lone(10*time.Second, 5*time.Minute, 50*Mbit)
+	peer := w.nodes[4]
+	peer.flows = []*simFlow{{Flow: f.back(), begin: f.begin, end: f.end, rate: 40 * Mbit}}
+	w.run(4 * time.Minute)
+	if n.gets(f) < 45*Mbit || peer.gets(peer.flows[0]) < 6*Mbit {
+		t.Errorf("%v and %v", n.gets(f), peer.gets(peer.flows[0]))
+	}
+	if len(peer.b.course) > 0 {
+		t.Errorf("both coordinate: %+v", peer.b.List())
+	}
+	if s := peer.b.Explain(f.back()); !strings.Contains(s, "other agent coordinates") {
+		t.Error(s)
+	}
+	w.run(7 * time.Minute)
+	if w.holds() > 0 || len(w.wrong) > 0 {
+		t.Errorf("%d are held; %v", w.holds(), w.wrong)
 	}
 }
 
@@ -159,7 +180,7 @@ func TestKeep(t *testing.T) {
 		{"is being replaced", 61, Sample{Sent: rate}, func(_ *situation, r *holding) { r.fixed, r.replacing = true, true }, wait, 0},
 		{"declared and idle", 59, Sample{}, func(_ *situation, r *holding) { r.declared = true }, wait, 0},
 		{"declared, half-life", 61, Sample{}, func(_ *situation, r *holding) { r.declared = true }, resize, rate},
-		{"the other side hurts", 50, Sample{Sent: rate, Received: 10 * Mbit}, func(s *situation, _ *holding) { s.wished = true }, replace, rate},
+		{"the other side hurts", 50, Sample{Sent: rate, Received: 10 * Mbit}, func(s *situation, _ *holding) { s.wished = 3 * Mbit }, replace, rate},
 	} {
 		var h history
 		now := steps(&h, 0, c.seconds, c.sample, rate)

@@ -182,15 +182,15 @@ func NewBroker(now overlay.Instant, cfg Config, journal *Journal) *Broker {
 // SetCapacity says what an egress carries, by the owner's word or as measured; 0: that isn't
 // known, and nothing more is reserved there. What there is too much of is given back, the
 // newest first.
-func (b *Broker) SetCapacity(now overlay.Instant, egress string, r Rate) {
+func (b *Broker) SetCapacity(egress string, r Rate) {
 	b.capacity[egress] = r
 	if r > 0 {
-		b.shed(now, egress, r*mostShare/1000)
+		b.shed(egress, r*mostShare/1000)
 	}
 }
 
 // shed gives back the newest segments at an egress until the others take so much at most.
-func (b *Broker) shed(now overlay.Instant, egress string, most Rate) {
+func (b *Broker) shed(egress string, most Rate) {
 	sum := Rate(0)
 	for _, s := range b.order {
 		if s.egress != egress || s.state.Over() || !s.countable() {

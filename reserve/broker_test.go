@@ -18,7 +18,7 @@ func brokerFor(self overlay.AgentID, j *Journal) *Broker {
 		Drivers: []Caps{{Name: "tc", Kinds: []Kind{Guarantee}}, {Name: "nsi", Kinds: []Kind{Circuit}}},
 		Hop:     func(to overlay.AgentID, _ Kind) (Hop, bool) { return Hop{Egress: "east"}, to != overlay.AgentID{99} },
 	}, j)
-	b.SetCapacity(simBeginning, "east", 100*Mbit)
+	b.SetCapacity("east", 100*Mbit)
 	return b
 }
 
@@ -233,7 +233,7 @@ func TestClaims(t *testing.T) {
 		a, b := brokerFor(toPeer.From, nil), brokerFor(toPeer.To, nil)
 		all := []*Broker{a, b}
 		for _, x := range all {
-			x.leads(simBeginning, l, true)
+			x.leads(simBeginning, l, true, Mbit)
 		}
 		now := simBeginning
 		for range 10 {
@@ -248,10 +248,10 @@ func TestClaims(t *testing.T) {
 				}
 			}
 		}
-		if is, other := a.leads(now, l, false), b.leads(now, l, false); is == other {
+		if is, other := a.leads(now, l, false, 0), b.leads(now, l, false, 0); is == other {
 			t.Errorf("order %d: %v and %v", order, is, other)
 		}
-		if later := now.Add(Lease + time.Second); a.leads(later, l, false) || b.leads(later, l, false) {
+		if later := now.Add(Lease + time.Second); a.leads(later, l, false, 0) || b.leads(later, l, false, 0) {
 			t.Error("a tenure lasts without renewal")
 		}
 	}

@@ -55,7 +55,7 @@ type situation struct {
 	leads     bool          // this agent coordinates the line
 	other     bool          // the other end does
 	first     bool          // this end sends more, or as much and has the lower id
-	wished    bool          // it hurts the other end, too
+	wished    Rate          // that the other end wants, which it hurts, too; 0: it doesn't
 	able      bool          // a driver and a way are there
 	setup     time.Duration // how long it takes with that driver
 	notBefore overlay.Instant
@@ -73,6 +73,7 @@ type situation struct {
 func (h *history) decide(s *situation) decision {
 	demanded, hurts := h.demanded()
 	elapsed := h.elapsed(s.now)
+	rate := h.capped(h.size(s.sample.Elastic), s.most)
 	no := func(why string) decision { return decision{why: why} }
 	switch {
 	case !s.automatic:
@@ -96,16 +97,13 @@ func (h *history) decide(s *situation) decision {
 	case s.now < s.notBefore:
 		return no(fmt.Sprintf("refused (%s); it is asked again in %v", s.refused, s.notBefore.Sub(s.now).Round(time.Second)))
 	case !s.leads && s.other:
-		return decision{deed: lead, why: "the other agent coordinates; it is told that this direction hurts"}
+		return decision{deed: lead, rate: rate, why: "the other agent coordinates; it is told that this direction hurts"}
 	case !s.leads && !s.first && elapsed < patience:
 		return no("the other agent sends more, and may coordinate")
 	case !s.leads:
-		return decision{deed: lead, why: "the right to coordinate is claimed"}
+		return decision{deed: lead, rate: rate, why: "the right to coordinate is claimed"}
 	}
-	d := decision{deed: reserve, rate: h.capped(h.size(s.sample.Elastic), s.most)}
-	if s.wished {
-		d.back = h.received()
-	}
+	d := decision{deed: reserve, rate: rate, back: s.wished}
 	d.why = fmt.Sprintf("it wants %v and waits for the way out since %v", d.rate, elapsed)
 	if s.full && s.circuits && elapsed >= worthTimes*s.external {
 		d.deed = circuit
@@ -141,7 +139,7 @@ type holding struct {
 	grown     overlay.Instant // when its rate was changed last
 	refused   overlay.Instant // when more was refused last
 	fixed     bool            // it can't be changed or renewed
-	back      bool            // it has something of the other direction
+	back      Rate            // what it has of the other direction
 	declared  bool
 	replacing bool
 }
@@ -167,8 +165,8 @@ func (h *history) keep(s *situation, r *holding) decision {
 		return decision{deed: replace, rate: more, why: "what it sends still waits, and it can't be changed in place"}
 	case more > r.rate && !r.fixed:
 		return decision{deed: resize, rate: more, why: "what it sends still waits"}
-	case s.wished && !r.back && !r.replacing && h.received() > 0:
-		return decision{deed: replace, rate: r.rate, back: h.received(), why: "the other direction needs it, too"}
+	case s.wished > r.back && !r.replacing && (r.back == 0 || s.now >= r.grown.Add(growAgain)):
+		return decision{deed: replace, rate: r.rate, back: s.wished, why: "the other direction needs it, too"}
 	case half && r.fixed && !r.replacing && used*100 >= r.rate*usedShare:
 		return decision{deed: replace, rate: r.rate, why: "it can't be renewed in place"}
 	case half && !r.fixed && used*100 >= r.rate*usedShare:

@@ -54,14 +54,13 @@ type history struct {
 	silent  int             // seconds since it sent something
 	idle    int             // seconds in which little of the reservation was used
 	waiting int             // seconds in which something waited, one after the other
-	back    [60]Rate        // received
 }
 
 // note takes a second.
 func (h *history) note(now overlay.Instant, s *Sample, reserved Rate) {
 	i := h.n % seconds
 	h.n++
-	h.sent[i], h.demand[i], h.hurt[i], h.back[i%len(h.back)] = s.Sent, s.Sent, s.Backlog > 0, s.Received
+	h.sent[i], h.demand[i], h.hurt[i] = s.Sent, s.Sent, s.Backlog > 0
 	if s.Backlog > 0 { // what waits, and as much again as it got: no less would be the next step
 		h.demand[i] = min(2*s.Sent+Rate(min(s.Backlog, 1<<40)*8/1000), maxRate)
 		h.waiting++
@@ -134,13 +133,4 @@ func (h *history) size(elastic bool) Rate {
 		return mean(h.last(&h.sent, 10)) * 3 / 2
 	}
 	return percentile(h.last(&h.demand, 60), 95) * 6 / 5
-}
-
-// received returns what the other direction needs, 0 if that isn't worth it.
-func (h *history) received() Rate {
-	all := slices.Clone(h.back[:min(h.n, len(h.back))])
-	if r := percentile(all, 95) * 6 / 5; mean(all) >= worthy {
-		return r
-	}
-	return 0
 }

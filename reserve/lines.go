@@ -27,6 +27,7 @@ type tenure struct {
 	claimed overlay.Instant // when it did, 0: that is answered
 	due     overlay.Instant // when the next one is
 	wished  overlay.Instant // when the other end claimed in vain, as its side hurts
+	wish    Rate            // what it wanted
 	used    overlay.Instant
 	by      overlay.AgentID // who made this agent remember it
 }
@@ -113,7 +114,7 @@ func (b *Broker) claimed(now overlay.Instant, from overlay.AgentID, m *message) 
 		both := !theirs && t.claimed != 0 && now.Sub(t.claimed) < Lease && b.cfg.Self.Compare(from) < 0
 		switch {
 		case m.epoch < t.epoch || mine || both:
-			a.why, a.epoch, t.wished = OldEpoch, t.epoch, now
+			a.why, a.epoch, t.wished, t.wish = OldEpoch, t.epoch, now, m.rate
 		default:
 			t.holder, t.until, t.claimed = from, now.Add(min(m.lease, Lease)), 0
 			b.lead(now, from, m)
@@ -167,8 +168,9 @@ func (b *Broker) raise(l line, epoch uint64) {
 }
 
 // leads says whether this agent may coordinate what nobody declared, and claims that if it may
-// try to. If the other end does, it knows by the claim that it hurts this one, too.
-func (b *Broker) leads(now overlay.Instant, l line, try bool) bool {
+// try to. If the other end does, it knows by the claim that it hurts this one, too, and what rate
+// this one wants.
+func (b *Broker) leads(now overlay.Instant, l line, try bool, wish Rate) bool {
 	if b.lines[l] == nil && !try {
 		return false
 	}
@@ -188,6 +190,6 @@ func (b *Broker) leads(now overlay.Instant, l line, try bool) bool {
 	if peer == b.cfg.Self {
 		peer = l.between.To
 	}
-	b.send(peer, &message{kind: claim, flow: l.between, epoch: t.claim, lease: Lease})
+	b.send(peer, &message{kind: claim, flow: l.between, epoch: t.claim, lease: Lease, rate: wish})
 	return is
 }

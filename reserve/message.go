@@ -77,7 +77,7 @@ const (
 	release         // give back, from any state
 	status          // only tell
 	answer          // state, rate, up, lease left; why and free if something was refused; text
-	claim           // lease
+	claim           // lease; rate of inner bits that the sender wants
 	yield           // why, and the epoch that counts
 	kindsBound      //
 )

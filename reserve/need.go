@@ -83,7 +83,7 @@ func (b *Broker) Observe(now overlay.Instant, all []Sample) {
 			}
 		}
 	}
-	b.rerouted(now)
+	b.rerouted()
 	for _, n := range b.wishes {
 		if n.seen != now {
 			n.sample.Sent, n.sample.Received, n.sample.Backlog = 0, 0, 0
@@ -99,7 +99,7 @@ func (b *Broker) Observe(now overlay.Instant, all []Sample) {
 
 // rerouted gives back what is held of an egress by which this agent no longer sends to where it
 // was for.
-func (b *Broker) rerouted(now overlay.Instant) {
+func (b *Broker) rerouted() {
 	for _, s := range b.order {
 		if s.goal == Released || s.state.Over() || s.promise == Circuit {
 			continue
@@ -117,8 +117,10 @@ func (b *Broker) situation(now overlay.Instant, n *need) *situation {
 	t := b.lines[l]
 	s := &situation{
 		now: now, sample: n.sample, automatic: b.cfg.Automatic, notBefore: n.after, refused: n.refused, full: n.full > 1, most: b.cfg.Cap,
-		leads: b.leads(now, l, b.keepsLine(n)), other: t != nil && t.holder == n.flow.To && now.Before(t.until),
-		wished: t != nil && t.wished != 0 && now.Sub(t.wished) < Lease,
+		leads: b.leads(now, l, b.keepsLine(n), 0), other: t != nil && t.holder == n.flow.To && now.Before(t.until),
+	}
+	if t != nil && t.wished != 0 && now.Sub(t.wished) < Lease {
+		s.wished = min(t.wish, max(2*n.sample.Received, worthy)) // as far as this end sees it
 	}
 	s.first = n.sample.Sent > n.sample.Received || n.sample.Sent == n.sample.Received && n.flow.From.Compare(n.flow.To) < 0
 	next := n.flow.To
@@ -162,7 +164,7 @@ func (b *Broker) judge(now overlay.Instant, n *need) {
 	}
 	switch n.said = n.hist.decide(s); n.said.deed {
 	case lead:
-		b.leads(now, line{between: n.flow.between()}, true)
+		b.leads(now, line{between: n.flow.between()}, true, n.said.rate)
 	case reserve, circuit:
 		b.want(now, n, n.said)
 	}
@@ -213,7 +215,7 @@ func (b *Broker) open(now overlay.Instant, n *need, q Request, declared bool) {
 func (b *Broker) tend(now overlay.Instant, n *need, r *reservation, s *situation) {
 	before := b.reservations[n.before]
 	h := &holding{
-		rate: r.rate, renewed: n.renewed, life: r.life, grown: n.grown, refused: r.refused, fixed: r.fixed, back: r.req.BackRate > 0,
+		rate: r.rate, renewed: n.renewed, life: r.life, grown: n.grown, refused: r.refused, fixed: r.fixed, back: r.req.BackRate,
 		declared: n.declared, replacing: before != nil && !before.state.Over(),
 	}
 	if n.declared && now.Add(r.life/2) >= n.until {

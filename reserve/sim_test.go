@@ -205,7 +205,7 @@ func (n *simNode) start() {
 	n.b.mutant = w.mutant
 	n.b.moved = n.moved
 	for _, e := range []string{"east", "west"} {
-		n.b.SetCapacity(w.now, e, n.capacity[e])
+		n.b.SetCapacity(e, n.capacity[e])
 	}
 	n.every(time.Minute, func() {
 		for _, f := range n.drivers {

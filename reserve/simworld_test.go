@@ -107,7 +107,7 @@ func (n *simNode) waver() {
 	n.before[e], n.changed[e] = max(n.capacity[e], n.before[e]*Rate(flag(n.w.now.Sub(n.changed[e]) < 2*time.Minute, 1))), n.w.now
 	n.capacity[e] = n.capacity[e] * Rate(80+n.w.draw(50)) / 100
 	if n.b != nil {
-		n.b.SetCapacity(n.w.now, e, n.capacity[e])
+		n.b.SetCapacity(e, n.capacity[e])
 		n.turn()
 	}
 }
@@ -151,6 +151,12 @@ func (n *simNode) observe() {
 			s := Sample{Flow: f.Flow, Sent: n.gets(f), Elastic: true, Path: f.relays}
 			if s.Sent < f.rate {
 				s.Backlog = 50_000
+			}
+			other := w.nodes[w.index[f.To]]
+			for _, g := range other.flows {
+				if g.Flow == f.back() && w.now >= g.begin && w.now < g.end {
+					s.Received = other.gets(g)
+				}
 			}
 			all = append(all, s)
 		}
