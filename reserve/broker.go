@@ -323,7 +323,7 @@ func (b *Broker) call(d *driver, s *segment, c Call) uint64 {
 func (b *Broker) Flush() Output {
 	out := Output{Journal: b.journal, Entry: b.made}
 	b.journal = nil
-	if ways := b.currentWays(b.mutant == noProof); !b.shown || !slices.Equal(ways, b.ways) {
+	if ways := b.currentWays(b.mutant == noProof); !b.shown || !slices.EqualFunc(ways, b.ways, Way.same) {
 		b.ways, b.shown = ways, true
 		out.Ways, out.Changed = slices.Clone(ways), true
 	}
@@ -339,7 +339,7 @@ func (b *Broker) Flush() Output {
 	for _, r := range b.course {
 		if r.ask {
 			r.ask = false
-			out.Probes = append(out.Probes, Probe{r.id, r.req.Flow, r.req.Path, b.markOf(r.id, r.req.Flow)})
+			out.Probes = append(out.Probes, Probe{r.id, r.req.Flow, r.req.Path, b.markOf(r)})
 		}
 	}
 	return out

@@ -184,10 +184,13 @@ func (m *meter) read(now overlay.Instant, u Usage) {
 
 // A Way says that the packets of a flow for its next hop are to carry a mark. At the agent where
 // a flow begins these are the frames between its stations (all, if they are zero), at a relay
-// what it passes on of the flow. Where there is no Way, flows go as ever.
+// what it passes on of the flow. The agent that coordinates sends the flow by Path; of the other
+// direction, and at relays, what takes another hop than Next goes as ever. So does all for which
+// there is no Way.
 type Way struct {
 	ID   ID
 	Flow Flow
+	Path []overlay.AgentID // the relays, at the agent that coordinates; not to be changed
 	Next overlay.AgentID
 	Mark Mark
 	Rate Rate // of underlay packets: what more is sent goes the ordinary way, or is shaped
@@ -204,25 +207,34 @@ func (b *Broker) currentWays(unproven bool) (all []Way) {
 		if !s.usable() || s.promise == Circuit {
 			continue
 		}
+		mark, path := s.grant.Mark, []overlay.AgentID(nil)
 		if s.peer == b.cfg.Self {
-			if r := b.reservations[s.id.Reservation]; r == nil || r.state != Active {
+			r := b.reservations[s.id.Reservation]
+			if r == nil || r.state != Active {
 				continue
 			}
+			mark, path = b.markOf(r), r.req.Path
 		}
-		all = append(all, Way{s.id, s.flow, s.next, b.markOf(s.id.Reservation, s.flow), min(s.asked, s.rate)})
+		all = append(all, Way{s.id, s.flow, path, s.next, mark, min(s.asked, s.rate)})
 	}
 	slices.SortFunc(all, func(x, y Way) int { return x.ID.Compare(y.ID) })
 	return all
 }
 
+// same says whether two ways are one.
+func (w Way) same(o Way) bool {
+	return w.ID == o.ID && w.Flow == o.Flow && w.Next == o.Next && w.Mark == o.Mark && w.Rate == o.Rate // an ID has one Path
+}
+
 // usable says whether packets may be sent by a segment's mark.
 func (s *segment) usable() bool { return s.state == Active && s.grant.Up && s.goal == Active }
 
-// markOf returns what packets of a reservation's flow carry where they leave this agent: the
-// mark of its egress, and what a circuit has set beside it.
-func (b *Broker) markOf(id [16]byte, f Flow) (m Mark) {
-	for _, s := range b.order {
-		if s.id.Reservation != id || s.flow != f || !s.usable() {
+// markOf returns what packets of a reservation's flow carry where they leave this agent, which it
+// begins at: the mark of its egress, and what a circuit has set beside it.
+func (b *Broker) markOf(r *reservation) (m Mark) {
+	for i := range r.parts {
+		s := b.segments[ID{r.id, uint8(i)}]
+		if s == nil || s.peer != b.cfg.Self || !s.usable() {
 			continue
 		}
 		g := s.grant.Mark

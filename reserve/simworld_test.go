@@ -305,6 +305,7 @@ func (n *simNode) moved(id ID, from, to State) {
 func (w *simWorld) checkGone(reservation [16]byte) {
 	for _, n := range w.nodes {
 		for _, f := range n.drivers {
+			f.expire(w.now)
 			for _, g := range f.held {
 				if g.id.Reservation == reservation {
 					w.fail("agent %d holds %v of what is over", n.i, g.id)

@@ -6,8 +6,9 @@ import "slices"
 //
 //	Requested → Held → Committed → Activating → Active ⇄ Degraded → Releasing → Released
 //
-// From the first three Rejected ends it, from the others Lost does; Unknown is left by asking
-// and Orphan by releasing, or at the grant's end at the latest.
+// What is refused before it is firm ends Rejected, what was there and isn't any more Lost, and
+// from any state that isn't over it may be Releasing; Unknown is left by asking and Orphan by
+// releasing, or at the grant's end at the latest.
 type State uint8
 
 // The states; their words are those of farlan reserve list.
