@@ -226,6 +226,30 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// Who takes over a line ends what the other end had by an older epoch, and that one is told.
+func TestTakeOver(t *testing.T) {
+	s, a, b := newSite(t), overlay.AgentID{2}, overlay.AgentID{3}
+	of := func(n byte, change func(m *message)) []byte {
+		return asks(n, func(m *message) {
+			m.declared, m.flow, m.next = false, Flow{From: a, To: b}, b
+			change(m)
+		})
+	}
+	s.Receive(s.now, a, of(1, func(*message) {}))
+	s.turn()
+	s.Receive(s.now, b, of(2, func(m *message) { m.epoch, m.flow, m.next = 6, m.flow.back(), a }))
+	s.turn()
+	if len(s.f.held) != 1 || s.f.held[0].id.Reservation != [16]byte{2} {
+		t.Fatalf("%+v", s.f.held)
+	}
+	s.out = nil
+	s.Receive(s.now, a, of(1, func(m *message) { m.kind, m.number = renew, 2 }))
+	s.turn()
+	if m := s.last(t); m.why != OldEpoch || m.epoch != 6 || !m.state.Over() {
+		t.Errorf("%+v", m)
+	}
+}
+
 // Of two ends that claim a line one has it, whatever comes first.
 func TestClaims(t *testing.T) {
 	l := line{between: toPeer}

@@ -171,6 +171,9 @@ var (
 	ErrGone = errors.New("no such reservation")
 	// ErrForeign: somebody else's things are in the way; the text says whose and what to do.
 	ErrForeign = errors.New("somebody else's")
+	// ErrUnreachable: nobody was there to ask, and nothing was changed by this call; it may be
+	// made again later.
+	ErrUnreachable = errors.New("can't be reached")
 )
 
 // A Refusal is an ErrFull that says what could be had.

@@ -45,6 +45,8 @@ type need struct {
 	said     decision
 }
 
+// needOf returns what is known of a flow. Where that is too many already it returns nil: the flow
+// goes without.
 func (b *Broker) needOf(now overlay.Instant, f Flow) *need {
 	n := b.needs[f]
 	if n == nil && len(b.needs) < maxNeeds {
@@ -74,7 +76,7 @@ func (n *need) give(now overlay.Instant) {
 func (n *need) idle(now overlay.Instant) bool { return !n.declared && now.Sub(n.seen) >= quiet }
 
 // Observe takes what an agent saw in the last second of all its own flows; flows that aren't
-// among them sent nothing. It is to be called each second.
+// among them sent nothing, and those that send little need not be. It is to be called each second.
 func (b *Broker) Observe(now overlay.Instant, all []Sample) {
 	for i := range all {
 		if f := all[i].Flow; f.From == b.cfg.Self && !f.To.IsZero() && f.To != f.From {

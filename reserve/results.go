@@ -19,7 +19,7 @@ func (b *Broker) came(now overlay.Instant, s *segment, v Verb, r Result) {
 	case v == DoStatus && errors.Is(r.Err, ErrGone):
 		s.refuse(Failed, 0, "the driver has it no longer")
 		b.set(now, s, Lost)
-	case v != DoStatus && definite(r.Err):
+	case v != DoStatus && definite(r.Err), v == DoHold && errors.Is(r.Err, ErrUnreachable):
 		b.refused(now, s, v, r.Err)
 	default:
 		if v != DoStatus || s.state != Activating && s.state != Degraded {
@@ -132,7 +132,8 @@ func (b *Broker) refused(now overlay.Instant, s *segment, v Verb, err error) {
 	}
 	switch v {
 	case DoHold:
-		if (errors.Is(err, ErrUnsupported) || errors.Is(err, ErrForeign)) && b.other(s) {
+		elsewhere := errors.Is(err, ErrUnsupported) || errors.Is(err, ErrForeign) || errors.Is(err, ErrUnreachable)
+		if elsewhere && b.other(s) {
 			return
 		}
 		s.refuse(why, r.Free, err.Error())
