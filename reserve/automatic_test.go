@@ -70,15 +70,16 @@ func TestBothDirections(t *testing.T) {
 	w, n, f := lone(10*time.Second, 5*time.Minute, 50*Mbit)
 	peer := w.nodes[4]
 	peer.flows = []*simFlow{{Flow: f.back(), begin: f.begin, end: f.end, rate: 40 * Mbit}}
-	w.run(4 * time.Minute)
-	if n.gets(f) < 45*Mbit || peer.gets(peer.flows[0]) < 6*Mbit {
-		t.Errorf("%v and %v", n.gets(f), peer.gets(peer.flows[0]))
-	}
-	if len(peer.b.course) > 0 {
-		t.Errorf("both coordinate: %+v", peer.b.List())
-	}
+	w.run(90 * time.Second)
 	if s := peer.b.Explain(f.back()); !strings.Contains(s, "other agent coordinates") {
 		t.Error(s)
+	}
+	w.run(4 * time.Minute)
+	if n.gets(f) < 45*Mbit || peer.gets(peer.flows[0]) < 36*Mbit {
+		t.Errorf("%v and %v", n.gets(f), peer.gets(peer.flows[0]))
+	}
+	for _, r := range peer.b.course {
+		t.Errorf("both coordinate: %v %s", r.state, r.reason)
 	}
 	w.run(7 * time.Minute)
 	if w.holds() > 0 || len(w.wrong) > 0 {
@@ -106,7 +107,7 @@ func steps(h *history, from, n int, s Sample, reserved Rate) overlay.Instant {
 	now := simBeginning
 	for i := range n {
 		now = simBeginning.Add(time.Duration(from+i+1) * time.Second)
-		h.note(now, &s, reserved)
+		h.note(now, &s, reserved, 0)
 	}
 	return now
 }

@@ -141,7 +141,7 @@ type holding struct {
 	fixed     bool            // it can't be changed or renewed
 	back      Rate            // what it has of the other direction
 	declared  bool
-	replacing bool
+	replacing bool // another one is about to take its place, or couldn't a moment ago
 }
 
 // keep says what to do about a flow that has a reservation.
@@ -165,8 +165,10 @@ func (h *history) keep(s *situation, r *holding) decision {
 		return decision{deed: replace, rate: more, why: "what it sends still waits, and it can't be changed in place"}
 	case more > r.rate && !r.fixed:
 		return decision{deed: resize, rate: more, why: "what it sends still waits"}
-	case s.wished > r.back && !r.replacing && (r.back == 0 || s.now >= r.grown.Add(growAgain)):
+	case s.wished > 0 && r.back == 0 && !r.replacing:
 		return decision{deed: replace, rate: r.rate, back: s.wished, why: "the other direction needs it, too"}
+	case s.wished > r.back && r.back > 0 && !r.fixed && s.now >= r.grown.Add(growEvery) && (r.refused == 0 || s.now >= r.refused.Add(growAgain)):
+		return decision{deed: resize, rate: r.rate, back: s.wished, why: "the other direction needs more"}
 	case half && r.fixed && !r.replacing && used*100 >= r.rate*usedShare:
 		return decision{deed: replace, rate: r.rate, why: "it can't be renewed in place"}
 	case half && !r.fixed && used*100 >= r.rate*usedShare:

@@ -56,8 +56,8 @@ type history struct {
 	waiting int             // seconds in which something waited, one after the other
 }
 
-// note takes a second.
-func (h *history) note(now overlay.Instant, s *Sample, reserved Rate) {
+// note takes a second, in which so much was reserved, and of the other direction.
+func (h *history) note(now overlay.Instant, s *Sample, reserved, back Rate) {
 	i := h.n % seconds
 	h.n++
 	h.sent[i], h.demand[i], h.hurt[i] = s.Sent, s.Sent, s.Backlog > 0
@@ -76,7 +76,8 @@ func (h *history) note(now overlay.Instant, s *Sample, reserved Rate) {
 	if h.silent >= pause {
 		h.began = 0
 	}
-	if h.idle++; s.Sent*100 >= reserved*idleShare && s.Sent > 0 {
+	forth := s.Sent > 0 && s.Sent*100 >= reserved*idleShare
+	if h.idle++; forth || back > 0 && s.Received*100 >= back*idleShare {
 		h.idle = 0
 	}
 }

@@ -157,6 +157,7 @@ func (b *Broker) answered(now overlay.Instant, from overlay.AgentID, m *message)
 		return
 	}
 	p.heard, p.state, p.up, p.granted, p.kind, p.text = now, m.state, m.up, m.rate, m.promise, m.text
+	p.end = now.Add(m.lease)
 	if m.why != Nothing {
 		p.why, p.free = m.why, m.free
 	}
@@ -186,14 +187,15 @@ func (p *part) satisfied() bool {
 func (b *Broker) outdated(now overlay.Instant, r *reservation, p *part, m *message) {
 	t := b.lineOf(now, b.cfg.Self, r.line())
 	switch {
-	case r.state >= Releasing:
-		if m.state.Over() {
-			p.state, p.pending = m.state, false
-			b.again = true
-		}
+	case r.state >= Releasing && m.state.Over():
+		p.state, p.pending = m.state, false
+		b.again = true
 		return
-	case t.holder == b.cfg.Self && t.epoch >= m.epoch, t.claim >= m.epoch:
-		r.epoch, p.due = max(r.epoch, m.epoch), now
+	case r.state >= Releasing, t.holder == b.cfg.Self && t.epoch >= m.epoch, t.claim >= m.epoch:
+		if r.epoch < m.epoch {
+			r.epoch, p.due = m.epoch, now
+			b.enterReservation(r)
+		}
 		return
 	}
 	t.epoch = max(t.epoch, m.epoch)
@@ -276,8 +278,18 @@ func (b *Broker) holding(now overlay.Instant, r *reservation) {
 			return
 		}
 	}
+	r.shorten(r.began)
 	r.stage, r.deadline = stages-1, now.Add(b.holdTime(r))
 	b.become(now, r, Held)
+}
+
+// shorten ends a lease that began at an instant with the first that ends of what parts gave: some
+// have policies of their own.
+func (r *reservation) shorten(began overlay.Instant) {
+	for i := range r.parts {
+		r.end = min(r.end, r.parts[i].end)
+	}
+	r.life = r.end.Sub(began)
 }
 
 // committing makes the parts firm, an outside circuit first and this agent's last.

@@ -101,27 +101,26 @@ func (b *Broker) Probed(now overlay.Instant, id [16]byte, ok bool) {
 	}
 }
 
-// change asks all parts of a reservation for another rate, or a later end.
-func (b *Broker) change(now overlay.Instant, r *reservation, rate Rate, life time.Duration) {
+// change asks all parts of a reservation for other rates, and a later end.
+func (b *Broker) change(now overlay.Instant, r *reservation, rate, back Rate, life time.Duration) {
 	if r.asking > 0 || r.fixed {
 		return
 	}
-	r.asking, r.asked, r.askEnd = rate, now, min(now.Add(life), r.until)
-	b.rates(now, r, rate)
+	r.asked, r.askEnd = now, min(now.Add(life), r.until)
+	b.rates(now, r, rate, back)
 }
 
-func (b *Broker) rates(now overlay.Instant, r *reservation, rate Rate) {
+func (b *Broker) rates(now overlay.Instant, r *reservation, rate, back Rate) {
+	r.asking, r.askBack = rate, back
 	for i := range r.parts {
-		p := &r.parts[i]
-		relays := len(r.req.Path)
-		switch {
-		case p.flow != r.req.Flow: // the other direction keeps its rate
-			b.send1(now, r, i, renew)
-			continue
+		switch p := &r.parts[i]; {
+		case p.flow != r.req.Flow:
+			p.rate = Outer(back, len(r.req.Back))
 		case p.promise == Circuit:
-			relays = 0
+			p.rate = Outer(max(rate, back), 0)
+		default:
+			p.rate = Outer(rate, len(r.req.Path))
 		}
-		p.rate = Outer(rate, relays)
 		b.send1(now, r, i, renew)
 	}
 }
@@ -132,24 +131,24 @@ func (b *Broker) renewing(now overlay.Instant, r *reservation) {
 	if r.asking == 0 || !r.each(stages, func(p *part) bool { return !p.pending }) {
 		return
 	}
+	more := r.asking > r.rate || r.askBack > r.back
 	for i := range r.parts {
-		switch p := &r.parts[i]; {
-		case p.why == Useless || p.why == Failed:
+		p := &r.parts[i]
+		if p.why == Useless || p.why == Failed {
 			r.fixed = true
 			r.reason = p.agent.Short() + " can't change it: " + p.text
-			if r.asking != r.rate {
-				r.asking = r.rate
-				b.rates(now, r, r.rate)
-				return
-			}
-		case p.why != Nothing && r.asking > r.rate:
-			r.refused, r.asking = now, r.rate
-			b.rates(now, r, r.rate)
+		}
+		if p.why == Nothing || !more && !r.fixed {
+			continue
+		}
+		if r.refused = now; r.asking != r.rate || r.askBack != r.back { // the others go back
+			b.rates(now, r, r.rate, r.back)
 			return
 		}
 	}
 	if !r.fixed {
-		r.rate, r.end, r.life = r.asking, max(r.end, r.askEnd), r.askEnd.Sub(r.asked)
+		r.rate, r.back, r.end = r.asking, r.askBack, max(r.end, r.askEnd)
+		r.shorten(r.asked)
 		b.enterReservation(r)
 	}
 	r.asking = 0

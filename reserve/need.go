@@ -90,11 +90,11 @@ func (b *Broker) Observe(now overlay.Instant, all []Sample) {
 		if n.seen != now {
 			n.sample.Sent, n.sample.Received, n.sample.Backlog = 0, 0, 0
 		}
-		reserved := Rate(0)
+		reserved, back := Rate(0), Rate(0)
 		if r := b.reservations[n.id]; r != nil {
-			reserved = r.rate
+			reserved, back = r.rate, r.back
 		}
-		n.hist.note(now, &n.sample, reserved)
+		n.hist.note(now, &n.sample, reserved, back)
 		b.judge(now, n)
 	}
 }
@@ -217,8 +217,8 @@ func (b *Broker) open(now overlay.Instant, n *need, q Request, declared bool) {
 func (b *Broker) tend(now overlay.Instant, n *need, r *reservation, s *situation) {
 	before := b.reservations[n.before]
 	h := &holding{
-		rate: r.rate, renewed: n.renewed, life: r.life, grown: n.grown, refused: r.refused, fixed: r.fixed, back: r.req.BackRate,
-		declared: n.declared, replacing: before != nil && !before.state.Over(),
+		rate: r.rate, renewed: n.renewed, life: r.life, grown: n.grown, refused: r.refused, fixed: r.fixed, back: r.back,
+		declared: n.declared, replacing: before != nil && !before.state.Over() || now < n.after,
 	}
 	if n.declared && now.Add(r.life/2) >= n.until {
 		h.life = maxLease // it ends with what was declared
@@ -232,18 +232,19 @@ func (b *Broker) tend(now overlay.Instant, n *need, r *reservation, s *situation
 		if r.asking > 0 {
 			return
 		}
-		if n.renewed = now; d.rate != r.rate {
+		back := max(d.back, r.back)
+		if n.renewed = now; d.rate != r.rate || back != r.back {
 			n.grown = now
 		}
 		life := r.life
 		if !n.declared {
 			life = min(n.hist.life(now), b.longestOf(&r.req))
 		}
-		b.change(now, r, d.rate, life)
+		b.change(now, r, d.rate, back, life)
 	case replace:
-		if n.after <= now && len(b.course) < maxReservations {
+		if len(b.course) < maxReservations {
 			q := r.req
-			q.Rate = d.rate
+			q.Rate, q.BackRate = d.rate, r.back
 			if d.back > 0 {
 				q.BackRate, q.Back = d.back, n.sample.Back
 			}

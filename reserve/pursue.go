@@ -9,7 +9,7 @@ import (
 // pursue draws the consequences of what became of a flow's reservation. It returns when it wants
 // to be called again, 0 never.
 func (b *Broker) pursue(now overlay.Instant, n *need) (next overlay.Instant) {
-	if n.declared && now >= n.until {
+	if n.declared && (now >= n.until || n.handled && now.Add(restFor) >= n.until) { // too little is left to ask again
 		n.declared = false
 	}
 	r, before := b.reservations[n.id], b.reservations[n.before]
@@ -50,7 +50,9 @@ func (b *Broker) outcome(now overlay.Instant, n *need, r, before *reservation) {
 	n.before = [16]byte{}
 	if r.final == Released {
 		n.tries, n.full = 0, 0
-		n.after = max(n.after, now.Add(restFor))
+		if r.why != Ended {
+			n.after = max(n.after, now.Add(restFor))
+		}
 		return
 	}
 	n.refused = r.reason

@@ -26,6 +26,7 @@ func (b *Broker) recall(now overlay.Instant, j *Journal) {
 			continue
 		}
 		s.state, s.verb, s.heard, s.told.state = Unknown, NoVerb, now, Unknown
+		s.end = min(s.end, now.Add(maxLease)) // the clock may have been another one
 		b.add(s)
 	}
 	for _, r := range j.reservations {
@@ -40,9 +41,10 @@ func (b *Broker) recall(now overlay.Instant, j *Journal) {
 func (b *Broker) resume(now overlay.Instant, r *reservation) {
 	t := b.lineOf(now, b.cfg.Self, r.line())
 	r.epoch++
+	r.end = min(r.end, now.Add(maxLease))
 	t.epoch, t.holder = max(t.epoch, r.epoch), b.cfg.Self
 	r.epoch = t.epoch
-	r.parts = newParts(&r.req)
+	r.parts, r.back = newParts(&r.req), r.req.BackRate
 	b.reservations[r.id] = r
 	b.course = append(b.course, r)
 	firm := r.firm && r.state < Releasing

@@ -84,7 +84,8 @@ type part struct {
 	state   State
 	up      bool
 	granted Rate
-	kind    Kind // what it promises
+	end     overlay.Instant // of its lease
+	kind    Kind            // what it promises
 	why     Why
 	free    Rate
 	text    string
@@ -100,6 +101,7 @@ type reservation struct {
 	state    State
 	stage    int
 	rate     Rate            // of inner bits that all parts have granted
+	back     Rate            // the same of the other direction
 	end      overlay.Instant // when all is over unless it is renewed
 	until    overlay.Instant // when it is over in any case
 	began    overlay.Instant
@@ -107,6 +109,7 @@ type reservation struct {
 	life     time.Duration   // of the lease that runs
 
 	asking  Rate // that is being asked of all parts, 0: nothing is
+	askBack Rate
 	asked   overlay.Instant
 	askEnd  overlay.Instant
 	refused overlay.Instant // when more was refused last
@@ -161,7 +164,7 @@ func newParts(q *Request) (all []part) {
 
 // start begins a reservation.
 func (b *Broker) start(now overlay.Instant, q Request, declared bool) *reservation {
-	r := &reservation{id: b.newID(), req: q, declared: declared, parts: newParts(&q), rate: q.Rate, began: now}
+	r := &reservation{id: b.newID(), req: q, declared: declared, parts: newParts(&q), rate: q.Rate, back: q.BackRate, began: now}
 	r.life = min(q.For, b.longestOf(&q))
 	r.end, r.until = now.Add(r.life), now.Add(q.For)
 	t := b.lineOf(now, b.cfg.Self, r.line())

@@ -144,7 +144,7 @@ func (s *segment) wants() Verb {
 // became of it. It returns when it wants to be called again, 0 never.
 func (b *Broker) advance(now overlay.Instant, s *segment) (next overlay.Instant) {
 	if s.state.Over() {
-		b.tell(s)
+		b.tell(now, s)
 		return s.over.Add(remembered)
 	}
 	if next = b.expire(now, s); s.call != 0 {
@@ -171,7 +171,7 @@ func (b *Broker) advance(now overlay.Instant, s *segment) (next overlay.Instant)
 		b.ask(now, s, v)
 		return earlier(next, s.due)
 	}
-	b.tell(s)
+	b.tell(now, s)
 	return next
 }
 

@@ -160,22 +160,22 @@ func (b *Broker) remembers(peer overlay.AgentID) (n int) {
 }
 
 // tell answers a segment's coordinator, if it waits or should hear, and nothing is under way.
-func (b *Broker) tell(s *segment) {
+func (b *Broker) tell(now overlay.Instant, s *segment) {
 	is := told{s.state, s.grant.Up, s.asked}
 	if s.call != 0 || !s.owed && s.told == is || s.peer.IsZero() {
 		return
 	}
 	s.owed, s.told = false, is
-	m := b.about(s)
+	m := b.about(now, s)
 	b.send(s.peer, &m)
 }
 
 // about returns what an answer says of a segment.
-func (b *Broker) about(s *segment) message {
+func (b *Broker) about(now overlay.Instant, s *segment) message {
 	return message{
 		kind: answer, up: s.grant.Up && s.state == Active, declared: s.declared, state: s.state, why: s.why, promise: s.grant.Kind,
 		id: s.id, epoch: s.epoch, number: s.number, rate: min(s.asked, max(s.grant.Rate, 0)), free: s.free,
-		flow: s.flow, next: s.next, text: s.text,
+		flow: s.flow, next: s.next, text: s.text, lease: max(s.end.Sub(now), 0),
 	}
 }
 

@@ -36,7 +36,7 @@ func (b *Broker) List() (all []Row) {
 				Kind: p.kind, Rate: r.rate, Start: r.began, End: r.end, Declared: r.declared, Owner: r.req.Owner, Reason: r.says(p),
 			}
 			if p.flow != r.req.Flow {
-				row.Rate = r.req.BackRate
+				row.Rate = r.back
 			}
 			if s := b.segments[row.ID]; s != nil && p.agent == b.cfg.Self {
 				row.Driver = s.driver

@@ -194,7 +194,7 @@ func (n *simNode) start() {
 	j := ReadJournal(n.disk)
 	n.disk = n.disk[:len(n.disk)-j.Torn]
 	cfg := Config{
-		Self: n.id, Automatic: true, Circuits: true, Cap: 60 * Mbit, Rand: rand.New(rand.NewPCG(w.seed, uint64(n.i)<<20|uint64(n.life))),
+		Self: n.id, Automatic: true, Circuits: true, Cap: 60 * Mbit, Longest: time.Duration(1+n.i%10) * time.Minute, Rand: rand.New(rand.NewPCG(w.seed, uint64(n.i)<<20|uint64(n.life))),
 		Hop: func(to overlay.AgentID, _ Kind) (Hop, bool) { return n.hop(to), true },
 	}
 	for _, f := range n.drivers {
