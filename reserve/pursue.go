@@ -9,9 +9,6 @@ import (
 // pursue draws the consequences of what became of a flow's reservation. It returns when it wants
 // to be called again, 0 never.
 func (b *Broker) pursue(now overlay.Instant, n *need) (next overlay.Instant) {
-	if n.declared && (now >= n.until || n.handled && now.Add(restFor) >= n.until) { // too little is left to ask again
-		n.declared = false
-	}
 	r, before := b.reservations[n.id], b.reservations[n.before]
 	switch {
 	case r == nil:
@@ -23,6 +20,9 @@ func (b *Broker) pursue(now overlay.Instant, n *need) (next overlay.Instant) {
 	case !n.handled && (r.state.Over() || r.state == Orphan):
 		n.handled = true
 		b.outcome(now, n, r, before)
+	}
+	if now >= n.until || n.handled && now.Add(restFor) >= n.until { // too little is left to ask again
+		n.declared = false
 	}
 	if n.declared && n.handled && before == nil && now >= n.after && len(b.course) < maxReservations {
 		q := n.req
