@@ -15,7 +15,11 @@
 // A line is two stations, or agents. What nobody declared one of its two ends coordinates, by a
 // tenure of 30 s that the other end yields to it (lines.go). Each tenure, and each start of an
 // agent, has a higher epoch, and requests of an older one are refused: so nothing of before a
-// crash, and nobody who was taken over from, changes what is now.
+// crash, and nobody who was taken over from, changes what is now. The end that doesn't coordinate
+// claims, too, if frames wait at its side, and so tells the other one what rate it wants.
+//
+// What to do about a flow, and why, is decided each second from what it sent and what waited
+// (demand.go, decide.go); Explain has it in words.
 //
 // # States
 //
@@ -76,7 +80,8 @@
 //   - Another agent is gone: its part is silent for a minute, or probes fail for half of one: the
 //     reservation is Lost, released, and asked for again.
 //   - A driver can't change or renew what it granted: another reservation is made, and takes the
-//     first one's place when it works.
+//     first one's place when it works. If there isn't room for both, the first ends at its end,
+//     and another is asked for then.
 //   - The journal can't be written: nothing more is asked of drivers or told to others, and what
 //     there is ends by itself.
 //   - An egress carries less than it did: the newest segments are given back.
