@@ -78,7 +78,6 @@ type Broker struct {
 
 	calls  map[uint64]callee
 	called uint64
-	born   uint64
 
 	journal       []byte // entries that aren't out yet
 	made, written uint64 // entries

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"farlan/overlay"
 )
 
 // atFault returns a site with one reservation of 20 Mbit/s for a while, whose driver does
@@ -169,4 +171,31 @@ func TestEventBeforeAnswer(t *testing.T) {
 	s.Request(s.now, Request{Flow: toPeer, Rate: Mbit, For: time.Minute})
 	s.turn()
 	s.is(t, Active, 1, "")
+}
+
+// A renewal that takes longer than the driver was to keep the grant leaves no way to send by what
+// may be gone.
+func TestRenewalTakesLong(t *testing.T) {
+	s, peer := newSite(t), overlay.AgentID{2}
+	s.bad = func(_ *site, c Call, r *Result) {
+		if c.Verb == DoRenew {
+			r.Number = 0 // it doesn't come back
+		}
+	}
+	for n, k := range []kind{ask, commit, activate, renew} {
+		if k == renew {
+			s.pass(30 * time.Second)
+		}
+		s.Receive(s.now, peer, asks(1, func(m *message) { m.kind, m.number = k, uint32(n+1) }))
+		s.turn()
+	}
+	until := simBeginning.Add(time.Minute) // what it granted, as far as is known
+	s.pass(until.Sub(s.now) - early)
+	if len(s.ways) != 1 {
+		t.Error("there is no way, and it was leased")
+	}
+	s.turn()
+	if seg := s.segments[ID{[16]byte{1}, 1}]; len(s.ways) > 0 || seg.call == 0 || seg.state != Degraded {
+		t.Errorf("a second before its end it is %v, by %d ways", seg.state, len(s.ways))
+	}
 }

@@ -43,7 +43,6 @@ type segment struct {
 	until    overlay.Instant // the same of its end
 
 	heard overlay.Instant // when its coordinator was heard last
-	born  uint64
 	call  uint64          // the call under way, 0: none
 	verb  Verb            // what it does
 	try   Rate            // the rate that it asks for
@@ -147,7 +146,8 @@ func (b *Broker) advance(now overlay.Instant, s *segment) (next overlay.Instant)
 		b.tell(now, s)
 		return s.over.Add(remembered)
 	}
-	if next = b.expire(now, s); s.call != 0 {
+	next = earlier(b.expire(now, s), b.outlived(now, s))
+	if s.call != 0 {
 		return next
 	}
 	if s.state == Orphan && now < s.end {
@@ -210,6 +210,20 @@ func (b *Broker) expire(now overlay.Instant, s *segment) (next overlay.Instant) 
 	}
 	s.refuse(Ended, 0, "its lease ended")
 	b.end(s)
+	return 0
+}
+
+// outlived takes packets off what the driver may have ended by itself, as a renewal that is under
+// way hasn't been confirmed in time.
+func (b *Broker) outlived(now overlay.Instant, s *segment) (next overlay.Instant) {
+	if s.state != Active {
+		return 0
+	}
+	if until := s.until.Add(-early); now < until {
+		return until
+	}
+	s.text = "its renewal isn't confirmed"
+	b.set(now, s, Degraded)
 	return 0
 }
 

@@ -109,8 +109,6 @@ func (b *Broker) begin(now overlay.Instant, from overlay.AgentID, m *message) {
 }
 
 func (b *Broker) add(s *segment) {
-	b.born++
-	s.born = b.born
 	b.segments[s.id] = s
 	b.order = append(b.order, s)
 	b.again = true
