@@ -29,6 +29,8 @@
 #                  happens without each rule; then SIMSCALE agents at once, above 1000 in areas. FROM=501 COUNT=500 runs
 #                  but that many seeds, each a line and at the end a summary, with AGENTS=1000 of so many agents each;
 #                  SEED=… AGENTS=… FAULTS=… one again
+#   make sim-reserve    RESERVESEEDS times fifty agents that reserve at each other's egresses, with faults by seed:
+#                  that none promises more than it has, and nothing is left behind; FROM=501 begins there
 #   make fuzz      every fuzz target, FUZZTIME each
 #   make soak      SOAKTIME of traffic, loss, MTU changes, new keys and restarts
 #   make install   the binary, the systemd unit, the example configuration
@@ -52,6 +54,7 @@ TRUTHTIME ?= 5m
 SEEDS    ?= 5
 SIMSEEDS ?= 100
 SIMSCALE ?= 1000
+RESERVESEEDS ?= 1000
 CACHE    := $(CURDIR)/.cache
 BIN      := $(CURDIR)/bin/farlan
 
@@ -65,7 +68,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build bench-proxies bench-chatter
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build bench-proxies bench-chatter sim-reserve
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -123,7 +126,7 @@ lint: $(GOLANGCI)
 # time; then one package at a time, as some start dozens of agents. Those of the agent that may
 # run beside each other wait most of the time, so it's five at once there. As root none may be
 # skipped.
-ALONE := farlan/agent/sim farlan/overlay/mesh farlan/overlay/route farlan/overlay/segment
+ALONE := farlan/agent/sim farlan/overlay/mesh farlan/overlay/route farlan/overlay/segment farlan/reserve
 TOWNS := ^Test(AcrossAreas|ByGateways|BypassesTheDirectPath|ClaimsAcrossAreas|DivideAndJoin|EntryBehindGateway|FarAgentsByName|LiarAmongGateways|SessionsAreFew)$$$
 BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/overlay/qemu farlan/reserve farlan/reserve/nsi farlan/reserve/nsi/cs farlan/reserve/nsi/provider farlan/reserve/exec farlan/reserve/ovs
 NOSKIP := $(if $(ROOT),FARLAN_NO_SKIP=1)
@@ -205,6 +208,9 @@ sim: deps-build
 	$(if $(SIMONE),,FARLAN_SIM_SCALE=$(SIMSCALE) FARLAN_SIM_AREAS=$(SIMSCALE) FARLAN_SIM_STEPS=30 \
 	  go test -count=1 -run "^Test$$([ $(SIMSCALE) -gt 1000 ] && echo Areas || true)Scale$$" -timeout 10h -v ./agent/sim || touch $(SIMTABLE)-failed)
 	@cat $(SIMTABLE); ! rm $(SIMTABLE)-failed 2>/dev/null
+
+sim-reserve: deps-build
+	GOGC=400 FARLAN_RESERVE_FROM=$(or $(FROM),1) FARLAN_RESERVE_SEEDS=$(RESERVESEEDS) go test -count=1 -run '^TestSeeds$$' -timeout 10h -v ./reserve
 
 soak: deps-test build
 	FARLAN_SOAK=$(SOAKTIME) go test -count=1 -run '^TestSoak$$' -timeout 30h -v ./agent

@@ -1,6 +1,8 @@
 package reserve
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +22,11 @@ type ID struct {
 // String returns the number in hexadecimal digits, a dash and the segment: 35 characters at
 // most, of [0-9a-f-], fit for a tag in somebody else's database.
 func (i ID) String() string { return fmt.Sprintf("%x-%d", i.Reservation, i.Segment) }
+
+// Compare orders numbers by their bytes.
+func (i ID) Compare(o ID) int {
+	return cmp.Or(bytes.Compare(i.Reservation[:], o.Reservation[:]), cmp.Compare(i.Segment, o.Segment))
+}
 
 // A Kind says what a grant promises.
 type Kind uint8

@@ -1,6 +1,3 @@
-// Package reserve knows what may be promised of the capacity underneath: how
-// fast an agent's way out and in is, and how much of that reservations may
-// take. It is pure.
 package reserve
 
 import (
