@@ -380,7 +380,7 @@ func (in *inbound) pass(r overlay.Transit, next overlay.Label, d []byte, at int)
 		in.n.drops.add(dropTransit)
 		return
 	}
-	if hop == nil || hop.relay != nil || !r.Pass(hop.session) {
+	if hop == nil || hop.relay != nil || !r.Pass(hop.session, 0) {
 		in.n.drops.add(dropNoRelay)
 		return
 	}
