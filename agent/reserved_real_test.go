@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -252,6 +251,9 @@ func newYard(t *testing.T, relayed bool, more ...string) *yard {
 			}
 		}
 	})
+	y.background(y.vm(1, 1), "iperf3 -s -p 5401")
+	y.background(y.vm(1, 2), "iperf3 -s -p 5402")
+	y.background(y.vm(1, 2), "iperf3 -s -p 5403")
 	for v := 1; v <= 2; v++ {
 		eventually(t, 15*time.Second, func() error { return y.try(y.vm(0, v), fmt.Sprintf("ping -c1 -W1 -q 10.78.0.2%d", v)) })
 	}
@@ -279,6 +281,16 @@ func (y *yard) narrow(ns, device string, reserved reserve.Rate) {
 	y.in(ns, "tc class add dev "+device+" parent 1: classid 1:1 htb rate 100mbit burst 16k cburst 16k quantum 60000")
 	y.in(ns, fmt.Sprintf("tc class add dev %s parent 1:1 classid 1:2 htb rate %dkbit ceil 100mbit burst 16k cburst 16k quantum 60000", device, reserved))
 	y.in(ns, fmt.Sprintf("tc class add dev %s parent 1:1 classid 1:3 htb rate %dkbit ceil 100mbit burst 16k cburst 16k quantum 60000", device, 100*reserve.Mbit-reserved))
+	y.in(ns, "tc qdisc add dev "+device+" parent 1:3 bfifo limit 256k") // 20 ms, as routers have
+}
+
+// flood has v2 send 150 Mbit/s by UDP, with a deep queue before the others' class: so that
+// frames wait at the socket, too.
+func (y *yard) flood(ns, device string) {
+	y.t.Helper()
+	y.in(ns, "tc qdisc replace dev "+device+" parent 1:3 pfifo limit 1000")
+	y.background(y.vm(0, 2), "iperf3 -c 10.78.0.22 -p 5403 -u -l 1400 -b 150M -t 600")
+	time.Sleep(500 * time.Millisecond)
 }
 
 // reservedClass is class 1:2, by the priority that names it.
@@ -288,12 +300,9 @@ const reservedClass = 0x10002
 // they got, in Mbit/s of Ethernet frames.
 func (y *yard) crowd() (stop func() float64) {
 	y.t.Helper()
-	y.background(y.vm(1, 2), "iperf3 -s -p 5402")
-	y.background(y.vm(1, 1), "iperf3 -s -p 5401")
-	time.Sleep(100 * time.Millisecond)
 	began, before := time.Now(), y.received(1, 2)
-	y.background(y.vm(0, 2), "iperf3 -c 10.78.0.22 -p 5402 -P 8 -t 600")
-	time.Sleep(time.Second)
+	y.background(y.vm(0, 2), "iperf3 -c 10.78.0.22 -p 5402 -P 8 -C cubic -t 600")
+	time.Sleep(1500 * time.Millisecond)
 	return func() float64 { return float64(y.received(1, 2)-before) * 8 / 1e6 / time.Since(began).Seconds() }
 }
 
@@ -312,15 +321,15 @@ type flowResult struct {
 }
 
 // flow sends from v1 to v1 for some time: as much as TCP can, or so many Mbit/s of Ethernet
-// frames by UDP.
-func (y *yard) flow(d time.Duration, udp float64) (f flowResult) {
+// frames by UDP. What TCP gets in the time in which it begins isn't counted.
+func (y *yard) flow(begin, d time.Duration, udp float64) (f flowResult) {
 	y.t.Helper()
 	const payload, around = 1400, 8 + 20 + 14
-	args := fmt.Sprintf("netns exec %s timeout 60 iperf3 -J -c 10.78.0.21 -p 5401 -t %.0f", y.vm(0, 1), d.Seconds())
+	args := fmt.Sprintf("netns exec %s timeout 60 iperf3 -J -c 10.78.0.21 -p 5401 -t %.0f", y.vm(0, 1), max(d.Seconds(), 1))
 	if udp > 0 {
 		args += fmt.Sprintf(" -u -l %d -b %.0f", payload, udp*1e6*payload/(payload+around))
 	} else {
-		args += " -O 1"
+		args += fmt.Sprintf(" -O %.0f -C cubic", begin.Seconds())
 	}
 	var v struct {
 		Error string
@@ -361,56 +370,136 @@ func (y *yard) flow(d time.Duration, udp float64) (f flowResult) {
 	return f
 }
 
-// spans are how long flows last here.
-func spans() time.Duration {
+// spans are for how long flows begin and last here.
+func spans() (begin, last time.Duration) {
 	if os.Getenv("FARLAN_LONG") != "" {
-		return 10 * time.Second
+		return 3 * time.Second, 20 * time.Second
 	}
-	return 2 * time.Second
+	return time.Second, 1500 * time.Millisecond
 }
 
-var errNotReserved = errors.New("not what is reserved")
+// served says what is wrong with flows for which 60 Mbit/s are reserved, and with one before.
+func served(without, tcp, udp flowResult) error {
+	var errs []error
+	if tcp.mbit < 55 {
+		errs = append(errs, fmt.Errorf("TCP has %.1f Mbit/s, want 55", tcp.mbit))
+	}
+	if udp.mbit < 54.9 || udp.loss >= 0.1 {
+		errs = append(errs, fmt.Errorf("UDP has %.2f of 55 Mbit/s, %.3f %% lost", udp.mbit, udp.loss))
+	}
+	if without.mbit > 15 {
+		errs = append(errs, fmt.Errorf("without a reservation it has %.1f Mbit/s, want 15 at most", without.mbit))
+	}
+	return errors.Join(errs...)
+}
 
-// served says whether flows got what is reserved for them.
-func served(tcp, udp flowResult) error {
-	if tcp.mbit < 55 || udp.mbit < 54.9 || udp.loss >= 0.1 {
-		return fmt.Errorf("TCP %.1f Mbit/s, want 55; UDP %.2f, want 55, %.3f %% lost: %w", tcp.mbit, udp.mbit, udp.loss, errNotReserved)
+// tryThrice runs a test again that fails: others may keep the processors from it.
+func tryThrice(t *testing.T, f func() error) {
+	t.Helper()
+	for i := range 3 {
+		err := f()
+		switch {
+		case err == nil:
+			return
+		case i == 2:
+			t.Error(err)
+		default:
+			t.Logf("again: %v", err)
+		}
+	}
+}
+
+// A pair for which 60 Mbit/s of its agent's narrow way out are reserved gets them, in spite of
+// all that others on the same host send to the same far one, and though these flood it; without,
+// it doesn't, nor if its frames share a socket with the others'.
+func TestReservedAtTheSender(t *testing.T) {
+	takeTurn(t)
+	const reserved = 64 * reserve.Mbit // of IP packets: 60 of frames
+	begin, last := spans()
+	y := newYard(t, false)
+	y.narrow(y.a, "u", reserved)
+	a, o := y.agents[0], order{ID: 1, To: "b", Rate: reserved, Mark: reserve.Mark{Priority: reservedClass}}
+	stop := y.crowd()
+	tryThrice(t, func() error {
+		without := y.flow(2*begin, last, 0)
+		a.has(o)
+		probe := a.has(order{ID: 1, Probe: true})
+		moved := o
+		moved.Pair = [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}
+		a.has(moved)
+		tcp, udp := y.flow(begin, last, 0), y.flow(0, last, 55)
+		use := a.has(order{ID: 1, Use: true}).Use
+		pairs := a.has(order{Pairs: true}).Pairs
+		a.has(order{ID: 1})
+		t.Logf("without %.1f Mbit/s; reserved: probe %v, TCP %.1f, UDP %.2f with %.3f %% lost and %d late; %+v", without.mbit, probe.RTT, tcp.mbit, udp.mbit, udp.loss, udp.late, use)
+		return errors.Join(served(without, tcp, udp), wanted(pairs))
+	})
+	t.Logf("others %.1f Mbit/s", stop())
+	o.Pair = [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}
+	y.flood(y.a, "u")
+	tryThrice(t, func() error {
+		o.Shared = false
+		a.has(o)
+		own := y.flow(0, last, 55)
+		o.Shared = true
+		a.has(o)
+		// The classifier knows them by their space all the same.
+		y.in(y.a, "tc filter replace dev u parent 1: prio 1 protocol ip u32 match ip protocol 17 0xff match u32 0x00000300 0xffffff00 at 36 flowid 1:2")
+		shared := y.flow(0, last, 55)
+		t.Logf("beside a flood: by its own socket %.2f, by the shared one %.1f", own.mbit, shared.mbit)
+		if own.mbit < 54.9 || shared.mbit >= 35 {
+			return fmt.Errorf("beside a flood it has %.2f Mbit/s, want 55, by the shared socket %.1f, want less than 35", own.mbit, shared.mbit)
+		}
+		return nil
+	})
+}
+
+// wanted says what is wrong with what the decision is shown: the pair that has what it wants by
+// its own way, and one that is harmed by what waits.
+func wanted(pairs []pairDemand) error {
+	if len(pairs) != 2 {
+		return fmt.Errorf("%d pairs are told of", len(pairs))
+	}
+	for _, p := range pairs {
+		reserved := p.Reserved != nil
+		if p.P95 < 20e6 || p.P95 > 110e6 || !reserved && (p.Wait < 5*time.Millisecond || p.Hurt < time.Second) {
+			return fmt.Errorf("told of: %+v", p)
+		}
 	}
 	return nil
 }
 
-// A pair for which 60 Mbit/s of its agent's narrow way out are reserved gets them, in spite of
-// all that others on the same host send to the same far one; without, it doesn't, nor if its
-// frames share a socket with the others'.
-func TestReservedAtTheSender(t *testing.T) {
-	const reserved = 64 * reserve.Mbit // of IP packets: 60 of frames
-	y := newYard(t, false)
-	y.narrow(y.a, "u", reserved)
+// The same, where the narrow way is the one out of the agent that relays: it takes the pair's
+// frames for what they are by the number that it gave, and what is more than is reserved waits
+// at the sender.
+func TestReservedAtTheRelay(t *testing.T) {
+	takeTurn(t)
+	const reserved = 68 * reserve.Mbit // of IP packets, with a path in front: 60 of frames
+	begin, last := spans()
+	y := newYard(t, true)
+	y.narrow(y.r, "ub", reserved)
+	a, o := y.agents[0], order{ID: 1, To: "b", Rate: reserved, Path: []string{"a", "c", "b"}, Paced: true}
+	passage := order{ID: 1, From: "a", To: "b", Rate: reserved, Mark: reserve.Mark{Priority: reservedClass}}
 	stop := y.crowd()
-	without := y.flow(spans(), 0)
-	o := order{ID: 1, To: "b", Rate: reserved, Mark: reserve.Mark{Priority: reservedClass}}
-	y.agents[0].has(o)
-	probe := y.agents[0].has(order{ID: 1, Probe: true})
-	o.Pair = [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}
-	y.agents[0].has(o)
-	tcp, udp := y.flow(spans(), 0), y.flow(spans(), 55)
-	pairs := y.agents[0].has(order{Pairs: true}).Pairs
-	use := y.agents[0].has(order{ID: 1, Use: true}).Use
-	o.Shared = true
-	y.agents[0].has(o)
-	// The classifier knows them by their space all the same.
-	y.in(y.a, "tc filter add dev u parent 1: protocol ip u32 match ip protocol 17 0xff match u32 0x00000300 0xffffff00 at 36 flowid 1:2")
-	shared := y.flow(spans(), 55)
-	others := stop()
-	t.Logf("without %.1f Mbit/s; reserved: probe %v, TCP %.1f, UDP %.2f with %.3f %% lost and %d late; by the shared socket %.1f; others %.1f; %+v",
-		without.mbit, probe.RTT, tcp.mbit, udp.mbit, udp.loss, udp.late, shared.mbit, others, use)
-	t.Logf("pairs %+v", pairs)
-	if err := served(tcp, udp); err != nil {
-		t.Error(err)
-	}
-	if without.mbit > 15 || shared.mbit >= 35 {
-		t.Errorf("without %.1f Mbit/s, want 15 at most; by the shared socket %.1f, want less than 35", without.mbit, shared.mbit)
-	}
+	tryThrice(t, func() error {
+		without := y.flow(2*begin, last, 0)
+		o.Number = y.middle.has(passage).Number
+		a.has(o)
+		probe := a.has(order{ID: 1, Probe: true})
+		moved := o
+		moved.Pair = [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}
+		a.has(moved)
+		tcp, udp := y.flow(begin, last, 0), y.flow(0, last, 55)
+		use, passed := a.has(order{ID: 1, Use: true}).Use, y.middle.has(order{ID: 1, From: "a", Use: true}).Use
+		y.middle.has(order{ID: 1})
+		revoked := y.flow(begin, last, 0) // the number means nothing any more
+		a.has(order{ID: 1})
+		t.Logf("without %.1f Mbit/s; reserved: probe %v, TCP %.1f, UDP %.2f with %.3f %% lost and %d late; revoked %.1f; sent %+v, passed on %+v",
+			without.mbit, probe.RTT, tcp.mbit, udp.mbit, udp.loss, udp.late, revoked.mbit, use, passed)
+		if revoked.mbit > 30 {
+			return fmt.Errorf("it has %.1f Mbit/s by a passage that has ended", revoked.mbit)
+		}
+		return served(without, tcp, udp)
+	})
+	t.Logf("others %.1f Mbit/s", stop())
 }
-
-var _ = netip.Addr{}
