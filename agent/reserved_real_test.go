@@ -275,13 +275,14 @@ func (y *yard) mac(site, v int) overlay.MAC {
 }
 
 // narrow makes an interface carry 100 Mbit/s, of which class 1:2 has reserved, and others the
-// rest; each may have what the other leaves.
+// rest; each may have what the other leaves. Its bursts are as long as a busy machine may be late
+// to let the next packets go: what it saves up beyond is lost.
 func (y *yard) narrow(ns, device string, reserved reserve.Rate) {
 	y.t.Helper()
 	y.in(ns, "tc qdisc replace dev "+device+" root handle 1: htb default 3")
-	y.in(ns, "tc class add dev "+device+" parent 1: classid 1:1 htb rate 100mbit burst 16k cburst 16k quantum 60000")
-	y.in(ns, fmt.Sprintf("tc class add dev %s parent 1:1 classid 1:2 htb rate %dkbit ceil 100mbit burst 16k cburst 16k quantum 60000", device, reserved))
-	y.in(ns, fmt.Sprintf("tc class add dev %s parent 1:1 classid 1:3 htb rate %dkbit ceil 100mbit burst 16k cburst 16k quantum 60000", device, 100*reserve.Mbit-reserved))
+	y.in(ns, "tc class add dev "+device+" parent 1: classid 1:1 htb rate 100mbit burst 128k cburst 128k quantum 60000")
+	y.in(ns, fmt.Sprintf("tc class add dev %s parent 1:1 classid 1:2 htb rate %dkbit ceil 100mbit burst 128k cburst 128k quantum 60000", device, reserved))
+	y.in(ns, fmt.Sprintf("tc class add dev %s parent 1:1 classid 1:3 htb rate %dkbit ceil 100mbit burst 128k cburst 128k quantum 60000", device, 100*reserve.Mbit-reserved))
 	y.in(ns, "tc qdisc add dev "+device+" parent 1:3 bfifo limit 256k") // 20 ms, as routers have
 }
 
@@ -427,7 +428,7 @@ func TestReservedAtTheSender(t *testing.T) {
 	stop := y.crowd()
 	tryThrice(t, func() error {
 		end := y.start(y.vm(0, 1), greedyTCP)
-		time.Sleep(2 * begin)
+		time.Sleep(3 * begin)
 		without := y.rate(last)
 		a.has(o)
 		probe := a.has(order{ID: 1, Probe: true})
@@ -492,7 +493,7 @@ func TestReservedAtTheRelay(t *testing.T) {
 	stop := y.crowd()
 	tryThrice(t, func() error {
 		end := y.start(y.vm(0, 1), greedyTCP)
-		time.Sleep(2 * begin)
+		time.Sleep(3 * begin)
 		without := y.rate(last)
 		o.Number = y.middle.has(passage).Number
 		o.Pair = [2]overlay.MAC{}

@@ -94,6 +94,7 @@ func (d *Demands) admit(fresh map[flowPair]*demand) {
 	all := make([]*demand, 0, len(fresh))
 	for _, x := range fresh {
 		if x.Rate >= DemandLeast {
+			x.P95 = x.Rate
 			all = append(all, x)
 		}
 	}

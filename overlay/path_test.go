@@ -116,7 +116,7 @@ func FuzzTransit(f *testing.F) {
 		if !ok {
 			return
 		}
-		_, _, _ = r.Here(), r.Sender(), r.Inner()
+		_, _, _, _ = r.Here(), r.Sender(), r.Inner(), r.Reservation()
 		if _, more := r.Next(); more && !r.Pass(a, 0) {
 			t.Fatal("not passed on")
 		}
