@@ -57,12 +57,18 @@ func spaceOf(class overlay.Class) overlay.Space {
 	return overlay.SpaceBulk
 }
 
-// classOf returns the class whose frames count in a space that isn't the way's.
-func classOf(space overlay.Space) overlay.Class {
-	if space == overlay.SpaceDelay {
-		return overlay.ClassDelay
+// reservedRoute is where a peer keeps what is known of its reserved ways, behind its routes.
+const reservedRoute = int(overlay.Classes)
+
+// routeOf returns where a peer keeps what is known of frames of a space that isn't the way's.
+func routeOf(space overlay.Space) int {
+	switch space {
+	case overlay.SpaceDelay:
+		return int(overlay.ClassDelay)
+	case overlay.SpaceReserved:
+		return reservedRoute
 	}
-	return overlay.ClassBulk
+	return int(overlay.ClassBulk)
 }
 
 // A routed path is what is known of the one that frames of a class take by a route. peer.mu
@@ -98,7 +104,7 @@ func (p *peer) noteRouted(now overlay.Instant, r *run) {
 // ackedRoute takes an acknowledgement of frames that went by a route, of which so many
 // were received. p.mu is held. It is false if it can't be.
 func (p *peer) ackedRoute(at overlay.Instant, s *overlay.Session, space overlay.Space, a overlay.Ack) bool {
-	x := &p.routed[classOf(space)]
+	x := &p.routed[routeOf(space)]
 	x.use(at, s)
 	if !x.path.Told(at, a.Highest, a.Count, s.SentOf(space)) || x.path.Acked(at, a) == measure.Odd {
 		return false
@@ -169,7 +175,7 @@ func (n *node) askDetour(p *peer, r *detour, waiter chan<- time.Duration) (key p
 func (in *inbound) detourProbe(q overlay.Probe, isReply bool) {
 	at, s, p := in.arrived(), in.at.session, in.at.peer
 	p.mu.Lock()
-	x := &p.routed[classOf(in.space)]
+	x := &p.routed[routeOf(in.space)]
 	if x.path == nil {
 		x.use(at, s)
 	}
@@ -196,6 +202,10 @@ func (o *outgoing) sendRouted(r *run, send sendFunc, b []byte, segment int) (err
 		return errNoRelay
 	}
 	r.detour.hop.sentAt.Store(int64(o.now))
-	o.fronts, err = o.n.relay(send, hop, r.detour.path, o.fronts, b, segment)
+	number := byte(0)
+	if r.reserved != nil {
+		number = r.reserved.flow.Number
+	}
+	o.fronts, err = o.n.relayBy(send, hop, number, r.detour.path, o.fronts, b, segment)
 	return err
 }

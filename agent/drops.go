@@ -47,6 +47,7 @@ const (
 	dropSlow                         // a frame for a QEMU that didn't read those before it
 	dropGarbled                      // a connection to a QEMU socket that brought no frames
 	dropCrowd                        // a connection too many to a QEMU socket
+	dropReserved                     // a datagram that was more than is reserved for its frames
 	dropStandby                      // a frame at a port for whose LAN another agent forwards
 	dropSwitch                       // the first of the switch's verdicts
 	dropReasons    = dropSwitch + 32
@@ -62,8 +63,9 @@ var dropNames = [dropSwitch]string{
 	dropReplay:   "control datagram again", dropUntimely: "control datagram by another clock",
 	dropPipe: "way through TCP full", dropRecord: "record refused", dropProbe: "probe or acknowledgement out of place", dropTrain: "not of a train", dropForbidden: "link forbidden", dropTransit: "transit limit", dropNotice: "notice that makes no sense",
 	dropRequest: "link request that makes no sense", dropSpread: "flooded by who isn't to", dropFar: "flooded too far",
-	dropHeld:    "no session in time",
-	dropStandby: "another agent forwards", dropVLAN: "VLAN not of the port", dropSlow: "QEMU too slow", dropGarbled: "QEMU socket: not frames", dropCrowd: "QEMU socket: too many",
+	dropHeld:     "no session in time",
+	dropReserved: "more than is reserved",
+	dropStandby:  "another agent forwards", dropVLAN: "VLAN not of the port", dropSlow: "QEMU too slow", dropGarbled: "QEMU socket: not frames", dropCrowd: "QEMU socket: too many",
 }
 
 // drops counts what was dropped. Safe for concurrent use.

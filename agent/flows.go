@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"time"
 
 	"farlan/discovery"
 	"farlan/measure"
@@ -30,6 +31,13 @@ func (t *laneTop) count(to overlay.Place, f *overlay.Frame) {
 	t.top.Count((*measure.StationPair)(f.Head), to, onWire(f))
 }
 
+// waited notes how long a frame for a station has waited for the uplink.
+func (t *laneTop) waited(f *overlay.Frame, d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.top.Wait((*measure.StationPair)(f.Head), d)
+}
+
 // onWire returns how many bytes a frame is once it is cut into its segments, each with
 // headers of its own.
 func onWire(f *overlay.Frame) int {
@@ -48,19 +56,26 @@ func onWire(f *overlay.Frame) int {
 
 // flows is what the loop knows of what this agent's stations send.
 type flows struct {
-	rates measure.Flows
-	taken []measure.Flow // scratch
+	rates   measure.Flows
+	demands measure.Demands
+	at      overlay.Instant // when what the lanes counted was taken last
+	taken   []measure.Flow  // scratch
 }
 
 // collect takes over what the lanes have counted.
-func (f *flows) collect(now overlay.Instant, tops []*laneTop) {
+func (f *flows) collect(now overlay.Instant, tops []*laneTop, stood *backlogs) {
 	f.taken = f.taken[:0]
-	for _, t := range tops {
+	past := now.Sub(f.at)
+	f.at = now
+	for lane, t := range tops {
+		before := len(f.taken)
 		t.mu.Lock()
 		f.taken = t.top.Take(f.taken)
 		t.mu.Unlock()
+		standBefore(f.taken[before:], stood.take(lane), past)
 	}
 	f.rates.Add(now, f.taken)
+	f.demands.Add(now, f.taken)
 }
 
 const (

@@ -194,7 +194,7 @@ func (in *inbound) note(stamp overlay.Instant) {
 	s := in.at
 	in.news(s)
 	s.peer.got.add(in.bytes)
-	if in.counts(s.peer) {
+	if in.space != overlay.SpaceReserved && in.counts(s.peer) {
 		s.peer.heardAt.Store(int64(in.now))
 	} // else it isn't the way that frames to the peer take: that may be cut
 	s.mu.Lock()
@@ -230,6 +230,9 @@ func (in *inbound) way() overlay.Way {
 func (in *inbound) news(at *inboundSession) {
 	n, s, from := in.n, at.session, in.way()
 	if !at.waiting {
+		if in.space == overlay.SpaceReserved {
+			return // it may come by a circuit, where nothing else is to go
+		}
 		o := at.peer.out.Load()
 		switch {
 		case o == nil:

@@ -72,8 +72,9 @@ type node struct {
 	reach    reach
 	byways   byways
 	trains   *trains
-	held     held // frames that wait for a session
-	afar     afar // origins of floods in other areas
+	held     held         // frames that wait for a session
+	afar     afar         // origins of floods in other areas
+	reserved reservations // partly the loop's own
 
 	// The loop's own.
 	admission admission
@@ -92,6 +93,7 @@ type node struct {
 	moving   handovers
 	own      ownRecords
 	flows    flows
+	backlogs backlogs
 	predict  predictor // nil: nothing is predicted
 	guesser  *guesser  // that predicts
 	keys     keys
@@ -229,6 +231,8 @@ func (n *node) step(now overlay.Instant) {
 	n.lookForRelays(now)
 	n.mindPipes(now)
 	n.mindPunches(now)
+	n.lookAtBacklogs(now)
+	n.watchReserved(now)
 	n.store.Flush(n.p2p.Send)
 	n.remember(now)
 	if now.Sub(n.aged) >= time.Second {
@@ -239,7 +243,8 @@ func (n *node) step(now overlay.Instant) {
 		n.watchClock()
 		n.watchMapping()
 		n.watchWays(now)
-		n.flows.collect(now, n.tops)
+		n.flows.collect(now, n.tops, &n.backlogs)
+		n.mindReserved(now)
 		n.trim(now)
 	}
 }

@@ -22,23 +22,24 @@ const maxRecent = 256
 // An outgoing is the half of a lane that carries frames of ports to the peers
 // and the other ports.
 type outgoing struct {
-	n      *node
-	lane   int
-	floods []overlay.Source // of each port
-	runs   []*run           // begun in this batch, oldest first
-	free   []*run
-	one    [1]overlay.Frame
-	now    overlay.Instant
-	port   int // that the frames at hand come from
-	fence  overlay.Instant
-	shaper *overlay.Shaper
-	missed uint64 // frames that the shaper had dropped when drops last heard of them
-	sent   int    // bytes of IP packets since the shaper was charged
-	by     [overlay.Classes]sendFunc
-	fronts []byte  // scratch: a run with paths in front
-	recent []*peer // that were sent to since the lane was idle
-	last   *peer   // of them
-	top    *laneTop
+	n        *node
+	lane     int
+	floods   []overlay.Source // of each port
+	runs     []*run           // begun in this batch, oldest first
+	free     []*run
+	one      [1]overlay.Frame
+	now      overlay.Instant
+	port     int // that the frames at hand come from
+	fence    overlay.Instant
+	shaper   *overlay.Shaper
+	reserved *reservedTable // nil: no frames have a way of their own
+	missed   uint64         // frames that the shaper had dropped when drops last heard of them
+	sent     int            // bytes of IP packets since the shaper was charged
+	by       [overlay.Classes]sendFunc
+	fronts   []byte  // scratch: a run with paths in front
+	recent   []*peer // that were sent to since the lane was idle
+	last     *peer   // of them
+	top      *laneTop
 
 	whole   sendFunc // where even the smallest datagrams don't pass: IP may cut them
 	spreads [overlay.Classes]spreader
@@ -53,13 +54,14 @@ type outgoing struct {
 
 // A run packs frames of one class for one peer.
 type run struct {
-	packer *overlay.Packer
-	peer   *peer
-	class  overlay.Class
-	out    *outbound
-	detour *detour // nil: the session's way
-	frames bool    // there were some
-	flood  bool    // they are for all: no traffic of the peer's
+	packer   *overlay.Packer
+	peer     *peer
+	class    overlay.Class
+	out      *outbound
+	detour   *detour      // nil: the session's way
+	reserved *reservedWay // nil: the class's
+	frames   bool         // there were some
+	flood    bool         // they are for all: no traffic of the peer's
 }
 
 func newOutgoing(n *node, lane int) *outgoing {
@@ -72,15 +74,18 @@ func newOutgoing(n *node, lane int) *outgoing {
 	}
 	o.whole = n.sender(func(p *link.Port) *link.Writer { return p.Handshake.Writer() })
 	o.by = [overlay.Classes]sendFunc{
-		overlay.ClassBulk:  n.sender(func(p *link.Port) *link.Writer { return p.Bulk[lane].Writer() }),
-		overlay.ClassDelay: n.sender(func(p *link.Port) *link.Writer { return p.Delay.Writer() }),
+		overlay.ClassBulk:  n.laneSender(func(p *link.Port) *link.Writer { return p.Bulk[lane].Writer() }),
+		overlay.ClassDelay: n.laneSender(func(p *link.Port) *link.Writer { return p.Delay.Writer() }),
 	}
 	for range maxRuns {
 		r := &run{}
 		r.packer = overlay.NewPacker(func(b []byte, segment int) {
-			if r.out.fragment && r.detour == nil {
+			switch {
+			case r.out.fragment && r.detour == nil:
 				o.transmit(r, o.whole, b, segment)
-			} else {
+			case r.reserved != nil:
+				o.transmit(r, r.reserved.send[lane].send, b, segment)
+			default:
 				o.transmit(r, o.by[r.class], b, segment)
 			}
 		})
@@ -99,6 +104,22 @@ type sendFunc func(to netip.AddrPort, b []byte, segment int) error
 // sender returns a function that sends datagrams to an address by the socket
 // of its family that choose says, for use by one goroutine.
 func (n *node) sender(choose func(p *link.Port) *link.Writer) sendFunc {
+	return n.senderBy(choose, (*link.Writer).Send)
+}
+
+// laneSender is sender for a lane, which waits for nothing while it has frames for which
+// something is reserved: bulk that waits for its queue would keep them.
+func (n *node) laneSender(choose func(p *link.Port) *link.Writer) sendFunc {
+	return n.senderBy(choose, func(w *link.Writer, to netip.AddrPort, b []byte, segment int) error {
+		if !n.reserved.any() {
+			return w.Send(to, b, segment)
+		}
+		_, err := w.TrySend(to, b, segment)
+		return err
+	})
+}
+
+func (n *node) senderBy(choose func(p *link.Port) *link.Writer, send func(w *link.Writer, to netip.AddrPort, b []byte, segment int) error) sendFunc {
 	var four, six *link.Writer
 	for _, s := range n.sockets {
 		if s.Delay.LocalAddr().Addr().Is4() {
@@ -116,7 +137,7 @@ func (n *node) sender(choose func(p *link.Port) *link.Writer) sendFunc {
 		}
 		err := errNoFamily
 		if w != nil {
-			err = w.Send(to, b, segment)
+			err = send(w, to, b, segment)
 		}
 		if err != nil && !errors.Is(err, syscall.EMSGSIZE) { // that is a probe's answer
 			n.drops.add(dropSend)
@@ -157,6 +178,10 @@ func (o *outgoing) transmit(r *run, send sendFunc, b []byte, segment int) {
 		o.n.drops.add(dropSend)
 	case errors.Is(err, errNoRelay):
 		o.n.drops.addN(dropNoRelay, uint64(datagrams))
+	}
+	if r.reserved != nil {
+		p.noteReserved(o.now, r)
+		return
 	}
 	if r.detour != nil {
 		p.noteRouted(o.now, r)
@@ -205,6 +230,7 @@ func (o *outgoing) idle() {
 // carry takes a batch of a port's frames.
 func (o *outgoing) carry(now overlay.Instant, view *view, port int, frames []overlay.Frame) {
 	o.now, o.port, o.fence = now, port, o.n.fence()
+	o.look()
 	if !o.n.ports[port].gate.open(o.fence) {
 		o.n.overhear(port, frames)
 		return
@@ -278,6 +304,9 @@ func (o *outgoing) write(port int, f *overlay.Frame) {
 // queue takes a frame for a peer: it goes at once, or when the uplink has room.
 func (o *outgoing) queue(p *peer, f *overlay.Frame) {
 	class, flow := overlay.ClassOf(o.n.flowKey, f.Head)
+	if o.reserved != nil && o.queueReserved(p, flow, f) {
+		return
+	}
 	if out := p.out.Load(); out != nil {
 		size := out.size
 		if r := p.detour(class); r != nil {
@@ -299,9 +328,12 @@ func (o *outgoing) queue(p *peer, f *overlay.Frame) {
 
 // begin returns the run for frames of a class to a peer, nil if they can't be
 // sent.
-func (o *outgoing) begin(p *peer, class overlay.Class) *run {
+func (o *outgoing) begin(p *peer, class overlay.Class) *run { return o.beginBy(p, class, nil) }
+
+// beginBy is begin for frames that have a way of their own, unless by is nil.
+func (o *outgoing) beginBy(p *peer, class overlay.Class, by *reservedWay) *run {
 	for _, r := range o.runs {
-		if r.peer == p && r.class == class {
+		if r.peer == p && r.class == class && r.reserved == by {
 			return r
 		}
 	}
@@ -309,16 +341,22 @@ func (o *outgoing) begin(p *peer, class overlay.Class) *run {
 	if out == nil {
 		return nil
 	}
+	if by != nil && by.pinned != nil {
+		detour = by.pinned
+	}
 	if len(o.free) == 0 {
 		o.end(o.runs[0])
 		o.runs = append(o.runs[:0], o.runs[1:]...)
 	}
 	r := o.free[len(o.free)-1]
 	o.free = o.free[:len(o.free)-1]
-	r.peer, r.out, r.class, r.detour, r.frames = p, out, class, detour, false
+	r.peer, r.out, r.class, r.detour, r.reserved, r.frames = p, out, class, detour, by, false
 	space, size := overlay.SpaceWay, out.size
 	if r.detour != nil {
 		space, size = spaceOf(class), r.detour.size
+	}
+	if by != nil {
+		space = overlay.SpaceReserved
 	}
 	r.packer.Begin(out.session, space, &p.cuts, size, o.mark(class))
 	o.runs = append(o.runs, r)
@@ -352,8 +390,10 @@ func (o *outgoing) mark(class overlay.Class) byte {
 }
 
 // send packs a frame for a peer.
-func (o *outgoing) send(p *peer, class overlay.Class, f *overlay.Frame) {
-	r := o.begin(p, class)
+func (o *outgoing) send(p *peer, class overlay.Class, f *overlay.Frame) { o.pack(o.begin(p, class), f) }
+
+// pack packs a frame into a run, unless that is nil.
+func (o *outgoing) pack(r *run, f *overlay.Frame) {
 	if r == nil {
 		return
 	}

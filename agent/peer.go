@@ -76,11 +76,11 @@ type peer struct {
 	pipe      peerPipe
 	punch     peerPunch
 
-	mu       sync.Mutex        // guards what follows
-	path     *measure.Path     // nil: never heard from
-	mtu      *measure.MTU      // nil: no session yet
-	delivery *measure.Delivery // nil: it was sent no frames
-	routed   [overlay.Classes]routed
+	mu       sync.Mutex                  // guards what follows
+	path     *measure.Path               // nil: never heard from
+	mtu      *measure.MTU                // nil: no session yet
+	delivery *measure.Delivery           // nil: it was sent no frames
+	routed   [overlay.Classes + 1]routed // the last is reservedRoute
 	waiters  map[probeKey]chan<- time.Duration
 	trains   peerTrains
 }

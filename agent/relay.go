@@ -104,6 +104,11 @@ func (n *node) post(send sendFunc, out *outbound, b []byte, segment int) (err er
 // relay sends a run of datagrams by way of the agent that hop reaches. scratch is
 // returned, as it may have grown.
 func (n *node) relay(send sendFunc, hop *outbound, path []overlay.Label, scratch, b []byte, segment int) ([]byte, error) {
+	return n.relayBy(send, hop, 0, path, scratch, b, segment)
+}
+
+// relayBy is relay by a reservation that the agent which hop reaches calls by a number.
+func (n *node) relayBy(send sendFunc, hop *outbound, number byte, path []overlay.Label, scratch, b []byte, segment int) ([]byte, error) {
 	lane := byte(overlay.LaneDelay)
 	if kind, _ := overlay.ParseKind(b); kind == overlay.KindData {
 		lane = overlay.Lane(b)
@@ -114,7 +119,7 @@ func (n *node) relay(send sendFunc, hop *outbound, path []overlay.Label, scratch
 	for len(b) > 0 {
 		d := b[:min(segment, len(b))]
 		b = b[len(d):]
-		next := overlay.AppendRelayed(scratch, hop.session, lane, path, d)
+		next := overlay.AppendReserved(scratch, hop.session, lane, number, path, d)
 		if next == nil {
 			return scratch, errNoRelay
 		}
@@ -305,6 +310,7 @@ func linkTo(links []discovery.Link, id overlay.AgentID) (l discovery.Link, ok bo
 // took.
 type passing struct {
 	hop        *outbound
+	passage    *passage // nil: none
 	class      overlay.Class
 	data       []byte
 	start, end int
@@ -339,7 +345,7 @@ func (in *inbound) transit(d []byte, at int) {
 		return
 	}
 	if next, more := r.Next(); more {
-		in.pass(r, next, d, at)
+		in.pass(s.peer, r, next, d, at)
 		return
 	}
 	if !s.relays {
@@ -353,8 +359,8 @@ func (in *inbound) transit(d []byte, at int) {
 	in.hop, in.path = nil, in.path[:0]
 }
 
-// pass passes a datagram on to the agent with a label.
-func (in *inbound) pass(r overlay.Transit, next overlay.Label, d []byte, at int) {
+// pass passes a datagram of a peer's on to the agent with a label.
+func (in *inbound) pass(from *peer, r overlay.Transit, next overlay.Label, d []byte, at int) {
 	p := in.view.byLabel[next]
 	if p == nil || in.by == nil {
 		in.tellNoWay(r, next)
@@ -380,7 +386,8 @@ func (in *inbound) pass(r overlay.Transit, next overlay.Label, d []byte, at int)
 		in.n.drops.add(dropTransit)
 		return
 	}
-	if hop == nil || hop.relay != nil || !r.Pass(hop.session) {
+	by, number := in.reservedPassage(from, p, r.Reservation(), bytes)
+	if hop == nil || hop.relay != nil || !r.Pass(hop.session, number) {
 		in.n.drops.add(dropNoRelay)
 		return
 	}
@@ -390,9 +397,9 @@ func (in *inbound) pass(r overlay.Transit, next overlay.Label, d []byte, at int)
 	p.carried.add(bytes)
 	in.n.routing.passed.add(bytes)
 	run := &in.passing
-	if run.hop != hop || run.class != class || run.end != at || run.end-run.start >= maxRunBytes-run.segment {
+	if run.hop != hop || run.class != class || run.passage != by || run.end != at || run.end-run.start >= maxRunBytes-run.segment {
 		in.passOn()
-		*run = passing{hop, class, in.data, at, at, len(d)}
+		*run = passing{hop, by, class, in.data, at, at, len(d)}
 		p.sentAt.Store(int64(in.now)) // a relay notices that the next one is silent, and says so
 	}
 	run.end = at + len(d)
@@ -402,7 +409,11 @@ func (in *inbound) pass(r overlay.Transit, next overlay.Label, d []byte, at int)
 func (in *inbound) passOn() {
 	run := &in.passing
 	if run.hop != nil {
-		if err := in.by[run.class](run.hop.way.Addr, run.data[run.start:run.end], run.segment); err != nil {
+		send := in.by[run.class]
+		if run.passage != nil {
+			send = run.passage.send[in.lane].send
+		}
+		if err := send(run.hop.way.Addr, run.data[run.start:run.end], run.segment); err != nil {
 			in.n.drops.add(dropNoRelay)
 		}
 	}

@@ -25,8 +25,8 @@ import (
 
 // runAgent starts an agent and returns when it has ended: with nil after ctx was
 // cancelled, with an error if it could not start or can't go on. If it couldn't
-// start, it leaves nothing behind.
-func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
+// start, it leaves nothing behind. Before it runs, the functions in with are called.
+func runAgent(ctx context.Context, c *config, log *slog.Logger, with ...func(*node)) (err error) {
 	keys, warning, err := readKeys(overlay.Instant(time.Now().UnixNano()), c.KeyFile)
 	if err != nil {
 		return err
@@ -82,6 +82,9 @@ func runAgent(ctx context.Context, c *config, log *slog.Logger) (err error) {
 	n := newNode(c, log, keys, ident, own)
 	n.state, n.sockets, n.streams = state, sockets, streams
 	n.setPorts(ports)
+	for _, f := range with {
+		f(n)
+	}
 	return n.run(ctx, listener)
 }
 

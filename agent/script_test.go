@@ -12,6 +12,7 @@ import (
 
 func TestMain(m *testing.M) {
 	lightMain()
+	reservedMain()
 	testscript.Main(m, map[string]func(){
 		"farlan": func() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr)) },
 	})

@@ -3,6 +3,7 @@ package measure
 import (
 	"encoding/binary"
 	"math/bits"
+	"time"
 
 	"farlan/overlay"
 )
@@ -29,6 +30,10 @@ type Flow struct {
 	// Over is by how much Bytes may be too large: what the flow's place in the table
 	// had counted for others before.
 	Over uint64
+	// Waited is how long a frame of it has waited at most, and Waiting how many bytes have stood
+	// before it, if that was noted.
+	Waited  time.Duration
+	Waiting int64
 }
 
 // A Top counts the bytes of the flows that have the most, in constant space and time a
@@ -58,6 +63,15 @@ func (t *Top) Count(pair *StationPair, place overlay.Place, bytes int) {
 	}
 	f.Bytes += uint64(bytes)
 	f.Place = place
+}
+
+// Wait notes that a frame of the flow between two stations, which was counted, has waited.
+func (t *Top) Wait(pair *StationPair, waited time.Duration) {
+	f := &t.flows[t.last]
+	if f.StationPair != *pair || t.used == 0 {
+		f = t.find(pair)
+	}
+	f.Waited = max(f.Waited, waited)
 }
 
 // find returns the place of a flow in the table, made if it must be.

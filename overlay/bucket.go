@@ -47,6 +47,11 @@ func (b *Bucket) Take(now Instant, n int64) {
 	b.level -= n * int64(time.Second)
 }
 
+// owe takes n more tokens of those that were taken last, or gives some back if n is negative.
+func (b *Bucket) owe(n int64) {
+	b.level = min(b.size*int64(time.Second), b.level-n*int64(time.Second))
+}
+
 // fill lets in what has come since the last time.
 func (b *Bucket) fill(now Instant) {
 	if d := now.Sub(b.last); d > 0 {

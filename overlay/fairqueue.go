@@ -85,8 +85,9 @@ func (q *fairQueue) push(f *flowQueue, w *waiting) {
 		f.tail.next = w
 	}
 	f.tail = w
-	f.bytes += len(w.buf)
-	q.bytes += len(w.buf)
+	n := w.headers.Len + w.left()
+	f.bytes += n
+	q.bytes += n
 	q.held += roomFor(len(w.buf))
 	if !f.listed {
 		f.listed, f.deficit = true, fullFrame

@@ -12,7 +12,8 @@ import (
 //	 0–15   header of KindRelay: byte 1 says how many labels follow; index and
 //	        counter are of the session with the agent that receives it next
 //	16      which label is the receiver's
-//	17      reserved, zero; ignored on receipt
+//	17      reservation: what the receiver calls the one by which it passes this
+//	        datagram on; 0: by none
 //	18–     labels, 4 bytes each: the sender's, those of the agents on the way,
 //	        the destination's. 16–17 and the labels are sealed
 //	        tag, 16 bytes
@@ -52,12 +53,18 @@ func pathLen(labels int) int { return pathHeaderLen + labelLen*labels }
 // if it has one. It returns nil if the session is over, or if there are fewer
 // labels than three or more than MaxLabels.
 func AppendRelayed(b []byte, hop *Session, lane byte, path []Label, d []byte) []byte {
+	return AppendReserved(b, hop, lane, 0, path, d)
+}
+
+// AppendReserved is AppendRelayed of a datagram for which the second agent of the path
+// reserved capacity that it calls by a number.
+func AppendReserved(b []byte, hop *Session, lane, reservation byte, path []Label, d []byte) []byte {
 	if len(path) < minLabels || len(path) > MaxLabels {
 		return nil
 	}
 	start := len(b)
 	b = append(b, make([]byte, HeaderLen)...)
-	b = append(b, 1, 0)
+	b = append(b, 1, reservation)
 	for _, l := range path {
 		b = binary.BigEndian.AppendUint32(b, uint32(l))
 	}
@@ -125,12 +132,17 @@ func (r Transit) Next() (l Label, ok bool) {
 	return r.Label(r.at() + 1), true
 }
 
+// Reservation returns what the receiver calls the reservation by which it is asked to pass the
+// datagram on, 0 for none. Nothing but its own table says whether that is so.
+func (r Transit) Reservation() byte { return r.datagram[HeaderLen+1] }
+
 // Inner returns the datagram for the destination.
 func (r Transit) Inner() []byte { return r.datagram[RelayOverhead(r.labels):] }
 
 // Pass makes the datagram, in place, the one for the next agent, with which hop
-// is the session; false if that is over.
-func (r Transit) Pass(hop *Session) bool {
+// is the session, and who calls the reservation by a number; false if the session is over.
+func (r Transit) Pass(hop *Session, reservation byte) bool {
 	r.datagram[HeaderLen]++
+	r.datagram[HeaderLen+1] = reservation
 	return sealFront(hop, r.datagram[laneByte], r.datagram, r.labels)
 }

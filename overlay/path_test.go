@@ -37,7 +37,7 @@ func TestTransit(t *testing.T) {
 	for labels := minLabels; labels <= MaxLabels; labels++ {
 		path, hops := chain(t, labels)
 		inner := bytes.Repeat([]byte{7}, 1000)
-		d := AppendRelayed(nil, hops[0][0], LaneDelay|3, path, inner)
+		d := AppendReserved(nil, hops[0][0], LaneDelay|3, 200, path, inner)
 		if len(d) != RelayOverhead(labels)+len(inner) {
 			t.Fatalf("%d labels: %d bytes", labels, len(d))
 		}
@@ -52,11 +52,14 @@ func TestTransit(t *testing.T) {
 			if !ok || r.Here() != path[i+1] || r.Sender() != path[0] || !bytes.Equal(r.Inner(), inner) {
 				t.Fatalf("hop %d of %d: %v", i, labels, ok)
 			}
+			if want := byte(200 - i); r.Reservation() != want {
+				t.Fatalf("hop %d: reservation %d, want %d", i, r.Reservation(), want)
+			}
 			next, ok := r.Next()
 			if last := i == len(hops)-1; ok == last || !last && next != path[i+2] {
 				t.Fatalf("hop %d of %d: next %x, %v", i, labels, next, ok)
 			}
-			if ok && !r.Pass(hops[i+1][0]) {
+			if ok && !r.Pass(hops[i+1][0], byte(199-i)) {
 				t.Fatal("a session was over")
 			}
 		}
@@ -113,8 +116,8 @@ func FuzzTransit(f *testing.F) {
 		if !ok {
 			return
 		}
-		_, _, _ = r.Here(), r.Sender(), r.Inner()
-		if _, more := r.Next(); more && !r.Pass(a) {
+		_, _, _, _ = r.Here(), r.Sender(), r.Inner(), r.Reservation()
+		if _, more := r.Next(); more && !r.Pass(a, 0) {
 			t.Fatal("not passed on")
 		}
 	})

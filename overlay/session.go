@@ -30,7 +30,7 @@ const (
 	// not.
 	RejectAfter = 4 * time.Minute
 	// RejectAfterDatagrams is the number of datagrams that no space of a direction
-	// exceeds. Three times 2^33 of them of at most 2^12 AES blocks leave an attacker of
+	// exceeds. Four times 2^33 of them of at most 2^12 AES blocks leave an attacker of
 	// AES-GCM a chance of 2^-35 to tell it from noise (σ²/2^129).
 	RejectAfterDatagrams = 1 << 33
 
@@ -113,10 +113,11 @@ type Space uint8
 
 // The spaces.
 const (
-	SpaceWay   Space = iota // what goes the session's way: see Way
-	SpaceBulk               // frames of class bulk that go by members
-	SpaceDelay              // and those of class delay
-	Spaces                  // how many there are
+	SpaceWay      Space = iota // what goes the session's way: see Way
+	SpaceBulk                  // frames of class bulk that go by members
+	SpaceDelay                 // and those of class delay
+	SpaceReserved              // frames for which capacity is reserved, by whatever way
+	Spaces                     // how many there are
 
 	spaceShift = 40 // where a counter says its space
 )

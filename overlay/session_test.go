@@ -389,7 +389,7 @@ func TestSessionSpaces(t *testing.T) {
 			}
 		}
 	}
-	if len(nonces) != 201 || a.Sent() != 1 {
+	if len(nonces) != 1+100*int(Spaces-1) || a.Sent() != 1 {
 		t.Errorf("%d nonces, %d sent on the way", len(nonces), a.Sent())
 	}
 	a.counters[SpaceDelay].Add(windowSize)

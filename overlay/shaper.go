@@ -54,6 +54,10 @@ type Shaper struct {
 	class   [Classes]fairQueue
 	rooms   rooms
 
+	guarantees []*guarantee  // nil where there is none
+	spender    *guarantee    // whose rate the last frame was taken of; nil: nobody's
+	waited     time.Duration // of that frame
+
 	out   *waiting // whose bytes the caller borrows, to be recycled
 	frame Frame
 	head  [256]byte // the headers of a run
@@ -87,10 +91,7 @@ func (s *Shaper) SetRate(rate int64) {
 	s.class[ClassBulk].limit = min(max(queue, minShaperBytes), maxBulkBytes)
 	s.class[ClassDelay].limit = min(max(queue/2, minShaperBytes), maxDelayBytes)
 	s.recycle()
-	s.rooms = rooms{limit: s.class[ClassBulk].limit + s.class[ClassDelay].limit, used: s.rooms.used}
-	for i := range s.class {
-		s.class[i].makeRoom(0, &s.rooms)
-	}
+	s.fitRooms()
 }
 
 // carries returns how many bytes the line carries in d.
@@ -114,7 +115,7 @@ func wireLen(n int) int { return n + n/16 + 64 }
 // flow of the class give way.
 func (s *Shaper) Enqueue(now Instant, to Place, class Class, flow uint32, f *Frame) bool {
 	s.recycle()
-	q, n := &s.class[class], f.Len()
+	q, n := s.queueOf(class), f.Len()
 	if n < MinFrame || n > MaxSuper {
 		q.drops++
 		return false
@@ -145,15 +146,31 @@ func (s *Shaper) Dequeue(now Instant) (to Place, class Class, f *Frame, ok bool)
 	if now.Before(s.free) {
 		return 0, 0, nil, false
 	}
-	class = s.first()
+	s.spender = nil
+	w, n, class := s.guaranteed(now, false)
+	if w != nil {
+		s.pay(wireLen(w.headers.Len + n))
+	} else if w, n, class = s.ordinary(now); w == nil {
+		if w, n, class = s.guaranteed(now, true); w == nil {
+			return 0, 0, nil, false
+		}
+		s.pay(wireLen(w.headers.Len + n))
+	}
+	s.waited = now.Sub(w.at)
+	return w.to, class, s.cut(w, n), true
+}
+
+// ordinary takes the next frame, or run, of the two classes of all frames.
+func (s *Shaper) ordinary(now Instant) (*waiting, int, Class) {
+	class := s.first()
 	for range Classes {
 		if w, n := s.class[class].pop(now, s.runLen, &s.rooms); w != nil {
 			s.spend(class, wireLen(w.headers.Len+n))
-			return w.to, class, s.cut(w, n), true
+			return w, n, class
 		}
 		class = Classes - 1 - class // the class's last frames were dropped
 	}
-	return 0, 0, nil, false
+	return nil, 0, 0
 }
 
 // first returns the class that has the line next.
@@ -171,6 +188,11 @@ func (s *Shaper) spend(class Class, n int) {
 	} else if s.class[ClassBulk].bytes > 0 {
 		s.lead += n
 	}
+	s.pay(n)
+}
+
+// pay takes n bytes of the line.
+func (s *Shaper) pay(n int) {
 	s.guessed += n
 	s.free = s.free.Add(s.takes(n))
 }
@@ -206,13 +228,20 @@ func (s *Shaper) recycle() {
 // dequeued since the last Charge; until then a guess counts.
 func (s *Shaper) Charge(bytes int) {
 	s.free = s.free.Add(s.takes(bytes - s.guessed))
+	if s.spender != nil {
+		s.spender.tokens.owe(int64(bytes - s.guessed))
+		s.spender = nil
+	}
 	s.guessed = 0
 }
 
 // Next returns when Dequeue is to be called again; ok is false if nothing
 // waits.
 func (s *Shaper) Next(now Instant) (at Instant, ok bool) {
-	return max(now, s.free), s.class[ClassBulk].bytes+s.class[ClassDelay].bytes > 0
+	if s.class[ClassBulk].bytes+s.class[ClassDelay].bytes > 0 {
+		return max(now, s.free), true
+	}
+	return s.nextGuaranteed(now)
 }
 
 // Drops returns how many frames of each class have been dropped, each segment

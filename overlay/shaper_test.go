@@ -29,6 +29,7 @@ type source struct {
 	due          Instant
 	atOnce       int // frames
 	backlogBytes int
+	carried      int // bytes of packets
 }
 
 const segment = 1448
@@ -75,7 +76,7 @@ func (l *line) offer(s *source) {
 		}
 		s.due = s.due.Add(s.every)
 	}
-	q := &l.s.class[s.class].flows[s.number]
+	q := &l.s.queueOf(s.class).flows[s.number]
 	for range 4 {
 		if s.every == 0 && q.bytes < max(s.backlogBytes, s.payload) {
 			l.enqueue(s)
@@ -96,8 +97,8 @@ func (l *line) enqueue(s *source) {
 
 func (l *line) checkMemory() {
 	l.t.Helper()
-	for c := range l.s.class {
-		if q := &l.s.class[c]; q.held > q.limit || q.bytes > q.held {
+	for c, q := range l.s.queues() {
+		if q.held > q.limit || q.bytes > q.held {
 			l.t.Fatalf("class %d: %d bytes in %d of memory: want at most %d", c, q.bytes, q.held, q.limit)
 		}
 	}
@@ -147,6 +148,7 @@ func (l *line) carry(to Place, class Class, f *Frame) {
 		l.t.Fatalf("a frame of flow %d at %d for %v, class %d: out of order, or astray", s.number, seq, to, class)
 	}
 	s.next = seq + uint32(payload)
+	s.carried += n
 	s.got += payload
 	s.segments += (payload + segment - 1) / segment
 	if at, ok := s.sentAt[seq]; ok {
@@ -155,11 +157,24 @@ func (l *line) carry(to Place, class Class, f *Frame) {
 	}
 }
 
+// queues returns those of all classes.
+func (s *Shaper) queues() (all []*fairQueue) {
+	for c := range s.class {
+		all = append(all, &s.class[c])
+	}
+	for _, g := range s.guarantees {
+		if g != nil {
+			all = append(all, &g.fairQueue)
+		}
+	}
+	return all
+}
+
 // waiting returns the segments that wait.
 func (s *Shaper) segments() (n int) {
-	for c := range s.class {
-		for i := range s.class[c].flows {
-			for w := s.class[c].flows[i].head; w != nil; w = w.next {
+	for _, q := range s.queues() {
+		for i := range q.flows {
+			for w := q.flows[i].head; w != nil; w = w.next {
 				if w.headers.Len == 0 {
 					n++
 				} else {
@@ -179,8 +194,7 @@ func (l *line) conserved() {
 		offered += s.offered
 		came += s.segments
 	}
-	d := l.s.Drops()
-	if dropped := int(d[0] + d[1]); offered != came+dropped+l.s.segments() {
+	if dropped := int(l.s.Lost()); offered != came+dropped+l.s.segments() {
 		l.t.Fatalf("%d segments in, %d out, %d dropped, %d wait", offered, came, dropped, l.s.segments())
 	}
 }

@@ -10,6 +10,7 @@
 //	Bulk[i]    other data: byte 2 is the sender's lane, modulo the lanes here
 //	Handshake  sends only: what may be fragmented
 //	Train      cars of trains; not polled, so that a train's arrival wakes nobody
+//	Marked     send only: what is reserved, each for one mark; see Join
 //
 // A classic BPF program on the payload chooses (SO_ATTACH_REUSEPORT_CBPF); ours
 // that end before byte 2 go to Control, which drops them.
@@ -62,6 +63,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -84,6 +87,9 @@ type Port struct {
 	Bulk      []*Socket // data of overlay.ClassBulk, by lane
 	Handshake *Socket   // sends handshakes, fragmented if need be; nothing arrives here
 	Train     *Socket   // cars of trains, each with a receive time of its own as Probe's
+
+	mu     sync.Mutex // guards marked
+	marked []*Marked
 }
 
 // Open binds a port's sockets to addr, whose family decides that of the sockets
@@ -145,6 +151,14 @@ func (p *Port) Close() error {
 	err := p.Control.Close()
 	if errors.Is(err, net.ErrClosed) {
 		err = nil
+	}
+	p.mu.Lock()
+	marked := slices.Clone(p.marked)
+	p.mu.Unlock()
+	for _, m := range marked {
+		if e := m.Close(); !errors.Is(e, net.ErrClosed) {
+			err = errors.Join(err, e)
+		}
 	}
 	for _, s := range append([]*Socket{p.Probe, p.Delay, p.Handshake, p.Train}, p.Bulk...) {
 		if s != nil && s.fd >= 0 {

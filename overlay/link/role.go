@@ -23,6 +23,7 @@ type role struct {
 	fragment  bool // let what is too long be fragmented
 	receive   int  // buffer
 	send      int  // buffer
+	device    int  // the number of the interface by which all leaves, 0: as routes say
 }
 
 // What the delay class asks of the network: AF21, low-latency data (RFC 4594,
@@ -89,7 +90,7 @@ func (r role) tune(fd int, ipv4 bool) (hops int, err error) {
 	if !ipv4 {
 		err = errors.Join(err, setInt(fd, level, unix.IPV6_V6ONLY, 1))
 	}
-	return hops, err
+	return hops, errors.Join(err, leaveBy(fd, ipv4, r.device))
 }
 
 // bind binds fd to addr.

@@ -21,6 +21,8 @@ type Socket struct {
 	hops  int // hop limit
 	role  role
 	inbox *inbox // Control's
+
+	source netip.Addr // from which it sends, invalid: as routes and bind say
 }
 
 // newSocket returns a socket of r that is bound to addr.
@@ -53,7 +55,7 @@ func (s *Socket) LocalAddr() netip.AddrPort { return s.addr }
 // Close frees the socket. Nobody may be using it, or a poller that has its
 // descriptor, or do so later: the number may be another file's at once. The
 // port's other sockets must be closed too, as the steering is by place in a list
-// that the kernel now reorders.
+// that the kernel now reorders; but see Marked.
 func (s *Socket) Close() error {
 	fd := s.fd
 	if fd < 0 {

@@ -44,6 +44,8 @@ type Writer struct {
 	zone  string // of the last link-local destination,
 	scope uint32 // and its interface's number
 
+	from sourced // if the socket has a source
+
 	poll unix.PollFd
 	left unix.Timespec // to wait
 }
@@ -67,6 +69,7 @@ func (s *Socket) Writer() *Writer {
 		w.hops.hdr.Level, w.hops.hdr.Type = unix.IPPROTO_IP, unix.IP_TTL
 	}
 	w.hops.hdr.SetLen(unix.CmsgLen(4))
+	w.from.set(s.source)
 	return w
 }
 
@@ -85,16 +88,7 @@ func (s *Socket) Writer() *Writer {
 // interface's MTU or than any datagram); the others have been sent. Errors wrap
 // the system's.
 func (w *Writer) Send(to netip.AddrPort, b []byte, segment int) error {
-	if to != w.to {
-		w.address(to)
-	}
-	if segment <= 0 {
-		segment = max(len(b), 1)
-	}
-	longest := max(min(maxSegments, maxRun/segment), 1) * segment
-	if w.s.role.alternate {
-		longest = segment
-	}
+	segment, longest := w.prepare(to, b, segment)
 	w.left = unix.NsecToTimespec(int64(sendWait))
 	var failed syscall.Errno
 	for len(b) > 0 && failed != unix.EAGAIN {
@@ -108,6 +102,35 @@ func (w *Writer) Send(to netip.AddrPort, b []byte, segment int) error {
 		return os.NewSyscallError("sendmsg", failed)
 	}
 	return nil
+}
+
+// TrySend is Send that never waits and stops at the first error: it returns what it hasn't
+// sent, or of which a part may have been sent.
+func (w *Writer) TrySend(to netip.AddrPort, b []byte, segment int) (rest []byte, err error) {
+	segment, longest := w.prepare(to, b, segment)
+	w.left = unix.Timespec{}
+	for len(b) > 0 {
+		n := min(longest, len(b))
+		if e := w.run(b[:n], segment); e != 0 {
+			return b, os.NewSyscallError("sendmsg", e)
+		}
+		b = b[n:]
+	}
+	return nil, nil
+}
+
+// prepare returns the segment of b, and how much goes at once.
+func (w *Writer) prepare(to netip.AddrPort, b []byte, segment int) (length, longest int) {
+	if to != w.to {
+		w.address(to)
+	}
+	if segment <= 0 {
+		segment = max(len(b), 1)
+	}
+	if w.s.role.alternate {
+		return segment, segment
+	}
+	return segment, max(min(maxSegments, maxRun/segment), 1) * segment
 }
 
 // run sends at most maxSegments datagrams.
@@ -153,6 +176,9 @@ func (w *Writer) sendmsg(b []byte, c *control, n int) syscall.Errno {
 	w.iov.Base = &b[0]
 	w.iov.SetLen(len(b))
 	w.hdr.Control = (*byte)(unsafe.Pointer(c))
+	if w.from.n > 0 {
+		w.hdr.Control, n = w.from.with(c, n)
+	}
 	w.hdr.SetControllen(n)
 	for {
 		_, _, e := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(w.s.fd), uintptr(unsafe.Pointer(&w.hdr)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
@@ -166,7 +192,7 @@ func (w *Writer) sendmsg(b []byte, c *control, n int) syscall.Errno {
 
 // wait waits for room in the send buffer; false means that time is up.
 func (w *Writer) wait() bool {
-	for {
+	for w.left != (unix.Timespec{}) {
 		w.poll = unix.PollFd{Fd: int32(w.s.fd), Events: unix.POLLOUT}
 		// The kernel writes into left what is left.
 		n, _, e := unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.poll)), 1, uintptr(unsafe.Pointer(&w.left)), 0, 0, 0)
@@ -174,6 +200,7 @@ func (w *Writer) wait() bool {
 			return e == 0 && n > 0
 		}
 	}
+	return false
 }
 
 // address writes to as the kernel wants it.
