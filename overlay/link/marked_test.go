@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"farlan/overlay/internal/nstest"
+	"farlan/overlay/nstest"
 )
 
 // However many marked sockets join and leave a port, in whatever order, what comes is steered
