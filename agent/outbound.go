@@ -94,15 +94,14 @@ func newOutgoing(n *node, lane int) *outgoing {
 	return o
 }
 
-// shapedPercent is how much of the uplink's rate the agent uses for frames: with
-// a little less than all, the queue stands here, where it is managed, and not in
-// the modem.
+// shapedPercent is how much of the uplink's rate the agent uses for frames: with a little less
+// than all, the queue stands here, where it is managed, and not in the modem.
 const shapedPercent = 97
 
 type sendFunc func(to netip.AddrPort, b []byte, segment int) error
 
-// sender returns a function that sends datagrams to an address by the socket
-// of its family that choose says, for use by one goroutine.
+// sender returns a function that sends datagrams to an address by the socket of its family
+// that choose says, for use by one goroutine.
 func (n *node) sender(choose func(p *link.Port) *link.Writer) sendFunc {
 	return n.senderBy(choose, (*link.Writer).Send)
 }
@@ -326,8 +325,7 @@ func (o *outgoing) queue(p *peer, f *overlay.Frame) {
 	}
 }
 
-// begin returns the run for frames of a class to a peer, nil if they can't be
-// sent.
+// begin returns the run for frames of a class to a peer, nil if they can't be sent.
 func (o *outgoing) begin(p *peer, class overlay.Class) *run { return o.beginBy(p, class, nil) }
 
 // beginBy is begin for frames that have a way of their own, unless by is nil.

@@ -306,8 +306,7 @@ func linkTo(links []discovery.Link, id overlay.AgentID) (l discovery.Link, ok bo
 	return l, ok
 }
 
-// A passing is a run of datagrams that a lane passes on: part of what one read
-// took.
+// A passing is a run of datagrams that a lane passes on: part of what one read took.
 type passing struct {
 	hop        *outbound
 	passage    *passage // nil: none

@@ -454,6 +454,9 @@ func TestPassages(t *testing.T) {
 	if g, _ := in.reservedPassage(m.peer, r, number, 1); g != nil || n.reserved.any() {
 		t.Error("it ended")
 	}
+	if _, ok := n.passedFor(rid(1)); ok {
+		t.Error("it is told of")
+	}
 	if next, err := n.grantPassage(n.now(), rid(2), m.peer.id, r.id, 0, grantOf(n, reserve.Mbit)); err != nil || next == number {
 		t.Errorf("its number is another's at once: %d, %v", next, err)
 	}
