@@ -106,7 +106,7 @@ func (b *Broker) rerouted() {
 		if s.goal == Released || s.state.Over() || s.promise == Circuit {
 			continue
 		}
-		if hop, ok := b.cfg.Hop(s.next, s.promise); ok && hop.Egress != s.egress {
+		if hop, ok := b.cfg.Hop(s.next, s.hop()); ok && hop.Egress != s.egress {
 			s.refuse(Failed, 0, "the way out is another one now")
 			b.end(s)
 		}

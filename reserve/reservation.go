@@ -70,6 +70,9 @@ const (
 // A part is what a coordinator knows of a segment of its reservation.
 type part struct {
 	agent, next overlay.AgentID
+	prev        overlay.AgentID
+	label       byte // that the agent gave; 0: none, or not known
+	stacked     bool
 	flow        Flow // the reservation's, or back
 	promise     Kind
 	rate        Rate // that is wanted of underlay packets
@@ -148,7 +151,10 @@ func newParts(q *Request) (all []part) {
 			}
 			if i == 0 {
 				p.stage = first
+			} else {
+				p.prev = agents[i-1]
 			}
+			p.stacked = q.Circuit && first == here && i == 0
 			all = append(all, p)
 		}
 	}

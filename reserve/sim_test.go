@@ -45,7 +45,7 @@ type simCounts struct {
 	asked, active, rejected, lost   int
 	automatic, messages, calls      int
 	crashes                         map[string]int // where agents were killed
-	orphans, unknowns, strays, ways int
+	orphans, unknowns, strays, ways, labels int
 	trace                           uint64
 }
 
