@@ -37,7 +37,7 @@ type Config struct {
 
 // A Hop is the way to another agent.
 type Hop struct {
-	Egress string // the name of what limits it, as SetCapacity has it
+	Egress string         // the name of what limits it, as SetCapacity has it
 	Via    netip.AddrPort // see Want
 }
 
@@ -79,7 +79,8 @@ type Broker struct {
 	needs        map[Flow]*need
 	wishes       []*need // the same
 	lines        map[line]*tenure
-	labels       byte                    // that was given last
+	labels       byte // that was given last
+	leaving      bool
 	linesBy      map[overlay.AgentID]int // how many an agent made this one remember
 	capacity     map[string]Rate
 	drivers      []*driver

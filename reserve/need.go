@@ -87,6 +87,9 @@ func (b *Broker) Observe(now overlay.Instant, all []Sample) {
 	}
 	b.rerouted()
 	for _, n := range b.wishes {
+		if b.leaving {
+			break
+		}
 		if n.seen != now {
 			n.sample.Sent, n.sample.Received, n.sample.Backlog = 0, 0, 0
 		}

@@ -127,6 +127,8 @@ func (b *Broker) admit(now overlay.Instant, s *segment) (free Rate, why Why) {
 	switch {
 	case !b.serves(s), s.next == b.cfg.Self, s.rate <= 0, s.end <= now, s.id.Segment == stray:
 		return 0, Denied
+	case b.leaving:
+		return 0, Denied
 	case b.cfg.Most > 0 && b.flows() >= b.cfg.Most:
 		return 0, Full
 	case b.stale(s.peer, &m):
