@@ -73,13 +73,22 @@ func (s *sites) queues(ns, device string) []string {
 	return all
 }
 
+// throttle has an interface take no more than a rate, as a provider does behind a host's way out.
+func (y *yard) throttle(ns, device string, rate reserve.Rate) {
+	y.in(ns, "ip link add farlan-ifb type ifb")
+	y.in(ns, "ip link set farlan-ifb up")
+	y.in(ns, fmt.Sprintf("tc qdisc add dev farlan-ifb root tbf rate %dkbit burst 64k limit 256k", rate))
+	y.in(ns, "tc qdisc add dev "+device+" ingress")
+	y.in(ns, "tc filter add dev "+device+" parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev farlan-ifb")
+}
+
 // An owner asks for 60 Mbit/s of its agent's narrow way out for a pair, and the pair has them,
 // in spite of all that others on the same host send to the same far one; the others have what is left. When it is
 // given back nothing is left in the kernel.
 func TestReserveAtTheSender(t *testing.T) {
 	t.Parallel()
 	begin, last := spans()
-	y := newYard(t, false, "--uplink", "100Mbit", "--reserve", "tc", "--reserve-auto", "off")
+	y := newYard(t, nil, "--uplink", "100Mbit", "--reserve", "tc", "--reserve-auto", "off")
 	a := y.agents[0]
 	o := order{To: "b", Want: 60 * reserve.Mbit, For: 10 * time.Minute, Pair: [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}}
 	stop := y.crowd()
@@ -116,8 +125,9 @@ func TestReserveAtTheSender(t *testing.T) {
 func TestReserveAtTheRelay(t *testing.T) {
 	t.Parallel()
 	begin, last := spans()
-	y := newYard(t, true, "--uplink", "1Gbit", "--reserve", "tc", "--reserve-auto", "off")
+	y := newYard(t, []string{"--uplink", "100Mbit", "--reserve", "tc"}, "--uplink", "1Gbit", "--reserve", "tc", "--reserve-auto", "off")
 	a, c := y.agents[0], y.middle
+	y.throttle(y.b, "u", 105*reserve.Mbit)
 	o := order{To: "b", Path: []string{"c"}, Want: 60 * reserve.Mbit, For: 10 * time.Minute, Pair: [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}}
 	stop := y.crowd()
 	tryThrice(t, func() error {

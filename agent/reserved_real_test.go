@@ -222,15 +222,16 @@ type yard struct {
 	middle *process // the agent at the router, nil if there is none
 }
 
-// newYard makes one; if relayed, an agent at the router is the only way from site to site.
-func newYard(t *testing.T, relayed bool, more ...string) *yard {
+// newYard makes one, whose agents have some more arguments. Unless relay is nil an agent at the
+// router, with these, is the only way from site to site.
+func newYard(t *testing.T, relay []string, more ...string) *yard {
 	t.Helper()
 	y := &yard{sites: newSites(t)}
 	key := newKeyFile(t)
 	seeds := []string{"", ""}
-	if relayed {
+	if relay != nil {
 		y.drop("sites", between)
-		y.middle = startReserved(t, y.r, key, "c", "--listen", ":4747")
+		y.middle = startReserved(t, y.r, key, "c", append([]string{"--listen", ":4747"}, relay...)...)
 		seed := y.middle.bootstrap()
 		for i := range seeds {
 			gateway := fmt.Sprintf("10.77.%d.254", i+1)
@@ -243,7 +244,7 @@ func newYard(t *testing.T, relayed bool, more ...string) *yard {
 			args = append(args, "--bootstrap", seeds[i])
 		}
 		y.agents[i] = startReserved(t, ns, key, string("ab"[i]), args...)
-		if seed := y.agents[i].bootstrap(); i == 0 && !relayed {
+		if seed := y.agents[i].bootstrap(); i == 0 && relay == nil {
 			seeds[1] = seed
 		}
 		y.in(ns, "ip link add br0 type bridge")
@@ -435,7 +436,7 @@ func TestReservedAtTheSender(t *testing.T) {
 	t.Parallel()
 	const reserved = 64 * reserve.Mbit // of IP packets: 60 of frames
 	begin, last := spans()
-	y := newYard(t, false)
+	y := newYard(t, nil)
 	y.narrow(y.a, "u", reserved)
 	a, o := y.agents[0], order{ID: 1, To: "b", Rate: reserved, Mark: reserve.Mark{Priority: reservedClass}}
 	moved := o
@@ -501,7 +502,7 @@ func TestReservedAtTheRelay(t *testing.T) {
 	t.Parallel()
 	const reserved = 68 * reserve.Mbit // of IP packets, with a path in front: 60 of frames
 	begin, last := spans()
-	y := newYard(t, true)
+	y := newYard(t, []string{})
 	y.narrow(y.r, "ub", reserved)
 	a, o := y.agents[0], order{ID: 1, To: "b", Rate: reserved, Path: []string{"a", "c", "b"}, Paced: true}
 	passage := order{ID: 1, From: "a", To: "b", Rate: reserved, Mark: reserve.Mark{Priority: reservedClass}}
