@@ -43,7 +43,7 @@ func reservedMain() {
 	c, err := o.parse()
 	if err == nil {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		err = runAgent(ctx, c, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})), serveReserved)
+		err = runAgent(ctx, c, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})), serveReserved, mortal)
 		stop()
 	}
 	if err != nil {
@@ -86,6 +86,7 @@ type outcome struct {
 
 // serveReserved takes orders.
 func serveReserved(n *node) {
+	_ = os.Remove(n.cfg.Socket + ".reserved") // of one that was killed
 	l, err := net.Listen("unix", n.cfg.Socket+".reserved")
 	if err != nil {
 		panic(err)
@@ -164,21 +165,30 @@ func (n *node) takeOrder(now overlay.Instant, o order, rtt chan time.Duration) (
 	return x
 }
 
-// tells tells an agent what to do.
-func (d *process) tells(o order) (x outcome) {
-	d.t.Helper()
+// try tells an agent what to do, if it is there.
+func (d *process) try(o order) (x outcome, err error) {
 	b, _ := json.Marshal(o)
 	i := slices.Index(d.args, "--socket")
-	c := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+	c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("unix", d.args[i+1]+".reserved")
 	}}}
 	defer c.CloseIdleConnections()
 	r, err := c.Post("http://farlan/", "", bytes.NewReader(b))
 	if err != nil {
-		d.t.Fatal(err)
+		return x, err
 	}
 	defer r.Body.Close()
-	if err := json.NewDecoder(r.Body).Decode(&x); err != nil {
+	if err = json.NewDecoder(r.Body).Decode(&x); err == nil && x.Error != "" {
+		err = errors.New(x.Error)
+	}
+	return x, err
+}
+
+// tells tells an agent what to do.
+func (d *process) tells(o order) outcome {
+	d.t.Helper()
+	x, err := d.try(o)
+	if err != nil && x.Error == "" {
 		d.t.Fatal(err)
 	}
 	return x

@@ -44,6 +44,8 @@ type reserving struct {
 	said     map[overlay.AgentID]*overlay.Bucket
 	rate     reserve.Rate // of the uplink, as the broker has it
 	circuits map[overlay.AgentID]circuitHop
+
+	wrap func(reserve.Driver) reserve.Driver // set by tests
 }
 
 // A circuitHop is the way to another agent by a circuit that could be had.
@@ -69,6 +71,9 @@ func (n *node) startReserving(start func(context.Context, string, func(context.C
 	r.drivers = make(map[string]*reserveWorker, len(opened))
 	caps := make([]reserve.Caps, 0, len(opened))
 	for _, d := range opened {
+		if r.wrap != nil {
+			d = r.wrap(d)
+		}
 		c := d.Caps()
 		caps = append(caps, c)
 		w := newReserveWorker(n, c, d)

@@ -192,7 +192,10 @@ func TestServe(t *testing.T) {
 		"somebody else's":         {overlay.AgentID{7}, func(m *message) { m.id = ID{[16]byte{1}, 1} }, Denied},
 		"a circuit":               {peer, func(m *message) { m.promise = Circuit }, Denied},
 		"to this agent":           {peer, func(m *message) { m.next = s.cfg.Self }, Denied},
-		"to who isn't there":      {peer, func(m *message) { m.next = overlay.AgentID{99} }, Denied},
+		"to who isn't there":      {peer, func(m *message) { m.next = overlay.AgentID{99} }, Busy},
+		"with a circuit on it":    {peer, func(m *message) { m.stacked = true }, Denied},
+		"from nobody":             {peer, func(m *message) { m.prev = overlay.AgentID{} }, Denied},
+		"from this agent":         {peer, func(m *message) { m.prev = s.cfg.Self }, Denied},
 		"of nothing":              {peer, func(m *message) { m.rate = 0 }, Denied},
 		"an older epoch":          {peer, func(m *message) { m.epoch = 4 }, OldEpoch},
 		"too much":                {peer, func(m *message) { m.rate = 61 * Mbit }, Full},
@@ -206,6 +209,19 @@ func TestServe(t *testing.T) {
 	if len(s.f.held) != 1 {
 		t.Errorf("%d are held", len(s.f.held))
 	}
+	s.cfg.Serves = func(overlay.AgentID) bool { return false }
+	if m := says(peer, asks(2, nil)); m.why != Denied {
+		t.Errorf("without the right to reserve: %+v", m)
+	}
+	s.cfg.Serves, s.cfg.NoTransit = nil, true
+	if m := says(peer, asks(2, nil)); m.why != Denied {
+		t.Errorf("by who passes nothing on: %+v", m)
+	}
+	s.cfg.NoTransit, s.cfg.Most = false, 1
+	if m := says(peer, asks(2, nil)); m.why != Full || m.free != 0 {
+		t.Errorf("beyond what the frame path tells apart: %+v", m)
+	}
+	s.cfg.Most = 0
 	// A release that comes before the ask leaves nothing to ask for.
 	says(peer, asks(3, func(m *message) { m.kind, m.number = release, 2 }))
 	s.Receive(s.now, peer, asks(3, nil))
@@ -314,4 +330,27 @@ func FuzzBroker(f *testing.F) {
 			t.Fatalf("%d are left", len(s.f.held))
 		}
 	})
+}
+
+// A broker that leaves gives back what it asked for and what it serves, and takes on nothing.
+func TestLeave(t *testing.T) {
+	s, peer := newSite(t), overlay.AgentID{2}
+	s.Request(s.now, Request{Flow: toPeer, Rate: 20 * Mbit, For: time.Hour})
+	s.Receive(s.now, peer, asks(1, nil))
+	s.turn()
+	if s.Idle() || len(s.f.held) != 2 {
+		t.Fatalf("%d are held", len(s.f.held))
+	}
+	s.Leave(s.now)
+	s.turn()
+	if !s.Idle() || len(s.f.held) != 0 || len(s.ways) != 0 {
+		t.Errorf("%d are held, %d ways", len(s.f.held), len(s.ways))
+	}
+	if _, err := s.Request(s.now, Request{Flow: toPeer, Rate: Mbit, For: time.Hour}); !errors.Is(err, ErrRefused) {
+		t.Errorf("asked: %v", err)
+	}
+	s.Receive(s.now, peer, asks(2, nil))
+	if s.turn(); s.last(t).why != Denied {
+		t.Errorf("%+v", s.last(t))
+	}
 }

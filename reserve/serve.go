@@ -141,9 +141,7 @@ func (b *Broker) admit(now overlay.Instant, s *segment) (free Rate, why Why) {
 	switch {
 	case d == nil:
 		return 0, Useless
-	case !ok:
-		return 0, Denied
-	case !d.opened:
+	case !ok, !d.opened: // a session may be on its way
 		return 0, Busy
 	}
 	s.driver, s.egress = d.Name, hop.Egress
