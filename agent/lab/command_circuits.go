@@ -38,8 +38,8 @@ the wide area carries by it; ID is a reservation's name in that list.
   break ID, mend ID     let a circuit carry nothing, or again; --quiet: and the
                         provider doesn't say so
   crash                 end the provider at once, by SIGKILL; circuits stay
-  restart               start it again with what it has kept; what it doesn't know
-                        of the circuits is removed`
+  restart               start it again with what it has kept, its faults too; the
+                        circuits that it doesn't know are removed`
 
 func circuitsCommand(at *place) *cobra.Command {
 	var asJSON, quiet bool
