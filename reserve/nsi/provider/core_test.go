@@ -160,7 +160,7 @@ func TestRandom(t *testing.T) {
 			}
 			p.Receive(now, m)
 			p.Tick(now)
-			if r.IntN(8) == 0 {
+			if r.IntN(40) == 0 {
 				p = again(t, p)
 				clear(up) // what nobody wants is taken away, and the rest is asked for again
 			}
