@@ -23,7 +23,7 @@ var mayImport = map[string][]string{
 	"agent/chart":           {},
 	"agent/decide":          {"discovery", "measure", "overlay", "overlay/mesh", "overlay/route"},
 	"agent/sim":             {"agent/decide", "discovery", "measure", "overlay", "overlay/mesh", "overlay/route"},
-	"agent/lab":             {"agent/lab/guest", "agent/lab/nat", "reserve", "measure", "overlay"},
+	"agent/lab":             {"agent/lab/guest", "agent/lab/nat", "reserve", "reserve/nsi/cs", "reserve/nsi/provider", "measure", "overlay"},
 	"agent/lab/guest":       {},
 	"agent/lab/nat":         {"overlay"},
 	"discovery":             {"measure", "overlay"},

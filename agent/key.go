@@ -33,6 +33,7 @@ func newKey() *cobra.Command {
 			Args:  cobra.MaximumNArgs(1),
 			RunE:  runKeyID,
 		},
+		newKeyAgent(),
 		newKeyRotate(),
 	)
 	return cmd

@@ -55,7 +55,8 @@ this one machine. Nothing of it touches the machine's own network.`,
 	at.flags(c)
 	c.AddCommand(
 		upCommand(&at), downCommand(&at), statusCommand(&at), execCommand(&at), agentCommand(&at),
-		wanCommand(&at), demoCommand(&at), guestKernelCommand(), wanDaemonCommand(), fileServerCommand(),
+		wanCommand(&at), circuitsCommand(&at), demoCommand(&at), guestKernelCommand(),
+		wanDaemonCommand(), fileServerCommand(), crossConnectDaemonCommand(), providerDaemonCommand(),
 	)
 	return c
 }
@@ -142,6 +143,7 @@ func upCommand(at *place) *cobra.Command {
 	optionFlags(c, &o)
 	c.Flags().Var(natFlag{&o.NATs}, "nat", "what stands in front of a site (repeats)")
 	c.Flags().Var(ip6Flag{&o.IP6}, "ip6", "a far site that has IPv6 too, or only that (repeats)")
+	c.Flags().BoolVar(&o.Circuits, "circuits", false, "a provider grants circuits between the sites by NSI")
 	c.Flags().BoolVar(&keep, "keep", false, "if it fails, leave what is there to look at, for lab down to remove")
 	jsonFlag(c, &asJSON)
 	return c

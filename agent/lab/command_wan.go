@@ -6,12 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -204,17 +201,7 @@ func wanJSON(status WANStatus) any {
 func inMS(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 func wanDaemonCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:    "wan-daemon CONFIG SOCKET",
-		Short:  "Be a lab's wide area",
-		Hidden: true,
-		Args:   cobra.ExactArgs(2),
-		RunE: func(c *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM)
-			defer stop()
-			return runWAN(ctx, args[0], args[1])
-		},
-	}
+	return daemonCommand("wan-daemon", "Be a lab's wide area", runWAN)
 }
 
 // runWAN is a wide area, as the file config says and whoever speaks to the
@@ -233,12 +220,9 @@ func runWAN(ctx context.Context, config, socket string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
+	l, err := listenControl(ctx, socket)
 	if err != nil {
 		return fmt.Errorf("wide area: %w", err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- e.Serve(l) }()
-	err = e.Run(ctx)
-	return errors.Join(err, l.Close(), <-served)
+	return beside(l, func() error { return e.Serve(l) }, func() error { return e.Run(ctx) })
 }

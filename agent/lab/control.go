@@ -2,12 +2,10 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
-	"time"
 )
 
 // A PathStatus is what a directed pair of sites does to packets, and has done.
@@ -87,10 +85,6 @@ func (e *Emulator) index(name string) (int, error) {
 	return i, nil
 }
 
-// controlTimeout bounds one exchange on the control socket; both ends are on
-// this machine.
-const controlTimeout = 2 * time.Second
-
 // A controlRequest asks to change the path From one site To another if both
 // are given, to make NATs forget, move, or stop or pass UDP if they are named, and
 // for the status.
@@ -112,34 +106,17 @@ type controlReply struct {
 
 // Serve answers requests on l, one at a time, until l is closed.
 func (e *Emulator) Serve(l net.Listener) error {
-	for {
-		conn, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return nil
+	err := serveControl(l, func(request controlRequest) (reply controlReply) {
+		if err := e.obey(request); err != nil {
+			reply.Error = err.Error()
 		}
-		if err != nil {
-			return fmt.Errorf("wide area: accept: %w", err)
-		}
-		e.answer(conn)
+		reply.Status = e.Status()
+		return reply
+	})
+	if err != nil {
+		return fmt.Errorf("wide area: %w", err)
 	}
-}
-
-// answer handles one request; whoever hangs up or is too slow gets no answer.
-func (e *Emulator) answer(conn net.Conn) {
-	defer conn.Close()
-	var request controlRequest
-	if err := conn.SetDeadline(time.Now().Add(controlTimeout)); err != nil {
-		return
-	}
-	if err := json.NewDecoder(conn).Decode(&request); err != nil {
-		return
-	}
-	var reply controlReply
-	if err := e.obey(request); err != nil {
-		reply.Error = err.Error()
-	}
-	reply.Status = e.Status()
-	_ = json.NewEncoder(conn).Encode(reply)
+	return nil
 }
 
 // obey does what a request asks for, until something can't be.
@@ -172,7 +149,7 @@ func (e *Emulator) obey(r controlRequest) error {
 
 // ask sends a request to the emulator behind the socket and returns its status.
 func ask(ctx context.Context, socket string, request controlRequest) (WANStatus, error) {
-	reply, err := exchange(ctx, socket, request)
+	reply, err := exchange[controlReply](ctx, socket, request)
 	if err == nil && reply.Error != "" {
 		err = errors.New(reply.Error)
 	}
@@ -180,22 +157,4 @@ func ask(ctx context.Context, socket string, request controlRequest) (WANStatus,
 		return WANStatus{}, fmt.Errorf("wide area: %w", err)
 	}
 	return reply.Status, nil
-}
-
-func exchange(ctx context.Context, socket string, request controlRequest) (reply controlReply, err error) {
-	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
-	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	if err != nil {
-		return reply, err
-	}
-	defer conn.Close()
-	if err = conn.SetDeadline(time.Now().Add(controlTimeout)); err != nil {
-		return reply, err
-	}
-	if err = json.NewEncoder(conn).Encode(request); err != nil {
-		return reply, err
-	}
-	err = json.NewDecoder(conn).Decode(&reply)
-	return reply, err
 }

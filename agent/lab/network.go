@@ -30,12 +30,22 @@ func (l *Lab) buildNetwork(ctx context.Context) error {
 	if err := l.startWAN(ctx); err != nil {
 		return err
 	}
+	if l.Options.Circuits {
+		if err := l.startCross(ctx); err != nil {
+			return err
+		}
+	}
 	for _, h := range l.Hosts {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		if err := l.buildHost(h); err != nil {
 			return err
+		}
+		if l.Options.Circuits && h.hasAgent() {
+			if err := l.buildCircuitPort(h); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -75,7 +85,7 @@ func (l *Lab) buildHost(h Host) error {
 	case KindGuest:
 		return l.buildGuestPort(h)
 	case KindWAN:
-		return nil
+		return l.buildProviderHost(h)
 	}
 	near, far, err := l.openEnds(h)
 	if err != nil {
@@ -139,23 +149,15 @@ func (l *Lab) buildRouter(h Host) error {
 	if !h.WAN6.IsValid() {
 		quiet = append(quiet, "wan0")
 	}
-	for _, name := range quiet {
-		err := setSysctl(h.Namespace, "net/ipv6/conf/"+name+"/disable_ipv6", "1")
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
-			return err
-		}
+	if err := withoutIPv6(h.Namespace, quiet...); err != nil {
+		return err
 	}
 	s, err := openSpace(h.Namespace)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	err = errors.Join(s.bridge(h.bridge()), s.wan("wan0", l.Options.MTU))
-	for _, a := range []netip.Addr{h.WAN, h.WAN6} {
-		if a.IsValid() && err == nil {
-			err = errors.Join(s.address("wan0", netip.PrefixFrom(a, a.BitLen())), s.wayOut("wan0", a.Is4()))
-		}
-	}
+	err = errors.Join(s.bridge(h.bridge()), l.joinWAN(s, h))
 	if err != nil || h.Kind != KindRouter {
 		return err
 	}
@@ -163,6 +165,45 @@ func (l *Lab) buildRouter(h Host) error {
 		s.address(h.bridge(), netip.PrefixFrom(routerIP, lan.Bits())),
 		setSysctl(h.Namespace, "net/ipv4/ip_forward", "1"),
 	)
+}
+
+// withoutIPv6 has interfaces do without IPv6.
+func withoutIPv6(namespace string, devices ...string) error {
+	for _, name := range devices {
+		err := setSysctl(namespace, "net/ipv6/conf/"+name+"/disable_ipv6", "1")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
+			return err
+		}
+	}
+	return nil
+}
+
+// joinWAN sets up a host's interface in the wide area, by which it sends all that has no other route.
+func (l *Lab) joinWAN(s *space, h Host) error {
+	err := s.wan("wan0", l.Options.MTU)
+	for _, a := range []netip.Addr{h.WAN, h.WAN6} {
+		if a.IsValid() && err == nil {
+			err = errors.Join(s.address("wan0", netip.PrefixFrom(a, a.BitLen())), s.wayOut("wan0", a.Is4()))
+		}
+	}
+	return err
+}
+
+// buildProviderHost connects the host of the wide area's own processes to it, if one of them is
+// to be reached.
+func (l *Lab) buildProviderHost(h Host) error {
+	if !h.WAN.IsValid() {
+		return nil
+	}
+	if err := withoutIPv6(h.Namespace, "wan0"); err != nil {
+		return err
+	}
+	s, err := openSpace(h.Namespace)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return l.joinWAN(s, h)
 }
 
 // buildGuestPort makes the TAP that a QEMU guest will use.

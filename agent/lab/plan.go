@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -44,6 +45,7 @@ type Options struct {
 	Shape    Shape  `json:"shape"` // of every path
 	NATs     []NAT  `json:"nats,omitempty"`
 	IP6      []IP6  `json:"ip6,omitempty"`
+	Circuits bool   `json:"circuits,omitempty"` // a provider grants circuits between the sites
 	LogLevel string `json:"log_level"`
 	Binary   string `json:"binary"` // the farlan program
 }
@@ -88,7 +90,7 @@ func (o Options) Validate() error {
 	}
 	errs = append(errs, WAN{MTU: o.MTU, Shape: o.Shape}.Validate())
 	_, err := planNATs(o)
-	errs = append(errs, err, o.checkIP6())
+	errs = append(errs, err, o.checkIP6(), o.checkCircuits())
 	return errors.Join(errs...)
 }
 
@@ -168,6 +170,9 @@ func plan(o Options) []Host {
 			hosts = append(hosts, Host{Name: fmt.Sprintf("%s-vm%d", site, j), Kind: kind, Site: site, MAC: mac(i, j)})
 		}
 	}
+	if o.Circuits { // the wide area has a machine in itself: the provider
+		hosts[0].WAN = o.providerAddress()
+	}
 	for i, h := range hosts {
 		if h.Kind != KindGuest {
 			hosts[i].Namespace = namespaceName(o.Name, h.Name)
@@ -194,7 +199,7 @@ func wideArea(o Options, hosts []Host) WAN {
 		if len(o.NATs) > 0 { // others may be in the same network
 			bits = 32
 		}
-		site := WANSite{Name: h.Site, Namespace: h.Namespace, Device: "wan0", Behind: nats.behind[h.Site]}
+		site := WANSite{Name: cmp.Or(h.Site, providerSite), Namespace: h.Namespace, Device: "wan0", Behind: nats.behind[h.Site]}
 		if h.WAN.IsValid() {
 			prefix, _ := h.WAN.Prefix(bits)
 			site.Prefixes = append(site.Prefixes, prefix)

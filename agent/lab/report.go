@@ -162,14 +162,18 @@ func (l *Lab) summary(w io.Writer) error {
 	if o.QEMU || o.VMs == 0 {
 		vm = "host-b"
 	}
+	circuits := ""
+	if o.Circuits {
+		circuits = "  farlan lab circuits" + name + "\n"
+	}
 	_, err := fmt.Fprintf(w, `
 try:
   farlan lab exec%[1]s %[2]s -- ping -c 3 %[3]v
   farlan lab exec%[1]s home -- farlan peers
   farlan lab wan%[1]s home site1 --both --delay 100ms
   farlan lab agent%[1]s site1 kill
-  farlan lab down%[1]s
-`, name, vm, hostAIP)
+%[4]s  farlan lab down%[1]s
+`, name, vm, hostAIP, circuits)
 	return err
 }
 

@@ -11,29 +11,38 @@ import (
 // its packet end, which doesn't block. Packets come without a header of their
 // own, one per read and write. The interface goes when the descriptor is closed.
 func openTUN(namespace, name string) (fd int, err error) {
+	return openInterface(namespace, name, unix.IFF_TUN)
+}
+
+// openTAP makes a layer-2 interface so.
+func openTAP(namespace, name string) (fd int, err error) {
+	return openInterface(namespace, name, unix.IFF_TAP)
+}
+
+func openInterface(namespace, name string, kind uint16) (fd int, err error) {
 	err = inNamespace(namespace, func() error {
 		fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return fmt.Errorf("open /dev/net/tun: %w", err)
 		}
-		if err = attachTUN(fd, name); err != nil {
+		if err = attach(fd, name, kind); err != nil {
 			_ = unix.Close(fd)
 		}
 		return err
 	})
 	if err != nil {
-		return -1, fmt.Errorf("make TUN %s in %s: %w", name, namespace, err)
+		return -1, fmt.Errorf("make interface %s in %s: %w", name, namespace, err)
 	}
 	return fd, nil
 }
 
-// attachTUN makes fd the packet end of the interface name.
-func attachTUN(fd int, name string) error {
+// attach makes fd the packet end of the interface name.
+func attach(fd int, name string, kind uint16) error {
 	request, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
 	}
-	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	request.SetUint16(kind | unix.IFF_NO_PI)
 	return unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
 }
 

@@ -62,6 +62,12 @@ func (l *Lab) build(ctx context.Context, say func(string)) error {
 	if err := l.startServices(ctx); err != nil {
 		return err
 	}
+	if l.Options.Circuits {
+		say("the provider of circuits")
+		if err := l.startProvider(ctx); err != nil {
+			return err
+		}
+	}
 	say("the agents")
 	if _, err := l.makeKey(ctx); err != nil {
 		return err
@@ -160,11 +166,13 @@ func (l *Lab) end(ctx context.Context) error {
 	return err
 }
 
-// remove ends the processes, the wide area last, so that agents can leave in
-// order, and removes the namespaces and the files.
+// remove ends the processes, the wide area and who grants circuits in it last, so
+// that agents can leave in order, and removes the namespaces and the files.
 func (l *Lab) remove(ctx context.Context) (Removed, error) {
 	alive := slices.DeleteFunc(slices.Clone(l.Processes), func(p *Process) bool { return !p.alive() })
-	others := slices.DeleteFunc(slices.Clone(alive), func(p *Process) bool { return p.Name == "wan" })
+	others := slices.DeleteFunc(slices.Clone(alive), func(p *Process) bool {
+		return p.Name == "wan" || p.Name == crossProcess || p.Name == providerProcess
+	})
 	err := endAll(ctx, stopGrace, others...)
 	err = errors.Join(err, endAll(ctx, stopGrace, alive...))
 	removed, restErr := removeNamespaces(ctx, l.Options.Name)

@@ -55,29 +55,29 @@ type Output struct {
 	Up      bool
 }
 
-// A connection is one reservation.
+// A connection is one reservation. Its fields are what is kept of it, too.
 type connection struct {
-	id, requester, replyTo string
-	global, description    string
-	criteria               cs.Criteria  // as confirmed
-	ends                   Circuit      // ports and VLANs in it
-	next                   *cs.Criteria // a modification that is held or checked
-	states                 cs.States
-	committed              bool
-	holds                  bool // it occupies VLANs and capacity
-	up                     bool // the data plane was asked to have it
-	heldUntil              overlay.Instant
-	notices                []cs.Notice
-	noticed                int64
-	over                   overlay.Instant // when it came to its end
+	ID, Requester, ReplyTo string
+	Global, Description    string
+	Criteria               cs.Criteria  // as confirmed
+	Ends                   Circuit      // ports and VLANs in it
+	Next                   *cs.Criteria // a modification that is held or checked
+	States                 cs.States
+	Committed              bool
+	Holds                  bool // it occupies VLANs and capacity
+	Up                     bool // the data plane was asked to have it
+	HeldUntil              overlay.Instant
+	Notices                []cs.Notice
+	Noticed                int64
+	Over                   overlay.Instant // when it came to its end
 }
 
 // A job is work that a request has caused.
 type job struct {
-	at     overlay.Instant
-	id     string
-	header cs.Header
-	do     func(c *connection, h cs.Header)
+	At     overlay.Instant
+	ID     string
+	Op     cs.Op
+	Header cs.Header
 }
 
 // A Core is the provider's state. It isn't safe for concurrent use.
@@ -129,11 +129,11 @@ func (p *Core) Receive(now overlay.Instant, m cs.Message) (cs.Message, bool) {
 // Tick does what is due and returns when it wants to be called again; 0 if it needn't.
 func (p *Core) Tick(now overlay.Instant) overlay.Instant {
 	p.now = now
-	for len(p.jobs) > 0 && !now.Before(p.jobs[0].at) {
+	for len(p.jobs) > 0 && !now.Before(p.jobs[0].At) {
 		j := p.jobs[0]
 		p.jobs = p.jobs[1:]
-		if c := p.byID[j.id]; c != nil {
-			j.do(c, j.header)
+		if c := p.byID[j.ID]; c != nil {
+			p.work(c, j.Op, j.Header)
 		}
 	}
 	var next overlay.Instant
@@ -143,18 +143,18 @@ func (p *Core) Tick(now overlay.Instant) overlay.Instant {
 		}
 	}
 	if len(p.jobs) > 0 {
-		soon(p.jobs[0].at)
+		soon(p.jobs[0].At)
 	}
 	for _, id := range slices.Sorted(maps.Keys(p.byID)) {
 		c := p.byID[id]
 		p.lapse(c)
 		p.end(c)
-		if c.over != 0 && now.Sub(c.over) > remembered {
+		if c.Over != 0 && now.Sub(c.Over) > remembered {
 			delete(p.byID, id)
 			continue
 		}
-		soon(c.heldUntil)
-		soon(c.criteria.End)
+		soon(c.HeldUntil)
+		soon(c.Criteria.End)
 	}
 	return next
 }
@@ -170,29 +170,29 @@ func (p *Core) Flush(do func(Output)) {
 
 // lapse gives back what wasn't committed in time.
 func (p *Core) lapse(c *connection) {
-	if c.heldUntil == 0 || p.now.Before(c.heldUntil) {
+	if c.HeldUntil == 0 || p.now.Before(c.HeldUntil) {
 		return
 	}
-	c.heldUntil = 0
-	if c.next != nil {
-		c.next = nil
+	c.HeldUntil = 0
+	if c.Next != nil {
+		c.Next = nil
 	} else {
-		c.holds = false
+		c.Holds = false
 	}
 	if p.faults.HeldForEver {
 		return
 	}
-	c.states.Reservation = cs.StateTimeout
-	p.tell(c, cs.Notice{Op: cs.ReserveTimeout, Timeout: int(p.cfg.HoldFor / time.Second), Origin: c.id, OriginNSA: p.cfg.NSA})
+	c.States.Reservation = cs.StateTimeout
+	p.tell(c, cs.Notice{Op: cs.ReserveTimeout, Timeout: int(p.cfg.HoldFor / time.Second), Origin: c.ID, OriginNSA: p.cfg.NSA})
 }
 
 // end gives everything back at the end that was asked for.
 func (p *Core) end(c *connection) {
-	if c.over != 0 || c.criteria.End == 0 || p.now.Before(c.criteria.End) {
+	if c.Over != 0 || c.Criteria.End == 0 || p.now.Before(c.Criteria.End) {
 		return
 	}
 	if !p.faults.KeepsCreated {
-		c.states.Lifecycle = cs.StatePassedEndTime
+		c.States.Lifecycle = cs.StatePassedEndTime
 	}
 	p.giveBack(c)
 }
@@ -200,23 +200,23 @@ func (p *Core) end(c *connection) {
 // giveBack frees what a connection occupies and takes its circuit down.
 func (p *Core) giveBack(c *connection) {
 	p.plane(c, false)
-	c.holds, c.next, c.heldUntil, c.over = false, nil, 0, p.now
+	c.Holds, c.Next, c.HeldUntil, c.Over = false, nil, 0, p.now
 }
 
 // plane asks for the circuit to be there or not.
 func (p *Core) plane(c *connection, up bool) {
-	if c.up == up {
+	if c.Up == up {
 		return
 	}
-	c.up = up
+	c.Up = up
 	circuit := c.circuit()
 	p.out = append(p.out, Output{Circuit: &circuit, Up: up})
 }
 
 // circuit is what the connection needs in the data plane, with the VLANs that it was given.
 func (c *connection) circuit() Circuit {
-	k := c.ends
-	k.Connection, k.Capacity = c.id, c.criteria.Capacity
+	k := c.Ends
+	k.Connection, k.Capacity = c.ID, c.Criteria.Capacity
 	return k
 }
 
@@ -224,7 +224,7 @@ func (c *connection) circuit() Circuit {
 func (p *Core) Planed(now overlay.Instant, id string, up bool, err error) {
 	p.now = now
 	c := p.byID[id]
-	if c == nil || c.up != up {
+	if c == nil || c.Up != up {
 		return // the opposite was asked meanwhile
 	}
 	if err != nil {
@@ -232,7 +232,7 @@ func (p *Core) Planed(now overlay.Instant, id string, up bool, err error) {
 		if !up {
 			event = cs.DeactivateFailed
 		}
-		p.tell(c, cs.Notice{Op: cs.ErrorEvent, Event: event, Origin: c.id, OriginNSA: p.cfg.NSA, Exception: p.exception(c.id, cs.InternalError, err.Error())})
+		p.tell(c, cs.Notice{Op: cs.ErrorEvent, Event: event, Origin: c.ID, OriginNSA: p.cfg.NSA, Exception: p.exception(c.ID, cs.InternalError, err.Error())})
 		return
 	}
 	p.planeIs(c, up, true)
@@ -241,25 +241,25 @@ func (p *Core) Planed(now overlay.Instant, id string, up bool, err error) {
 // Break has the data plane of a circuit fail, or work again, by itself.
 func (p *Core) Break(now overlay.Instant, id string, up bool) {
 	p.now = now
-	if c := p.byID[id]; c != nil && c.up {
+	if c := p.byID[id]; c != nil && c.Up {
 		p.planeIs(c, up, true)
 	}
 }
 
 func (p *Core) planeIs(c *connection, active, consistent bool) {
-	c.states.Plane = cs.Plane{Active: active, Version: c.criteria.Version, Consistent: consistent}
-	p.tell(c, cs.Notice{Op: cs.DataPlaneStateChange, Plane: c.states.Plane})
+	c.States.Plane = cs.Plane{Active: active, Version: c.Criteria.Version, Consistent: consistent}
+	p.tell(c, cs.Notice{Op: cs.DataPlaneStateChange, Plane: c.States.Plane})
 }
 
 // tell sends a notice and keeps it for those who ask.
 func (p *Core) tell(c *connection, n cs.Notice) {
-	c.noticed++
-	n.Connection, n.ID, n.At = c.id, c.noticed, p.now
-	c.notices = append(c.notices, n)
-	c.notices = c.notices[max(0, len(c.notices)-maxNotices):]
-	id := fmt.Sprintf("urn:uuid:00000000-0000-0000-%04x-%012x", c.noticed&0xffff, uint64(p.now)&0xffffffffffff)
-	h := cs.Header{Protocol: cs.ToRequester, Correlation: id, Requester: c.requester, Provider: p.cfg.NSA}
-	p.put(c.replyTo, cs.Message{Header: h, Op: n.Op, Connection: c.id, Notices: []cs.Notice{n}})
+	c.Noticed++
+	n.Connection, n.ID, n.At = c.ID, c.Noticed, p.now
+	c.Notices = append(c.Notices, n)
+	c.Notices = c.Notices[max(0, len(c.Notices)-maxNotices):]
+	id := fmt.Sprintf("urn:uuid:00000000-0000-0000-%04x-%012x", c.Noticed&0xffff, uint64(p.now)&0xffffffffffff)
+	h := cs.Header{Protocol: cs.ToRequester, Correlation: id, Requester: c.Requester, Provider: p.cfg.NSA}
+	p.put(c.ReplyTo, cs.Message{Header: h, Op: n.Op, Connection: c.ID, Notices: []cs.Notice{n}})
 }
 
 // put sends a message to a requester that wants any.
@@ -269,14 +269,37 @@ func (p *Core) put(to string, m cs.Message) {
 	}
 }
 
-// later does work when the delay has passed, or before the reply if events come first.
-func (p *Core) later(c *connection, m cs.Message, do func(*connection, cs.Header)) {
+// later does what a request is for when the delay has passed, or before the reply if events come
+// first.
+func (p *Core) later(c *connection, m cs.Message) {
 	if p.first {
-		do(c, m.Header)
+		p.work(c, m.Op, m.Header)
 		return
 	}
 	if len(p.jobs) < maxWork {
-		p.jobs = append(p.jobs, job{p.now.Add(p.cfg.Delay), c.id, m.Header, do})
+		p.jobs = append(p.jobs, job{p.now.Add(p.cfg.Delay), c.ID, m.Op, m.Header})
+	}
+}
+
+// work does what a request is for.
+func (p *Core) work(c *connection, op cs.Op, h cs.Header) {
+	switch op {
+	case cs.Reserve:
+		if c.Committed {
+			p.checkNext(c, h)
+		} else {
+			p.check(c, h)
+		}
+	case cs.ReserveCommit:
+		p.commit(c, h)
+	case cs.ReserveAbort:
+		p.abort(c, h)
+	case cs.Provision:
+		p.provision(c, h)
+	case cs.Release:
+		p.release(c, h)
+	case cs.Terminate:
+		p.terminate(c, h)
 	}
 }
 

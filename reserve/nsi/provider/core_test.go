@@ -114,7 +114,8 @@ func TestSteps(t *testing.T) {
 
 // TestRandom: whatever requesters ask in whatever order, with whatever faults, no VLAN is given
 // twice at a port, no port is given more than it carries, a circuit is up only while it is held,
-// and after all ends nothing is left.
+// and with the capacity that is confirmed; and after all ends nothing is left. Now and then the
+// provider is killed before it does what it has decided, and goes on by what it has kept.
 func TestRandom(t *testing.T) {
 	for seed := range uint64(100) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -122,7 +123,7 @@ func TestRandom(t *testing.T) {
 		p := small()
 		now := overlay.Instant(1e18)
 		last := now.Add(time.Hour)
-		up := make(map[string]bool)
+		up := make(map[string]int64) // Mbit/s
 		faults := func() Faults {
 			return Faults{
 				PlaneDown: coin(), HeldForEver: coin(), NoModify: coin(), TerminateOnce: coin(),
@@ -134,10 +135,14 @@ func TestRandom(t *testing.T) {
 				if o.Circuit == nil {
 					return
 				}
-				if up[o.Circuit.Connection] == o.Up {
+				capacity := int64(0)
+				if o.Up {
+					capacity = o.Circuit.Capacity
+				}
+				if up[o.Circuit.Connection] == capacity {
 					t.Fatalf("seed %d: up %v twice", seed, o.Up)
 				}
-				up[o.Circuit.Connection] = o.Up
+				up[o.Circuit.Connection] = capacity
 				p.Planed(now, o.Circuit.Connection, o.Up, nil)
 			})
 		}
@@ -155,8 +160,17 @@ func TestRandom(t *testing.T) {
 			}
 			p.Receive(now, m)
 			p.Tick(now)
+			if r.IntN(40) == 0 {
+				p = again(t, p)
+				clear(up) // what nobody wants is taken away, and the rest is asked for again
+			}
 			flush()
 			check(t, seed, p)
+			for _, c := range p.Wanted() {
+				if up[c.Connection] != c.Capacity {
+					t.Fatalf("seed %d: %+v is up with %d Mbit/s", seed, c, up[c.Connection])
+				}
+			}
 		}
 		for range 3 {
 			now = max(now, last).Add(time.Minute)
@@ -164,13 +178,59 @@ func TestRandom(t *testing.T) {
 			flush()
 		}
 		for id, is := range up {
-			if is {
+			if is != 0 {
 				t.Fatalf("seed %d: %s is still up", seed, id)
 			}
 		}
 		if held := p.Held(); len(held) > 0 {
 			t.Fatalf("seed %d: %v is still held", seed, held)
 		}
+	}
+}
+
+// again returns what a provider is after a crash.
+func again(t *testing.T, p *Core) *Core {
+	t.Helper()
+	kept, err := p.Save()
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := small()
+	if err = next.Load(kept); err != nil {
+		t.Fatal(err)
+	}
+	if same, err := next.Save(); err != nil || string(same) != string(kept) {
+		t.Fatalf("kept %s, and then %s (%v)", kept, same, err)
+	}
+	return next
+}
+
+// TestLoad: what isn't a provider's state is refused.
+func TestLoad(t *testing.T) {
+	for _, text := range []string{"", "{", `{"Jobs":1}`, `{"Connections":[null]}`} {
+		if err := small().Load([]byte(text)); err == nil {
+			t.Errorf("%q is taken", text)
+		}
+	}
+}
+
+// TestFaultNames: each fault has a name of its own, by which it is switched.
+func TestFaultNames(t *testing.T) {
+	var f Faults
+	for i, name := range FaultNames {
+		before := f
+		if err := f.Set(name, true); err != nil || f == before || len(f.On()) != i+1 || f.On()[i] != name {
+			t.Errorf("%s: %+v (%v)", name, f, err)
+		}
+	}
+	if want := (Faults{true, true, true, true, true, true, true, true, true, true, true}); f != want {
+		t.Errorf("%+v", f)
+	}
+	if err := f.Set("plane-down", false); err != nil || f.PlaneDown || len(f.On()) != len(FaultNames)-1 {
+		t.Errorf("%+v (%v)", f, err)
+	}
+	if err := f.Set("no such", true); err == nil {
+		t.Error("a fault of no name is taken")
 	}
 }
 

@@ -1,5 +1,11 @@
 package provider
 
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
 // Faults are what providers in the field do wrong; each was seen in a real one. They can be
 // switched one by one, in any combination, at any time.
 type Faults struct {
@@ -30,4 +36,37 @@ type Faults struct {
 	DeadDomain bool
 	// NoSync: queries are answered later only. It isn't wrong, but rare.
 	NoSync bool
+}
+
+// FaultNames are the faults' names in texts, in the order above.
+var FaultNames = []string{
+	"plane-down", "no-admission", "held-for-ever", "poisoned-by-past", "no-modify", "terminate-once",
+	"events-first", "other-criteria", "keeps-created", "dead-domain", "no-sync",
+}
+
+// at returns the fault of a name, or nil.
+func (f *Faults) at(name string) *bool {
+	all := []*bool{
+		&f.PlaneDown, &f.NoAdmission, &f.HeldForEver, &f.PoisonedByPast, &f.NoModify, &f.TerminateOnce,
+		&f.EventsFirst, &f.OtherCriteria, &f.KeepsCreated, &f.DeadDomain, &f.NoSync,
+	}
+	if i := slices.Index(FaultNames, name); i >= 0 {
+		return all[i]
+	}
+	return nil
+}
+
+// Set switches the fault of a name on or off.
+func (f *Faults) Set(name string, on bool) error {
+	fault := f.at(name)
+	if fault == nil {
+		return fmt.Errorf("there is no fault %q, but %s", name, strings.Join(FaultNames, ", "))
+	}
+	*fault = on
+	return nil
+}
+
+// On returns the names of the faults that are switched on.
+func (f Faults) On() []string {
+	return slices.DeleteFunc(slices.Clone(FaultNames), func(name string) bool { return !*f.at(name) })
 }

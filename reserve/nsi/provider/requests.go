@@ -28,51 +28,51 @@ func (p *Core) reserve(m cs.Message) (cs.Message, bool) {
 	}
 	p.next++
 	c := &connection{
-		id: fmt.Sprintf("FL-%08x", p.next), requester: m.Requester, replyTo: m.ReplyTo,
-		global: m.Global, description: m.Description, criteria: *m.Criteria,
-		states: cs.States{Reservation: cs.StateChecking, Provision: cs.StateReleased, Lifecycle: cs.StateCreated},
+		ID: fmt.Sprintf("FL-%08x", p.next), Requester: m.Requester, ReplyTo: m.ReplyTo,
+		Global: m.Global, Description: m.Description, Criteria: *m.Criteria,
+		States: cs.States{Reservation: cs.StateChecking, Provision: cs.StateReleased, Lifecycle: cs.StateCreated},
 	}
-	c.criteria.Version = max(0, c.criteria.Version)
-	p.byID[c.id] = c
-	p.later(c, m, p.check)
-	return p.reply(m, cs.Message{Op: cs.ReserveResponse, Connection: c.id}), true
+	c.Criteria.Version = max(0, c.Criteria.Version)
+	p.byID[c.ID] = c
+	p.later(c, m)
+	return p.reply(m, cs.Message{Op: cs.ReserveResponse, Connection: c.ID}), true
 }
 
 // check admits what a first reserve asked for.
 func (p *Core) check(c *connection, h cs.Header) {
-	if c.states.Reservation != cs.StateChecking {
+	if c.States.Reservation != cs.StateChecking {
 		return // aborted or terminated meanwhile
 	}
 	source, dest, why := p.room(c)
 	if why != nil {
-		c.states.Reservation, c.over = cs.StateFailed, p.now
-		states := c.states
-		p.answer(h, cs.Message{Op: cs.ReserveFailed, Connection: c.id, States: &states, Exception: why})
+		c.States.Reservation, c.Over = cs.StateFailed, p.now
+		states := c.States
+		p.answer(h, cs.Message{Op: cs.ReserveFailed, Connection: c.ID, States: &states, Exception: why})
 		return
 	}
-	c.criteria.Source, c.criteria.Dest = source.String(), dest.String()
-	c.ends = Circuit{Source: source.Port, Dest: dest.Port, SourceVLAN: source.VLANs.One(), DestVLAN: dest.VLANs.One()}
-	c.holds, c.heldUntil = true, p.now.Add(p.cfg.HoldFor)
-	c.states.Reservation = cs.StateHeld
-	p.confirm(c, h, c.criteria)
+	c.Criteria.Source, c.Criteria.Dest = source.String(), dest.String()
+	c.Ends = Circuit{Source: source.Port, Dest: dest.Port, SourceVLAN: source.VLANs.One(), DestVLAN: dest.VLANs.One()}
+	c.Holds, c.HeldUntil = true, p.now.Add(p.cfg.HoldFor)
+	c.States.Reservation = cs.StateHeld
+	p.confirm(c, h, c.Criteria)
 }
 
 func (p *Core) confirm(c *connection, h cs.Header, criteria cs.Criteria) {
 	p.answer(h, cs.Message{
-		Op: cs.ReserveConfirmed, Connection: c.id, Global: c.global, Description: c.description, Criteria: &criteria,
+		Op: cs.ReserveConfirmed, Connection: c.ID, Global: c.Global, Description: c.Description, Criteria: &criteria,
 	})
 }
 
 // room looks for a VLAN that is free at both ends, and for capacity.
 func (p *Core) room(c *connection) (source, dest cs.STP, why *cs.Exception) {
 	no := func(id, text string) (cs.STP, cs.STP, *cs.Exception) {
-		return cs.STP{}, cs.STP{}, p.exception(c.id, id, text)
+		return cs.STP{}, cs.STP{}, p.exception(c.ID, id, text)
 	}
-	source, err := cs.ParseSTP(c.criteria.Source)
+	source, err := cs.ParseSTP(c.Criteria.Source)
 	if err != nil {
 		return no(cs.UnknownSTP, err.Error())
 	}
-	dest, err = cs.ParseSTP(c.criteria.Dest)
+	dest, err = cs.ParseSTP(c.Criteria.Dest)
 	if err != nil {
 		return no(cs.UnknownSTP, err.Error())
 	}
@@ -81,7 +81,7 @@ func (p *Core) room(c *connection) (source, dest cs.STP, why *cs.Exception) {
 		if !known || source.Port == dest.Port {
 			return no(cs.UnknownSTP, s.Port)
 		}
-		if p.used(s.Port, nil)+c.criteria.Capacity > port.Capacity && !p.faults.NoAdmission {
+		if p.used(s.Port, nil)+c.Criteria.Capacity > port.Capacity && !p.faults.NoAdmission {
 			return no(cs.CapacityUnavailable, s.Port)
 		}
 	}
@@ -114,7 +114,7 @@ func (p *Core) free(at cs.STP, vlan uint16) bool {
 	}
 	for _, c := range p.byID {
 		k := c.circuit()
-		if c.holds && (k.Source == at.Port && k.SourceVLAN == vlan || k.Dest == at.Port && k.DestVLAN == vlan) {
+		if c.Holds && (k.Source == at.Port && k.SourceVLAN == vlan || k.Dest == at.Port && k.DestVLAN == vlan) {
 			return false
 		}
 	}
@@ -126,12 +126,12 @@ func (p *Core) used(port string, but *connection) int64 {
 	sum := int64(0)
 	for _, c := range p.byID {
 		k := c.circuit()
-		if !c.holds || c == but || k.Source != port && k.Dest != port {
+		if !c.Holds || c == but || k.Source != port && k.Dest != port {
 			continue
 		}
-		most := c.criteria.Capacity
-		if c.next != nil {
-			most = max(most, c.next.Capacity)
+		most := c.Criteria.Capacity
+		if c.Next != nil {
+			most = max(most, c.Next.Capacity)
 		}
 		sum += most
 	}
@@ -146,51 +146,51 @@ func (p *Core) modify(m cs.Message) cs.Message {
 		return *bad
 	case p.faults.NoModify:
 		return p.fault(m, cs.NotImplemented, "modification")
-	case !c.committed || c.states.Reservation != cs.StateStart || c.over != 0:
-		return p.fault(m, cs.InvalidTransition, c.states.Reservation)
+	case !c.Committed || c.States.Reservation != cs.StateStart || c.Over != 0:
+		return p.fault(m, cs.InvalidTransition, c.States.Reservation)
 	}
-	next := c.criteria
-	next.Version = max(c.criteria.Version+1, m.Criteria.Version)
+	next := c.Criteria
+	next.Version = max(c.Criteria.Version+1, m.Criteria.Version)
 	if m.Criteria.End != 0 {
 		next.End = m.Criteria.End
 	}
 	if m.Criteria.Capacity != 0 {
 		next.Capacity = m.Criteria.Capacity
 	}
-	c.next, c.states.Reservation = &next, cs.StateChecking
-	p.later(c, m, p.checkNext)
-	return p.reply(m, cs.Message{Op: cs.ReserveResponse, Connection: c.id})
+	c.Next, c.States.Reservation = &next, cs.StateChecking
+	p.later(c, m)
+	return p.reply(m, cs.Message{Op: cs.ReserveResponse, Connection: c.ID})
 }
 
 func (p *Core) checkNext(c *connection, h cs.Header) {
-	if c.next == nil || c.states.Reservation != cs.StateChecking {
+	if c.Next == nil || c.States.Reservation != cs.StateChecking {
 		return
 	}
 	k := c.circuit()
 	for _, port := range []string{k.Source, k.Dest} {
-		if p.used(port, c)+c.next.Capacity > p.cfg.Ports[port].Capacity && !p.faults.NoAdmission {
-			c.next, c.states.Reservation = nil, cs.StateFailed
-			states := c.states
+		if p.used(port, c)+c.Next.Capacity > p.cfg.Ports[port].Capacity && !p.faults.NoAdmission {
+			c.Next, c.States.Reservation = nil, cs.StateFailed
+			states := c.States
 			p.answer(h, cs.Message{
-				Op: cs.ReserveFailed, Connection: c.id, States: &states,
-				Exception: p.exception(c.id, cs.CapacityUnavailable, port),
+				Op: cs.ReserveFailed, Connection: c.ID, States: &states,
+				Exception: p.exception(c.ID, cs.CapacityUnavailable, port),
 			})
 			return
 		}
 	}
-	c.states.Reservation, c.heldUntil = cs.StateHeld, p.now.Add(p.cfg.HoldFor)
-	p.confirm(c, h, *c.next)
+	c.States.Reservation, c.HeldUntil = cs.StateHeld, p.now.Add(p.cfg.HoldFor)
+	p.confirm(c, h, *c.Next)
 }
 
 // find returns the connection that a request names, or what to answer.
 func (p *Core) find(m cs.Message) (*connection, *cs.Message) {
 	c := p.byID[m.Connection]
-	if c == nil || c.requester != m.Requester {
+	if c == nil || c.Requester != m.Requester {
 		f := p.fault(m, cs.NoConnection, "no such connection")
 		return nil, &f
 	}
 	if m.ReplyTo != "" {
-		c.replyTo = m.ReplyTo
+		c.ReplyTo = m.ReplyTo
 	}
 	return c, nil
 }
@@ -201,27 +201,27 @@ func (p *Core) step(m cs.Message) cs.Message {
 	if bad != nil {
 		return *bad
 	}
-	ready := c.committed && c.over == 0 && c.states.Lifecycle == cs.StateCreated
-	ok, do := false, p.terminate
+	ready := c.Committed && c.Over == 0 && c.States.Lifecycle == cs.StateCreated
+	ok := false
 	switch m.Op {
 	case cs.ReserveCommit:
-		ok, do = c.states.Reservation == cs.StateHeld && c.heldUntil != 0, p.commit
+		ok = c.States.Reservation == cs.StateHeld && c.HeldUntil != 0
 	case cs.ReserveAbort:
 		waits := []string{cs.StateChecking, cs.StateHeld, cs.StateFailed, cs.StateTimeout}
-		ok, do = slices.Contains(waits, c.states.Reservation), p.abort
+		ok = slices.Contains(waits, c.States.Reservation)
 	case cs.Provision:
-		ok, do = ready && c.states.Provision == cs.StateReleased, p.provision
+		ok = ready && c.States.Provision == cs.StateReleased
 	case cs.Release:
-		ok, do = ready && c.states.Provision == cs.StateProvisioned, p.release
+		ok = ready && c.States.Provision == cs.StateProvisioned
 	case cs.Terminate:
 		ok = true
 	}
 	if !ok {
-		s := c.states
+		s := c.States
 		return p.fault(m, cs.InvalidTransition, fmt.Sprintf("%s in %s, %s, %s", m.Op, s.Reservation, s.Provision, s.Lifecycle))
 	}
 	p.enter(c, m.Op)
-	p.later(c, m, do)
+	p.later(c, m)
 	return p.reply(m, cs.Message{Op: cs.Acknowledgment})
 }
 
@@ -229,72 +229,77 @@ func (p *Core) step(m cs.Message) cs.Message {
 func (p *Core) enter(c *connection, op cs.Op) {
 	switch op {
 	case cs.ReserveCommit:
-		c.states.Reservation, c.heldUntil = cs.StateCommitting, 0
+		c.States.Reservation, c.HeldUntil = cs.StateCommitting, 0
 	case cs.Provision:
-		c.states.Provision = cs.StateProvisioning
+		c.States.Provision = cs.StateProvisioning
 	case cs.Release:
-		c.states.Provision = cs.StateReleasing
+		c.States.Provision = cs.StateReleasing
 	case cs.Terminate:
-		if c.states.Lifecycle == cs.StateCreated {
-			c.states.Lifecycle = cs.StateTerminating
+		if c.States.Lifecycle == cs.StateCreated {
+			c.States.Lifecycle = cs.StateTerminating
 		}
 	}
 }
 
 func (p *Core) commit(c *connection, h cs.Header) {
-	if c.states.Reservation != cs.StateCommitting || c.over != 0 {
+	if c.States.Reservation != cs.StateCommitting || c.Over != 0 {
 		return
 	}
-	if c.next != nil {
-		c.criteria, c.next = *c.next, nil
+	if c.Next != nil {
+		changed := c.Criteria.Capacity != c.Next.Capacity
+		c.Criteria, c.Next = *c.Next, nil
+		if c.Up && changed { // it goes on with the new capacity
+			circuit := c.circuit()
+			p.out = append(p.out, Output{Circuit: &circuit, Up: true})
+		}
 	}
-	c.states.Reservation, c.committed = cs.StateStart, true
-	p.answer(h, cs.Message{Op: cs.ReserveCommitConfirmed, Connection: c.id})
+	c.States.Reservation, c.Committed = cs.StateStart, true
+	p.answer(h, cs.Message{Op: cs.ReserveCommitConfirmed, Connection: c.ID})
 }
 
 func (p *Core) abort(c *connection, h cs.Header) {
-	if c.over == 0 && !c.committed {
-		c.holds = false
+	if c.Over == 0 && !c.Committed {
+		c.Holds = false
 	}
-	c.next, c.heldUntil, c.states.Reservation = nil, 0, cs.StateStart
-	p.answer(h, cs.Message{Op: cs.ReserveAbortConfirmed, Connection: c.id})
+	c.Next, c.HeldUntil, c.States.Reservation = nil, 0, cs.StateStart
+	p.answer(h, cs.Message{Op: cs.ReserveAbortConfirmed, Connection: c.ID})
 }
 
 func (p *Core) provision(c *connection, h cs.Header) {
-	if c.states.Provision != cs.StateProvisioning || c.over != 0 {
+	if c.States.Provision != cs.StateProvisioning || c.Over != 0 {
 		return
 	}
-	c.states.Provision = cs.StateProvisioned
+	c.States.Provision = cs.StateProvisioned
 	p.planeIs(c, false, false) // on its way, as aggregators tell it
 	if p.faults.PlaneDown {
 		p.planeIs(c, false, true)
 	} else {
 		p.plane(c, true)
 	}
-	p.answer(h, cs.Message{Op: cs.ProvisionConfirmed, Connection: c.id})
+	p.answer(h, cs.Message{Op: cs.ProvisionConfirmed, Connection: c.ID})
 }
 
 func (p *Core) release(c *connection, h cs.Header) {
-	if p.faults.DeadDomain || c.states.Provision != cs.StateReleasing || c.over != 0 {
+	if p.faults.DeadDomain || c.States.Provision != cs.StateReleasing || c.Over != 0 {
 		return
 	}
-	c.states.Provision = cs.StateReleased
+	c.States.Provision = cs.StateReleased
 	p.plane(c, false)
-	p.answer(h, cs.Message{Op: cs.ReleaseConfirmed, Connection: c.id})
+	p.answer(h, cs.Message{Op: cs.ReleaseConfirmed, Connection: c.ID})
 }
 
 func (p *Core) terminate(c *connection, h cs.Header) {
 	switch {
 	case p.faults.DeadDomain:
 		return
-	case c.states.Lifecycle == cs.StateTerminated && p.faults.TerminateOnce:
+	case c.States.Lifecycle == cs.StateTerminated && p.faults.TerminateOnce:
 		return
 	}
-	c.states.Lifecycle = cs.StateTerminated
-	if c.over == 0 {
+	c.States.Lifecycle = cs.StateTerminated
+	if c.Over == 0 {
 		p.giveBack(c)
 	}
-	p.answer(h, cs.Message{Op: cs.TerminateConfirmed, Connection: c.id})
+	p.answer(h, cs.Message{Op: cs.TerminateConfirmed, Connection: c.ID})
 }
 
 // query answers what is asked about the requester's own.
@@ -305,7 +310,7 @@ func (p *Core) query(m cs.Message) cs.Message {
 			return *bad
 		}
 		var some []cs.Notice
-		for _, n := range c.notices {
+		for _, n := range c.Notices {
 			if n.ID >= m.Query.From && (m.Query.To == 0 || n.ID <= m.Query.To) {
 				some = append(some, n)
 			}
@@ -338,8 +343,8 @@ func (p *Core) List() []cs.Reservation {
 	var all []cs.Reservation
 	for _, c := range p.byID {
 		r := cs.Reservation{
-			Connection: c.id, Global: c.global, Description: c.description, Requester: c.requester,
-			Criteria: []cs.Criteria{c.criteria}, States: c.states, Notice: c.noticed,
+			Connection: c.ID, Global: c.Global, Description: c.Description, Requester: c.Requester,
+			Criteria: []cs.Criteria{c.Criteria}, States: c.States, Notice: c.Noticed,
 		}
 		all = append(all, r)
 	}
@@ -351,7 +356,7 @@ func (p *Core) List() []cs.Reservation {
 func (p *Core) Held() []Circuit {
 	var all []Circuit
 	for _, c := range p.byID {
-		if c.holds {
+		if c.Holds {
 			all = append(all, c.circuit())
 		}
 	}

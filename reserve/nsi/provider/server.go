@@ -46,6 +46,8 @@ type Server struct {
 	core  *Core
 	queue []Output
 	avoid map[string]overlay.Instant
+	keep  func(state []byte) error // nil: nothing is kept
+	last  []byte                   // what was kept
 }
 
 // NewServer puts a core behind HTTPS. The TLS configuration has the provider's certificate,
@@ -105,10 +107,31 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.poke()
 }
 
+// Keep has the state of the core written by store, whenever it has changed and before anything of
+// that is said or done; what can't be written is said in the log and goes on in memory. Call it
+// before Serve and Run.
+func (s *Server) Keep(store func(state []byte) error) { s.keep = store }
+
+// save keeps the state; s.mu is held.
+func (s *Server) save() {
+	if s.keep == nil {
+		return
+	}
+	state, err := s.core.Save()
+	if err == nil && !bytes.Equal(state, s.last) {
+		err = s.keep(state)
+		s.last = state
+	}
+	if err != nil {
+		log.Printf("state: %v", err)
+	}
+}
+
 // receive has the core take a request and sends what must go before the reply.
 func (s *Server) receive(ctx context.Context, m cs.Message) (cs.Message, bool) {
 	s.mu.Lock()
 	reply, ok := s.core.Receive(s.now(), m)
+	s.save()
 	var first []Output
 	s.core.Flush(func(o Output) {
 		if o.First {
@@ -160,6 +183,7 @@ func (s *Server) due(ctx context.Context) overlay.Instant {
 	for {
 		s.mu.Lock()
 		next := s.core.Tick(s.now())
+		s.save()
 		s.core.Flush(s.enqueue)
 		todo := s.queue
 		s.queue = nil
@@ -191,6 +215,7 @@ func (s *Server) do(ctx context.Context, o Output) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.core.Planed(s.now(), o.Circuit.Connection, o.Up, err)
+	s.save()
 	s.core.Flush(s.enqueue)
 }
 
@@ -235,12 +260,21 @@ func (s *Server) Fault(f Faults) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.core.Fault(f)
+	s.save()
+}
+
+// Faults returns those that are switched on.
+func (s *Server) Faults() Faults {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.faults
 }
 
 // Break has the data plane of a circuit fail, or work again, by itself.
 func (s *Server) Break(id string, up bool) {
 	s.mu.Lock()
 	s.core.Break(s.now(), id, up)
+	s.save()
 	s.core.Flush(s.enqueue)
 	s.mu.Unlock()
 	s.poke()
