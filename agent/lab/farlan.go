@@ -95,6 +95,9 @@ func (l *Lab) startAgent(h Host, bootstrap string) (*Process, error) {
 	if bootstrap != "" {
 		args = append(args, "--bootstrap", bootstrap)
 	}
+	if l.Options.Circuits {
+		args = append(args, "--reserve", "tc", "--reserve", "dscp", "--reserve", "nsi="+l.nsiPath(h.Site))
+	}
 	return l.run(h, Process{Name: agentName(h.Site), Args: args})
 }
 
