@@ -78,6 +78,7 @@ type node struct {
 
 	// The loop's own.
 	admission admission
+	reserving reserving
 
 	store    *discovery.Store
 	sessions *overlay.Sessions
