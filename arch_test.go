@@ -18,7 +18,7 @@ import (
 // that theirs may, and test helpers.
 var mayImport = map[string][]string{
 	".":                     {"agent"},
-	"agent":                 {"agent/...", "discovery/...", "reserve", "measure", "measure/predict", "overlay/..."},
+	"agent":                 {"agent/...", "discovery/...", "reserve/...", "measure", "measure/predict", "overlay/..."},
 	"agent/bench":           {},
 	"agent/chart":           {},
 	"agent/decide":          {"discovery", "measure", "overlay", "overlay/mesh", "overlay/route"},

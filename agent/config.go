@@ -48,7 +48,8 @@ type options struct {
 	beacon, portMapping                       string
 	noTransit, transitLimit, cost, suppress   string
 	bootstrap, advertise, taps, lans, links   []string
-	qemus, dhcpFrom                           []string
+	qemus, dhcpFrom, reserve                  []string
+	reserveAuto, reserveCap, reserveQuota     string
 }
 
 // A config is what an agent needs to know to start; see CLI.md's table of
@@ -71,6 +72,7 @@ type config struct {
 	Wishes    wishes
 	AskAll    bool     // questions that are for all go to all
 	DHCPFrom  []string // names or ids of those whose DHCP servers and routers are heard; empty: of all
+	Reserve   reservePolicy
 	StateDir  string
 	Socket    string
 	LogLevel  slog.Level
@@ -98,6 +100,10 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.transitLimit, "transit-limit", "", "`RATE` of IP packets that this agent passes on for others at most")
 	flags.StringVar(&o.cost, "cost", "", "`DURATION`: paths by way of this agent count as so much longer")
 	flags.StringArrayVar(&o.links, "link", nil, "`PEER[,cost=DURATION][,prefer][,forbid]`: what is wanted of the link to a peer (repeats)")
+	flags.StringArrayVar(&o.reserve, "reserve", nil, "`DRIVER` by which capacity may be reserved: tc, dscp[=AF41], ovs=PORT[,socket=PATH], exec=PROGRAM, nsi=FILE, in the order in which they are tried, or off (repeats; default tc and dscp)")
+	flags.StringVar(&o.reserveAuto, "reserve-auto", "on", "`on|off|circuits`: reserve for machines that need it without anyone asking; circuits: outside circuits, too")
+	flags.StringVar(&o.reserveCap, "reserve-cap", "", "`RATE` that one of those has at most")
+	flags.StringVar(&o.reserveQuota, "reserve-quota", "", "`[peer=RATE][,owner=RATE][,station=RATE]` that each may have reserved at this agent")
 	flags.StringVar(&o.stateDir, "state-dir", defaultStateDir(), "`DIR` for the identity and the remembered peers")
 	flags.StringVar(&o.socket, "socket", defaultSocket(), "`PATH` of the control socket")
 	flags.StringVar(&o.logLevel, "log-level", "info", "`LEVEL`: debug, info, warn or error")
@@ -144,6 +150,7 @@ func (o *options) parse() (*config, error) {
 		try(c.parseAdvertise(s))
 	}
 	c.parseWishes(o, try)
+	c.parseReserve(o, try)
 	for _, s := range o.taps {
 		try(c.parseTap(s))
 	}

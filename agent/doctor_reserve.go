@@ -22,7 +22,7 @@ func (n *node) reserveFindings(now overlay.Instant) (all []findingView) {
 		all = append(all, f)
 	}
 	const unknown = "what this host's way out carries isn't known: nothing can be guaranteed until --uplink is set or measured"
-	switch rated := n.access(now).Up > 0; {
+	switch rated := n.reserving.rate > 0; {
 	case !rated && len(rows) > 0:
 		all = append(all, findingView{check, levelWarn, unknown, "set --uplink RATE, or have it measured: 'farlan bench PEER'"})
 	case len(all) > 0:

@@ -315,6 +315,7 @@ func (s *lightSession) Ack(overlay.Ack)          {}
 func (s *lightSession) Bye()                     {}
 func (s *lightSession) Notice(overlay.Notice)    {}
 func (s *lightSession) Request([]byte)           {}
+func (s *lightSession) Reserve([]byte)           {}
 func (s *lightSession) Train(overlay.Train)      {}
 
 // lightMain runs light members if this program was started for that.

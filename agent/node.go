@@ -78,59 +78,59 @@ type node struct {
 
 	// The loop's own.
 	admission admission
-	reserving reserving
 
-	store    *discovery.Store
-	sessions *overlay.Sessions
-	p2p      *p2p.Node
-	lookout  *beacon.Lookout // nil: off
-	unlit    string          // why there are no beacons, though they aren't off
-	peers    map[overlay.AgentID]*peer
-	byIndex  []*peer
-	shake    sendFunc // handshakes, which may be fragmented
-	ask      sendFunc // probes
-	relayed  []byte   // scratch
-	control  control
-	moving   handovers
-	own      ownRecords
-	flows    flows
-	backlogs backlogs
-	predict  predictor // nil: nothing is predicted
-	guesser  *guesser  // that predicts
-	keys     keys
-	stale    overlay.Instant // since when the remembered peers differ from the disk's, 0 not
-	saved    overlay.Instant
-	saving   time.Duration   // what that took
-	aged     overlay.Instant // when the stations were last looked at
-	trimmed  overlay.Instant // when memory was given back
-	stepped  overlay.Instant // when step ran last
-	roaming  roaming
-	router   routerPort
-	relaying relaying
-	routing  routing
-	spread   spreads // partly shared with the frame path
-	linking  linking
-	area     place
-	far      seeking
-	stun     stun
-	warm     warming
-	late     *outgoing // see loopOut, nil: nothing was sent yet
-	claiming claiming
-	grouping grouping // partly shared with the frame path
-	segments segments
-	pipes    pipes
-	punches  punches
-	ready    bool // said that it is
-	lonely   bool // said that nobody answers
-	misdated bool // said that this host's clock is wrong
-	mapping  discovery.Mapping
-	mappedAt overlay.Instant // when this host had moved last
-	told     string          // to systemd
-	loops    rate
-	asleep   time.Duration  // how long this machine has been suspended
-	fathoms  overlay.Bucket // searches for a path's MTU that may begin
-	asks     overlay.Bucket // silent members that may be asked
-	spawn    func(name string, f func(context.Context) error)
+	store     *discovery.Store
+	sessions  *overlay.Sessions
+	p2p       *p2p.Node
+	lookout   *beacon.Lookout // nil: off
+	unlit     string          // why there are no beacons, though they aren't off
+	peers     map[overlay.AgentID]*peer
+	byIndex   []*peer
+	shake     sendFunc // handshakes, which may be fragmented
+	ask       sendFunc // probes
+	relayed   []byte   // scratch
+	control   control
+	moving    handovers
+	own       ownRecords
+	flows     flows
+	backlogs  backlogs
+	reserving reserving
+	predict   predictor // nil: nothing is predicted
+	guesser   *guesser  // that predicts
+	keys      keys
+	stale     overlay.Instant // since when the remembered peers differ from the disk's, 0 not
+	saved     overlay.Instant
+	saving    time.Duration   // what that took
+	aged      overlay.Instant // when the stations were last looked at
+	trimmed   overlay.Instant // when memory was given back
+	stepped   overlay.Instant // when step ran last
+	roaming   roaming
+	router    routerPort
+	relaying  relaying
+	routing   routing
+	spread    spreads // partly shared with the frame path
+	linking   linking
+	area      place
+	far       seeking
+	stun      stun
+	warm      warming
+	late      *outgoing // see loopOut, nil: nothing was sent yet
+	claiming  claiming
+	grouping  grouping // partly shared with the frame path
+	segments  segments
+	pipes     pipes
+	punches   punches
+	ready     bool // said that it is
+	lonely    bool // said that nobody answers
+	misdated  bool // said that this host's clock is wrong
+	mapping   discovery.Mapping
+	mappedAt  overlay.Instant // when this host had moved last
+	told      string          // to systemd
+	loops     rate
+	asleep    time.Duration  // how long this machine has been suspended
+	fathoms   overlay.Bucket // searches for a path's MTU that may begin
+	asks      overlay.Bucket // silent members that may be asked
+	spawn     func(name string, f func(context.Context) error)
 }
 
 // now reads the agent's clock: the wall clock at the start, and the time since
@@ -181,6 +181,7 @@ func (n *node) loop(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			n.leaveReserving(n.now())
 			n.leave(n.now())
 			for _, e := range n.mail.close() {
 				e(n.now())
@@ -234,6 +235,7 @@ func (n *node) step(now overlay.Instant) {
 	n.mindPunches(now)
 	n.lookAtBacklogs(now)
 	n.watchReserved(now)
+	n.turnReserving(now)
 	n.store.Flush(n.p2p.Send)
 	n.remember(now)
 	if now.Sub(n.aged) >= time.Second {
@@ -246,6 +248,7 @@ func (n *node) step(now overlay.Instant) {
 		n.watchWays(now)
 		n.flows.collect(now, n.tops, &n.backlogs)
 		n.mindReserved(now)
+		n.mindReserving(now)
 		n.trim(now)
 	}
 }

@@ -10,8 +10,8 @@ import (
 )
 
 // What a member passes on for a reservation leaves by a socket of its own, too. Which datagrams
-// those are says a number in their front, which this agent gave for the reservation to who is
-// before it on the way; each agent on the way has another one for the same. The number alone is
+// those are says a number in their front, which this agent's broker gave for the reservation to who
+// is before it on the way; each agent on the way has another one for the same. The number alone is
 // worth nothing: it counts in the session of the agent that it was given to, towards the one
 // that the reservation leads to, up to its rate, and until its end. Anything else goes on as if
 // there were no number.
@@ -73,36 +73,42 @@ func (in *inbound) reservedPassage(from, to *peer, number byte, bytes int) (g *p
 	return g, g.next
 }
 
+// A passageFlow says which datagrams of others a passage is for.
+type passageFlow struct {
+	Number   byte            // by which From asks for it; no two passages have one
+	From, To overlay.AgentID // who sends them here, and to whom they go on
+	Next     byte            // what To calls the reservation, 0: it is the end, or has none
+	Grant    reserve.Grant
+}
+
 // grantPassage has what one agent sends on to another for a reservation leave by a socket of
-// its own, and returns the number by which that one asks for it. Asked again for the same
-// reservation it changes the grant and what the next agent calls it, and the number stays. It
-// is for the loop.
-func (n *node) grantPassage(now overlay.Instant, id reserve.ID, from, to overlay.AgentID, next byte, grant reserve.Grant) (number byte, err error) {
+// its own. Asked again for the same reservation it changes the grant and what the next agent
+// calls it. It is for the loop.
+func (n *node) grantPassage(now overlay.Instant, id reserve.ID, f passageFlow) (err error) {
 	r := &n.reserved
-	old := r.passages[id]
+	old, grant := r.passages[id], f.Grant
 	switch {
 	case n.relaysNothing():
-		return 0, fmt.Errorf("this agent passes nothing on: %w", reserve.ErrRefused)
+		return fmt.Errorf("this agent passes nothing on: %w", reserve.ErrRefused)
 	case grant.Rate <= 0 || lateReserved(now, grant):
-		return 0, fmt.Errorf("nothing is granted: %w", reserve.ErrRefused)
-	case old != nil && (old.from != from || old.to != to):
-		return 0, fmt.Errorf("the reservation leads elsewhere: %w", reserve.ErrRefused)
+		return fmt.Errorf("nothing is granted: %w", reserve.ErrRefused)
+	case old != nil && (old.from != f.From || old.to != f.To || old.number != f.Number):
+		return fmt.Errorf("the reservation leads elsewhere: %w", reserve.ErrRefused)
+	case f.Number == 0 || old == nil && r.numbered(f.Number):
+		return fmt.Errorf("its number is another's: %w", reserve.ErrRefused)
 	case old == nil && len(r.ways)+len(r.passages) >= maxReserved:
-		return 0, errReservedFull
+		return errReservedFull
 	}
 	rate := grant.Rate.BitsPerSecond() / 8
 	queue := int(rate * reservedQueue.Milliseconds() / 1000)
-	g := &passage{from: from, to: to, next: next, grant: grant, state: &reservedState{}, bucket: overlay.NewBucket(rate, max(rate*passageBurst/1000, leastBurst))}
+	g := &passage{number: f.Number, from: f.From, to: f.To, next: f.Next, grant: grant, state: &reservedState{}, bucket: overlay.NewBucket(rate, max(rate*passageBurst/1000, leastBurst))}
 	if old != nil && old.grant.Mark == grant.Mark {
 		g.marked, g.state = old.marked, old.state
 		g.marked.setQueue(queue)
 	} else if g.marked, err = n.openMarked(grant.Mark, queue); err != nil {
-		return 0, err
+		return err
 	}
 	g.send = n.markedSends(g.marked, grant.Mark.Peer, g.state)
-	if g.number = r.freeNumber(); old != nil {
-		g.number = old.number
-	}
 	if r.passages == nil {
 		r.passages = make(map[reserve.ID]*passage)
 	}
@@ -111,25 +117,17 @@ func (n *node) grantPassage(now overlay.Instant, id reserve.ID, from, to overlay
 	if old != nil && old.marked != g.marked {
 		old.marked.close()
 	}
-	return g.number, nil
+	return nil
 }
 
-// freeNumber returns one that no passage has, and that none had for as long as can be: who still
-// sends by it after it has ended shall not meet another one.
-func (r *reservations) freeNumber() byte {
-	for range 255 {
-		if r.number++; r.number == 0 {
-			continue
-		}
-		used := false
-		for _, g := range r.passages {
-			used = used || g.number == r.number
-		}
-		if !used {
-			break
+// numbered says whether a passage has a number.
+func (r *reservations) numbered(number byte) bool {
+	for _, g := range r.passages {
+		if g.number == number {
+			return true
 		}
 	}
-	return r.number
+	return false
 }
 
 // revokePassage ends a passage: what comes by its number goes on as anything else.

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -117,7 +118,12 @@ func (a *reserveAsk) run(cmd *cobra.Command, from, to string) error {
 }
 
 // userName is who asks unless somebody is named.
-func userName() string { return cmp.Or(os.Getenv("USER"), strconv.Itoa(os.Getuid())) }
+func userName() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return strconv.Itoa(os.Getuid())
+}
 
 // settle waits until what was asked for is held, or active if that is waited for, and returns its
 // segments. It may be another reservation than the one that was asked for: one with less.
@@ -268,7 +274,7 @@ func showReservations(w io.Writer, v reserveView) {
 			flow = r.Flow.String()
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s → %s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID[:digits], state, text(r.Kind), text(r.Driver), text(r.Segment.From), text(r.Segment.To),
-			flow, known(r.RateMbit, "%g"), known(r.UsedMbit, "%g"), end, cmp.Or(r.Owner, "-"), r.Reason)
+			flow, known(r.RateMbit, "%g"), known(r.UsedMbit, "%g"), end, cmp.Or(r.Owner, "-"), cmp.Or(r.Reason, "-"))
 	}
 	_ = t.Flush()
 }

@@ -48,7 +48,6 @@ type reservations struct {
 	// The loop's own.
 	ways     map[reserve.ID]*reservedWay
 	passages map[reserve.ID]*passage
-	number   byte // that a passage was given last
 	shared   bool // set by tests: nothing has a socket of its own
 }
 

@@ -63,10 +63,14 @@ type order struct {
 	Paced    bool
 	Rate     reserve.Rate // of IP packets; 0 ends it
 	Mark     reserve.Mark
-	Shared   bool // nothing has a socket of its own
-	Probe    bool // only ask the way
-	Use      bool // only say what became of it
-	Pairs    bool // only say what stations want
+	Shared   bool         // nothing has a socket of its own
+	Probe    bool         // only ask the way
+	Use      bool         // only say what became of it
+	Pairs    bool         // only say what stations want
+	Want     reserve.Rate // ask the broker, for so much of Ethernet frames
+	For      time.Duration
+	Free     string // have the broker give that back
+	Rows     bool   // only say what the broker has
 }
 
 type outcome struct {
@@ -75,6 +79,9 @@ type outcome struct {
 	RTT    time.Duration
 	Use    reservedUse
 	Pairs  []pairDemand
+	Asked  string // the reservation
+	Rows   []reserve.Row
+	Why    string
 }
 
 // serveReserved takes orders.
@@ -121,6 +128,10 @@ func (n *node) takeOrder(now overlay.Instant, o order, rtt chan time.Duration) (
 	grant := reserve.Grant{ID: rid, Rate: o.Rate, Mark: o.Mark, End: now.Add(time.Minute)}
 	var err error
 	switch {
+	case o.Want > 0 || o.Free != "" || o.Rows:
+		x.Asked, err = n.takeWord(now, o, id)
+		x.Rows = n.reserving.broker.List()
+		x.Why = n.reserving.broker.Explain(n.orderedFlow(o, id))
 	case o.Pairs:
 		x.Pairs = n.pairs()
 	case o.Use && o.From != "":
@@ -133,7 +144,8 @@ func (n *node) takeOrder(now overlay.Instant, o order, rtt chan time.Duration) (
 		n.clearReserved(rid)
 		n.revokePassage(rid)
 	case o.From != "":
-		x.Number, err = n.grantPassage(now, rid, id(o.From), id(o.To), o.Number, grant)
+		x.Number = o.ID + 1
+		err = n.grantPassage(now, rid, passageFlow{x.Number, id(o.From), id(o.To), o.Number, grant})
 	default:
 		f := reservedFlow{To: id(o.To), Number: o.Number, Paced: o.Paced, Grant: grant}
 		copy(f.Pair[:6], o.Pair[1][:])
@@ -191,6 +203,9 @@ func startReserved(t *testing.T, ns, key, name string, args ...string) *process 
 	}
 	d := &process{t: t, namespace: ns, name: name, dir: t.TempDir(), log: t.TempDir() + "/log", program: self, prefix: []string{"env", reservedVariable + "=1"}}
 	d.args = append([]string{"up", "--key-file", key, "--name", name, "--state-dir", d.dir + "/state", "--socket", d.dir + "/s", "--config", os.DevNull, "--log-level", "debug"}, args...)
+	if !slices.Contains(args, "--reserve") { // who decides isn't part of the test
+		d.args = append(d.args, "--reserve", "off")
+	}
 	d.start()
 	t.Cleanup(d.kill)
 	return d
@@ -207,15 +222,16 @@ type yard struct {
 	middle *process // the agent at the router, nil if there is none
 }
 
-// newYard makes one; if relayed, an agent at the router is the only way from site to site.
-func newYard(t *testing.T, relayed bool, more ...string) *yard {
+// newYard makes one, whose agents have some more arguments. Unless relay is nil an agent at the
+// router, with these, is the only way from site to site.
+func newYard(t *testing.T, relay []string, more ...string) *yard {
 	t.Helper()
 	y := &yard{sites: newSites(t)}
 	key := newKeyFile(t)
 	seeds := []string{"", ""}
-	if relayed {
+	if relay != nil {
 		y.drop("sites", between)
-		y.middle = startReserved(t, y.r, key, "c", "--listen", ":4747")
+		y.middle = startReserved(t, y.r, key, "c", append([]string{"--listen", ":4747"}, relay...)...)
 		seed := y.middle.bootstrap()
 		for i := range seeds {
 			gateway := fmt.Sprintf("10.77.%d.254", i+1)
@@ -228,7 +244,7 @@ func newYard(t *testing.T, relayed bool, more ...string) *yard {
 			args = append(args, "--bootstrap", seeds[i])
 		}
 		y.agents[i] = startReserved(t, ns, key, string("ab"[i]), args...)
-		if seed := y.agents[i].bootstrap(); i == 0 && !relayed {
+		if seed := y.agents[i].bootstrap(); i == 0 && relay == nil {
 			seeds[1] = seed
 		}
 		y.in(ns, "ip link add br0 type bridge")
@@ -420,7 +436,7 @@ func TestReservedAtTheSender(t *testing.T) {
 	t.Parallel()
 	const reserved = 64 * reserve.Mbit // of IP packets: 60 of frames
 	begin, last := spans()
-	y := newYard(t, false)
+	y := newYard(t, nil)
 	y.narrow(y.a, "u", reserved)
 	a, o := y.agents[0], order{ID: 1, To: "b", Rate: reserved, Mark: reserve.Mark{Priority: reservedClass}}
 	moved := o
@@ -486,7 +502,7 @@ func TestReservedAtTheRelay(t *testing.T) {
 	t.Parallel()
 	const reserved = 68 * reserve.Mbit // of IP packets, with a path in front: 60 of frames
 	begin, last := spans()
-	y := newYard(t, true)
+	y := newYard(t, []string{})
 	y.narrow(y.r, "ub", reserved)
 	a, o := y.agents[0], order{ID: 1, To: "b", Rate: reserved, Path: []string{"a", "c", "b"}, Paced: true}
 	passage := order{ID: 1, From: "a", To: "b", Rate: reserved, Mark: reserve.Mark{Priority: reservedClass}}

@@ -70,12 +70,15 @@ func (n *node) askNow(now overlay.Instant, q reserve.Request, p *peer) (v reques
 	if err != nil {
 		return v, &failure{err: fmt.Errorf("reserve request: %w", err), code: exitFailed, hint: "'farlan reserve list' shows what there is"}
 	}
-	return requestView{Schema: schemaVersion, ID: reservationID(id), Hint: n.reserveHint(now)}, nil
+	return requestView{Schema: schemaVersion, ID: reservationID(id), Hint: n.reserveHint()}, nil
 }
 
 // reserveHint says what to do if nothing can be had, "" if that isn't known.
-func (n *node) reserveHint(now overlay.Instant) string {
-	if n.access(now).Up > 0 {
+func (n *node) reserveHint() string {
+	if c := n.credentialView(); c != nil && !slices.Contains(c.Rights, "reserve") {
+		return "this agent hasn't the right to reserve at others: the admin gives it by 'farlan renew --rights'"
+	}
+	if n.reserving.rate > 0 {
 		return ""
 	}
 	return "what this host's way out carries isn't known, so nothing of it can be promised: set --uplink, or have 'farlan bench PEER' measure it"
@@ -166,17 +169,13 @@ func (n *node) flowBetween(from, to string, names map[overlay.AgentID]string) (f
 // reservePath has a request go by the way that bulk frames to the peer take now, and back by the
 // same.
 func (n *node) reservePath(q *reserve.Request, p *peer) *failure {
-	out := p.out.Load()
-	switch d := p.detour(overlay.ClassBulk); {
-	case out == nil:
+	switch {
+	case p.out.Load() == nil:
 		return &failure{err: fmt.Errorf("reserve request: there is no path to %s now", n.names()[p.id]), code: exitFailed, hint: "'farlan peers' says what is known of it"}
 	case q.Circuit:
 		return nil
-	case d != nil:
-		q.Path = slices.Clone(d.ids[1 : len(d.ids)-1])
-	case out.relay != nil:
-		q.Path = slices.Clone(out.between)
 	}
+	q.Path = n.bulkRelays(p)
 	if q.BackRate > 0 {
 		q.Back = slices.Clone(q.Path)
 		slices.Reverse(q.Back)

@@ -203,7 +203,7 @@ func TestReserveRefused(t *testing.T) {
 	if code != 1 || out != "" || !strings.Contains(errs, "farlan: reserve request: rejected: self has it not: no capacity left") {
 		t.Errorf("%d %s%s", code, out, errs)
 	}
-	w.do(func() { w.n.cfg.Uplink = reserve.Access{} })
+	w.do(func() { w.n.reserving.rate = 0 })
 	_, errs, code = w.farlan(t.Context(), "reserve", "request", "self", "b", "--rate", "20Mbit")
 	if code != 1 || !strings.Contains(errs, "\n  ") || !strings.Contains(errs, "--uplink") {
 		t.Errorf("%d %s", code, errs)
@@ -336,11 +336,11 @@ func TestReserveFindings(t *testing.T) {
 		}
 	}
 	one(levelOK, "all drivers work")
-	n.cfg.Uplink = reserve.Access{}
+	n.reserving.rate = 0
 	one(levelOK, "until --uplink is set or measured")
 	w.ask(t)
 	one(levelWarn, "until --uplink is set or measured")
-	n.cfg.Uplink = reserve.Access{Up: 100 * reserve.Mbit}
+	n.reserving.rate = 100 * reserve.Mbit
 	w.all[0].driver.deaf = true
 	if err := n.releaseReservation(n.now(), w.ask(t)); err != nil {
 		t.Fatal(err)
@@ -349,7 +349,7 @@ func TestReserveFindings(t *testing.T) {
 	one(levelWarn, "its release is repeated, and its end is in 10m0s (")
 	one(levelWarn, "the switch doesn't answer")
 	n.reserving.problems = []reserveProblem{{"ovs", "no such port", "name one"}}
-	n.cfg.Uplink = reserve.Access{}
+	n.reserving.rate = 0
 	if all := n.reserveFindings(n.now()); len(all) != 3 || all[0].Detail != "driver ovs can't be used: no such port" || all[0].Fix != "name one" {
 		t.Errorf("%+v", all)
 	}

@@ -135,7 +135,7 @@ func newReserveWorld(t *testing.T, others ...string) *reserveWorld {
 		}
 	}
 	w.n.reserving.broker = w.all[0].broker
-	w.n.cfg.Uplink = reserve.Access{Up: 100 * reserve.Mbit, Down: 100 * reserve.Mbit}
+	w.n.reserving.rate = 100 * reserve.Mbit
 	w.n.view.Store(&view{byIndex: w.n.byIndex})
 	w.turn(w.n.now())
 	return w

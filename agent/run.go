@@ -144,6 +144,7 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 		start(ctx, "beacon", n.runBeacon)
 	}
 	n.startAside(start, ctx)
+	n.startReserving(start, after)
 	w := n.startWatcher(start, ctx)
 	looped := make(chan struct{})
 	start(ctx, "loop", func(ctx context.Context) error { defer close(looped); return n.loop(ctx) })
@@ -160,6 +161,7 @@ func (n *node) run(ctx context.Context, listener net.Listener) error {
 	}
 	w.stop()
 	wg.Wait()
+	n.closeDrivers()
 	_ = closeLanes(lanes)
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err

@@ -48,6 +48,7 @@ const (
 	itemNotice     = 17 // see Notice
 	itemRequest    = 18 // see AppendRequest
 	itemSpread     = 19 // see Spread
+	itemReserve    = 20 // see AppendReserve
 
 	itemHeaderLen    = 3
 	pieceHeaderLen   = 10
@@ -257,4 +258,14 @@ const MaxRequest = 64
 // at most MaxRequest, that mean nothing to this package.
 func AppendRequest(b, request []byte) []byte {
 	return append(append(b, itemRequest, 0, byte(len(request))), request...)
+}
+
+// MaxReserve is how long a message about reservations is at most.
+const MaxReserve = 512
+
+// AppendReserve appends the item of a message about reservations to body b: bytes, at least one
+// and at most MaxReserve, that mean nothing to this package.
+func AppendReserve(b, msg []byte) []byte {
+	b = binary.BigEndian.AppendUint16(append(b, itemReserve), uint16(len(msg)))
+	return append(b, msg...)
 }

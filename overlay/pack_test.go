@@ -35,6 +35,7 @@ func pair(t testing.TB) (a, b *Session) {
 type sink struct {
 	notices  []Notice
 	requests [][]byte
+	reserves [][]byte
 	frames   [][]byte
 	offloads []Offload
 	probes   []Probe
@@ -55,6 +56,7 @@ func (s *sink) ProbeReply(p Probe) { s.probes = append(s.probes, p) }
 func (s *sink) Bye()               { s.byes++ }
 func (s *sink) Notice(n Notice)    { s.notices = append(s.notices, n) }
 func (s *sink) Request(m []byte)   { s.requests = append(s.requests, bytes.Clone(m)) }
+func (s *sink) Reserve(m []byte)   { s.reserves = append(s.reserves, bytes.Clone(m)) }
 func (s *sink) Train(t Train)      { s.trains = append(s.trains, t) }
 
 // frameOf makes a frame of n bytes that no other resembles.
@@ -238,6 +240,7 @@ func (c *counting) ProbeReply(Probe) {}
 func (c *counting) Bye()             {}
 func (c *counting) Notice(Notice)    {}
 func (c *counting) Request([]byte)   {}
+func (c *counting) Reserve([]byte)   {}
 func (c *counting) Train(Train)      {}
 
 func TestProbeItems(t *testing.T) {
@@ -265,6 +268,18 @@ func TestRequestItems(t *testing.T) {
 	}
 }
 
+// So are messages about reservations.
+func TestReserveItems(t *testing.T) {
+	most := bytes.Repeat([]byte{7}, MaxReserve)
+	var u Unpacker
+	var got sink
+	u.Unpack(AppendReserve(AppendReserve(AppendReserve(nil, []byte{1}), most), nil), &got)
+	u.Unpack(AppendReserve(nil, append(most, 7)), &got)
+	if len(got.reserves) != 2 || !bytes.Equal(got.reserves[0], []byte{1}) || !bytes.Equal(got.reserves[1], most) || u.Malformed != 2 {
+		t.Errorf("got %v, malformed %d", got.reserves, u.Malformed)
+	}
+}
+
 // Probes are the only traffic of idle agents: this is what each costs.
 func TestProbeSize(t *testing.T) {
 	const ip = 20 + 8
@@ -282,6 +297,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(AppendProbe(nil, Probe{Number: ProbeSpecial, Echo: 5, Count: 9}, false))
 	f.Add(AppendNotice(nil, Notice{NoticeWant, 7}))
 	f.Add(AppendRequest(nil, []byte{1, 2, 3}))
+	f.Add(AppendReserve(nil, []byte{1, 2, 3}))
 	f.Add([]byte{itemPiece, 0, 9, 0, 0, 0, 1, 0, 0, 0, 14, 9})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var u Unpacker
@@ -302,6 +318,11 @@ func FuzzUnpack(f *testing.F) {
 		for _, m := range s.requests {
 			if len(m) == 0 || len(m) > MaxRequest {
 				t.Fatalf("a request of %d bytes came out", len(m))
+			}
+		}
+		for _, m := range s.reserves {
+			if len(m) == 0 || len(m) > MaxReserve {
+				t.Fatalf("a message of %d bytes came out", len(m))
 			}
 		}
 		for _, p := range s.probes {

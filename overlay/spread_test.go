@@ -250,7 +250,7 @@ func FuzzSpread(f *testing.F) {
 		var all sink
 		u.Unpack(items, &all)
 		u.Flush(&all)
-		if len(all.probes)+len(all.acks)+all.byes+len(all.notices)+len(all.requests)+len(all.trains) > 0 {
+		if len(all.probes)+len(all.acks)+all.byes+len(all.notices)+len(all.requests)+len(all.reserves)+len(all.trains) > 0 {
 			t.Fatalf("not only frames: %+v", all)
 		}
 	})

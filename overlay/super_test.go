@@ -72,6 +72,7 @@ func (s *wireSink) Ack(Ack)          {}
 func (s *wireSink) Bye()             {}
 func (s *wireSink) Notice(Notice)    {}
 func (s *wireSink) Request([]byte)   {}
+func (s *wireSink) Reserve([]byte)   {}
 func (s *wireSink) Train(Train)      {}
 
 // superOf returns the super-frame of a case, with the checksum left out, and its
@@ -289,6 +290,7 @@ func (s *anySink) Ack(Ack)          {}
 func (s *anySink) Bye()             {}
 func (s *anySink) Notice(Notice)    {}
 func (s *anySink) Request([]byte)   {}
+func (s *anySink) Reserve([]byte)   {}
 func (s *anySink) Train(Train)      {}
 
 // A frame without its checksum, whole or cut, comes out without it.

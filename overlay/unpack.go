@@ -16,6 +16,8 @@ type Items interface {
 	Train(t Train)
 	Notice(n Notice)
 	Request(msg []byte)
+	// Reserve takes a message about reservations; it is only valid until Reserve returns.
+	Reserve(msg []byte)
 	Bye()
 }
 
@@ -119,16 +121,24 @@ func (u *Unpacker) item(kind byte, c []byte, to Items) {
 		} else {
 			u.Malformed++
 		}
-	case itemRequest:
-		if len(c) > 0 && len(c) <= MaxRequest {
-			to.Request(c)
-		} else {
-			u.Malformed++
-		}
+	case itemRequest, itemReserve:
+		u.opaque(kind, c, to)
 	case itemBye:
 		to.Bye()
 	default:
 		u.Unknown++
+	}
+}
+
+// opaque delivers bytes that mean nothing here.
+func (u *Unpacker) opaque(kind byte, c []byte, to Items) {
+	switch {
+	case kind == itemRequest && len(c) > 0 && len(c) <= MaxRequest:
+		to.Request(c)
+	case kind == itemReserve && len(c) > 0 && len(c) <= MaxReserve:
+		to.Reserve(c)
+	default:
+		u.Malformed++
 	}
 }
 

@@ -26,12 +26,19 @@ type Config struct {
 	Hop func(to overlay.AgentID, k Kind) (h Hop, ok bool)
 	// Rand draws numbers of reservations and jitter. It is the broker's alone.
 	Rand *rand.Rand
+	// Most is how many flows the frame path can tell apart, as their sender or on their way; 0:
+	// any number.
+	Most int
+	// Serves says whether another agent may reserve here; nil: all may. NoTransit says that
+	// nothing is passed on for others, so nothing is reserved for that.
+	Serves    func(peer overlay.AgentID) bool
+	NoTransit bool
 }
 
 // A Hop is the way to another agent.
 type Hop struct {
-	Egress string // the name of what limits it, as SetCapacity has it
-	Via    netip.AddrPort
+	Egress string         // the name of what limits it, as SetCapacity has it
+	Via    netip.AddrPort // see Want
 }
 
 const (
@@ -72,6 +79,8 @@ type Broker struct {
 	needs        map[Flow]*need
 	wishes       []*need // the same
 	lines        map[line]*tenure
+	labels       byte // that was given last
+	leaving      bool
 	linesBy      map[overlay.AgentID]int // how many an agent made this one remember
 	capacity     map[string]Rate
 	drivers      []*driver
@@ -140,7 +149,9 @@ type Probe struct {
 	Reservation [16]byte
 	Flow        Flow
 	Path        []overlay.AgentID // the relays
+	Label       byte              // by which the first of them knows the flow; 0: it doesn't
 	Mark        Mark
+	Rate        Rate // of underlay packets
 }
 
 // An Output is what an agent is to do, in the order of the fields. Slices are the agent's.
@@ -338,7 +349,7 @@ func (b *Broker) Flush() Output {
 	for _, r := range b.course {
 		if r.ask {
 			r.ask = false
-			out.Probes = append(out.Probes, Probe{r.id, r.req.Flow, r.req.Path, b.markOf(r)})
+			out.Probes = append(out.Probes, Probe{r.id, r.req.Flow, r.req.Path, r.labelAfter(0), b.markOf(r), r.parts[0].rate})
 		}
 	}
 	return out

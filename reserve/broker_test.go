@@ -148,7 +148,7 @@ func TestCounterOffer(t *testing.T) {
 func asks(n byte, change func(m *message)) []byte {
 	m := message{
 		kind: ask, declared: true, id: ID{[16]byte{n}, 1}, epoch: 5, number: 1, lease: time.Minute, rate: 10 * Mbit,
-		flow: toPeer.back(), next: overlay.AgentID{3},
+		flow: toPeer.back(), prev: overlay.AgentID{2}, next: overlay.AgentID{3},
 	}
 	if change != nil {
 		change(&m)

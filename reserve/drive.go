@@ -130,7 +130,8 @@ func (b *Broker) repeat(now overlay.Instant, r *reservation, i int) (next overla
 	owner := r.req.Owner
 	b.send(p.agent, &message{
 		kind: p.sent, declared: r.declared, promise: p.promise, id: ID{r.id, uint8(i)}, epoch: r.epoch, number: p.number,
-		lease: max(end.Sub(now), 0).Round(time.Millisecond), rate: p.rate, flow: p.flow, next: p.next, text: owner,
+		lease: max(end.Sub(now), 0).Round(time.Millisecond), rate: p.rate, flow: p.flow, next: p.next, prev: p.prev, onward: r.labelAfter(i),
+		stacked: p.stacked, text: owner,
 	})
 	return p.due
 }
@@ -158,6 +159,9 @@ func (b *Broker) answered(now overlay.Instant, from overlay.AgentID, m *message)
 	}
 	p.heard, p.state, p.up, p.granted, p.kind, p.text = now, m.state, m.up, m.rate, m.promise, m.text
 	p.end = now.Add(m.lease)
+	if m.label != 0 {
+		p.label = m.label
+	}
 	if m.why != Nothing {
 		p.why, p.free = m.why, m.free
 	}
@@ -205,6 +209,14 @@ func (b *Broker) outdated(now overlay.Instant, r *reservation, p *part, m *messa
 		t.until = now
 	}
 	b.fail(now, r, b.failed(r), OldEpoch, "another agent coordinates, or this one did before")
+}
+
+// labelAfter returns the label of what comes after a part on the flow's way, 0 if there is none.
+func (r *reservation) labelAfter(i int) byte {
+	if i+1 < len(r.parts) && r.parts[i+1].flow == r.parts[i].flow && r.parts[i+1].agent == r.parts[i].next {
+		return r.parts[i+1].label
+	}
+	return 0
 }
 
 // each says whether something holds for all parts of a stage; stages: of any.

@@ -92,7 +92,8 @@ type Want struct {
 	Rate Rate
 	// From is the agent whose way out is meant, To the agent at the segment's other end, and Via
 	// the underlay address by which From sends to it: its port counts only to drivers that
-	// match on packets. Circuits name the ends by the agents.
+	// match on packets. With a zone it is by that interface, as of what a circuit is stacked on.
+	// Circuits name the ends by the agents.
 	From, To overlay.AgentID
 	Via      netip.AddrPort
 	// End is when the grant must be gone, by this agent's clock, whoever still wants it: what

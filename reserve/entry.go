@@ -21,7 +21,7 @@ import (
 // All is big endian. Of a segment the body is
 //
 //	0     State, 1 goal, 2 Verb of the call that may be under way, 3 Kind wanted, 4 Kind granted
-//	5     flags: 1 declared
+//	5     flags: 1 declared, 2 stacked
 //	6     Why
 //	7     the segment's number
 //	8     reservation (16)
@@ -30,7 +30,8 @@ import (
 //	60    end, end as asked (8 each)
 //	76    the flow's agents, the next agent, the flow's stations (108), as in messages
 //	184   the coordinator
-//	216   driver, egress, owner, handle: a length (2) and the text each
+//	216   the agent before (32), label, the next one's
+//	250   driver, egress, owner, handle: a length (2) and the text each
 //
 // and of a reservation
 //
@@ -51,9 +52,10 @@ const (
 	maxEntry     = 1 << 16
 	ofSegment    = 1
 	ofRoute      = 2
-	segmentFixed = 216
+	segmentFixed = 250
 	routeFixed   = 196
 	flagCircuit  = 2
+	stackedFlag  = 2
 	flagFirm     = 4
 	declaredFlag = 1
 	maxHandle    = 4096
@@ -112,7 +114,7 @@ func flag(is bool, f byte) byte {
 
 func (s *segment) encode() []byte {
 	b := make([]byte, 0, segmentFixed+64)
-	b = append(b, byte(s.state), byte(s.goal), byte(s.verb), byte(s.promise), byte(s.grant.Kind), flag(s.declared, declaredFlag), byte(s.why), s.id.Segment)
+	b = append(b, byte(s.state), byte(s.goal), byte(s.verb), byte(s.promise), byte(s.grant.Kind), flag(s.declared, declaredFlag)|flag(s.stacked, stackedFlag), byte(s.why), s.id.Segment)
 	b = append(b, s.id.Reservation[:]...)
 	b = binary.BigEndian.AppendUint64(b, s.epoch)
 	b = binary.BigEndian.AppendUint32(b, s.number)
@@ -121,6 +123,7 @@ func (s *segment) encode() []byte {
 	}
 	b = appendFlow(b, &s.flow, &s.next)
 	b = append(b, s.peer[:]...)
+	b = append(append(b, s.prev[:]...), s.label, s.onward)
 	for _, t := range [...]string{s.driver, s.egress, s.owner, s.grant.Handle} {
 		b = appendText(b, t)
 	}
@@ -158,10 +161,10 @@ func parseSegment(b []byte) (*segment, bool) {
 		return nil, false
 	}
 	s := &segment{
-		state: State(b[0]), goal: State(b[1]), verb: Verb(b[2]), promise: Kind(b[3]), declared: b[5]&declaredFlag != 0, why: Why(b[6]),
+		state: State(b[0]), goal: State(b[1]), verb: Verb(b[2]), promise: Kind(b[3]), declared: b[5]&declaredFlag != 0, stacked: b[5]&stackedFlag != 0, why: Why(b[6]),
 		id: ID{[16]byte(b[8:]), b[7]}, epoch: uint64(number64(b, 24)), number: binary.BigEndian.Uint32(b[32:]),
 		rate: Rate(number64(b, 36)), asked: Rate(number64(b, 44)), end: overlay.Instant(number64(b, 60)), until: overlay.Instant(number64(b, 68)),
-		peer: overlay.AgentID(b[184:]),
+		peer: overlay.AgentID(b[184:]), prev: overlay.AgentID(b[216:]), label: b[248], onward: b[249],
 	}
 	s.grant = Grant{ID: s.id, Kind: Kind(b[4]), Rate: Rate(number64(b, 52)), End: s.until}
 	s.flow, s.next = parseFlow(b[76:])

@@ -190,9 +190,13 @@ type Way struct {
 	ID   ID
 	Flow Flow
 	Path []overlay.AgentID // the relays, at the agent that coordinates; not to be changed
+	Prev overlay.AgentID   // at a relay: from whom it comes
 	Next overlay.AgentID
-	Mark Mark
-	Rate Rate // of underlay packets: what more is sent goes the ordinary way, or is shaped
+	// Label is by which number of a datagram Prev asks for it, Onward by which this agent asks
+	// Next; 0: by none.
+	Label, Onward byte
+	Mark          Mark
+	Rate          Rate // of underlay packets: what more is sent goes the ordinary way, or is shaped
 }
 
 // currentWays returns the ways by which flows may go now: by what works, as far as their drivers
@@ -214,7 +218,10 @@ func (b *Broker) currentWays(unproven bool) (all []Way) {
 			}
 			mark, path = b.markOf(r), r.req.Path
 		}
-		all = append(all, Way{s.id, s.flow, path, s.next, mark, min(s.asked, s.rate)})
+		all = append(all, Way{
+			ID: s.id, Flow: s.flow, Path: path, Prev: s.prev, Next: s.next, Label: s.label, Onward: s.onward,
+			Mark: mark, Rate: min(s.asked, s.rate),
+		})
 	}
 	slices.SortFunc(all, func(x, y Way) int { return x.ID.Compare(y.ID) })
 	return all
@@ -222,7 +229,7 @@ func (b *Broker) currentWays(unproven bool) (all []Way) {
 
 // same says whether two ways are one.
 func (w Way) same(o Way) bool {
-	return w.ID == o.ID && w.Flow == o.Flow && w.Next == o.Next && w.Mark == o.Mark && w.Rate == o.Rate // an ID has one Path
+	return w.ID == o.ID && w.Flow == o.Flow && w.Next == o.Next && w.Mark == o.Mark && w.Rate == o.Rate && w.Label == o.Label && w.Onward == o.Onward // an ID has one Path
 }
 
 // usable says whether packets may be sent by a segment's mark.

@@ -86,7 +86,7 @@ const (
 //
 //	0        version, 1
 //	1        kind
-//	2        flags: 1 up (answer), 2 an owner declared it
+//	2        flags: 1 up (answer), 2 an owner declared it, 4 a circuit is stacked on it
 //	3        State of the segment (answer)
 //	4        Why
 //	5        Kind that is wanted, or granted
@@ -103,13 +103,19 @@ const (
 //	120–151  the one to which the segment's agent sends it
 //	152–157  the station that it comes from
 //	158–163  the one it goes to
-//	164–     text, 64 bytes at most: the owner, or a reason
+//	164–195  the agent from which it comes to the segment's agent; zero where the flow begins
+//	196      the segment's label (answer): by what number of a datagram its agent, a relay, knows
+//	         that it is of this flow; 0: none
+//	197      the label of the segment after this one; 0: none, or not known
+//	198      zero (2)
+//	200–     text, 64 bytes at most: the owner, or a reason
 //
 // All is big endian; later versions append. Who sent it the agent knows by the session.
 type message struct {
 	kind     kind
 	up       bool
 	declared bool
+	stacked  bool
 	state    State
 	why      Why
 	promise  Kind
@@ -121,15 +127,19 @@ type message struct {
 	free     Rate
 	flow     Flow
 	next     overlay.AgentID
+	prev     overlay.AgentID
+	label    byte
+	onward   byte // the next one's label
 	text     string
 }
 
 const (
 	messageVersion = 1
-	messageLen     = 164
+	messageLen     = 200
 	maxText        = 64
 	flagUp         = 1
 	flagDeclared   = 2
+	flagStacked    = 4
 
 	// maxEpoch leaves room for the next one.
 	maxEpoch = 1 << 62
@@ -150,13 +160,7 @@ func (m *message) line(by overlay.AgentID) line {
 }
 
 func (m *message) encode() []byte {
-	flags := byte(0)
-	if m.up {
-		flags |= flagUp
-	}
-	if m.declared {
-		flags |= flagDeclared
-	}
+	flags := flag(m.up, flagUp) | flag(m.declared, flagDeclared) | flag(m.stacked, flagStacked)
 	text := printable(m.text, maxText)
 	b := make([]byte, 0, messageLen+maxText)
 	b = append(b, messageVersion, byte(m.kind), flags, byte(m.state), byte(m.why), byte(m.promise), m.id.Segment, byte(len(text)))
@@ -167,6 +171,7 @@ func (m *message) encode() []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(m.rate))
 	b = binary.BigEndian.AppendUint64(b, uint64(m.free))
 	b = appendFlow(b, &m.flow, &m.next)
+	b = append(append(b, m.prev[:]...), m.label, m.onward, 0, 0)
 	return append(b, text...)
 }
 
@@ -187,13 +192,14 @@ func parseMessage(b []byte) (m message, known bool, err error) {
 		return m, false, errMessage
 	}
 	m = message{
-		kind: kind(b[1]), up: b[2]&flagUp != 0, declared: b[2]&flagDeclared != 0,
+		kind: kind(b[1]), up: b[2]&flagUp != 0, declared: b[2]&flagDeclared != 0, stacked: b[2]&flagStacked != 0,
 		state: State(b[3]), why: Why(b[4]), promise: Kind(b[5]), id: ID{[16]byte(b[8:24]), b[6]},
 		epoch: binary.BigEndian.Uint64(b[24:]), number: binary.BigEndian.Uint32(b[32:]),
 		lease: time.Duration(binary.BigEndian.Uint32(b[36:])) * time.Millisecond,
 		rate:  Rate(binary.BigEndian.Uint64(b[40:])), free: Rate(binary.BigEndian.Uint64(b[48:])),
 		flow: Flow{overlay.AgentID(b[56:88]), overlay.AgentID(b[88:120]), overlay.MAC(b[152:158]), overlay.MAC(b[158:164])},
-		next: overlay.AgentID(b[120:152]), text: printable(string(b[messageLen:messageLen+int(b[7])]), maxText),
+		next: overlay.AgentID(b[120:152]), prev: overlay.AgentID(b[164:196]), label: b[196], onward: b[197],
+		text: printable(string(b[messageLen:messageLen+int(b[7])]), maxText),
 	}
 	if !m.sensible() {
 		return m, false, errMessage

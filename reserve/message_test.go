@@ -12,7 +12,7 @@ import (
 func someMessage() message {
 	return message{
 		kind: ask, declared: true, state: Held, why: Full, promise: Guarantee, id: ID{[16]byte{1, 2, 3}, 4}, epoch: 7, number: 9,
-		lease: 90 * time.Second, rate: 60 * Mbit, free: 5 * Mbit, next: overlay.AgentID{3}, text: "ann",
+		lease: 90 * time.Second, rate: 60 * Mbit, free: 5 * Mbit, next: overlay.AgentID{3}, prev: overlay.AgentID{4}, label: 5, onward: 6, stacked: true, text: "ann",
 		flow: Flow{overlay.AgentID{1}, overlay.AgentID{2}, overlay.MAC{2, 1}, overlay.MAC{2, 2}},
 	}
 }

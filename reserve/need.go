@@ -87,6 +87,9 @@ func (b *Broker) Observe(now overlay.Instant, all []Sample) {
 	}
 	b.rerouted()
 	for _, n := range b.wishes {
+		if b.leaving {
+			break
+		}
 		if n.seen != now {
 			n.sample.Sent, n.sample.Received, n.sample.Backlog = 0, 0, 0
 		}
@@ -106,7 +109,7 @@ func (b *Broker) rerouted() {
 		if s.goal == Released || s.state.Over() || s.promise == Circuit {
 			continue
 		}
-		if hop, ok := b.cfg.Hop(s.next, s.promise); ok && hop.Egress != s.egress {
+		if hop, ok := b.cfg.Hop(s.next, s.hop()); ok && hop.Egress != s.egress {
 			s.refuse(Failed, 0, "the way out is another one now")
 			b.end(s)
 		}

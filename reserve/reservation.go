@@ -70,6 +70,9 @@ const (
 // A part is what a coordinator knows of a segment of its reservation.
 type part struct {
 	agent, next overlay.AgentID
+	prev        overlay.AgentID
+	label       byte // that the agent gave; 0: none, or not known
+	stacked     bool
 	flow        Flow // the reservation's, or back
 	promise     Kind
 	rate        Rate // that is wanted of underlay packets
@@ -148,7 +151,10 @@ func newParts(q *Request) (all []part) {
 			}
 			if i == 0 {
 				p.stage = first
+			} else {
+				p.prev = agents[i-1]
 			}
+			p.stacked = q.Circuit && first == here && i == 0
 			all = append(all, p)
 		}
 	}
@@ -246,12 +252,49 @@ func (b *Broker) Release(now overlay.Instant, id [16]byte) error {
 	return nil
 }
 
+// Leave gives back what there is, as the agent is about to go: its reservations, and what it
+// serves of others'. Nothing is asked for any more.
+func (b *Broker) Leave(now overlay.Instant) {
+	b.leaving = true
+	for _, n := range b.wishes {
+		n.give(now)
+	}
+	for _, r := range b.course {
+		b.fail(now, r, Released, Nothing, "the agent leaves")
+	}
+	for _, s := range b.order {
+		if s.peer != b.cfg.Self && !s.state.Over() {
+			s.refuse(Ended, 0, "the agent leaves")
+			b.end(s)
+		}
+	}
+	b.again = true
+}
+
+// Idle says whether nothing is held for anybody, and nobody holds anything for this agent.
+func (b *Broker) Idle() bool {
+	for _, s := range b.order {
+		if !s.state.Over() {
+			return false
+		}
+	}
+	for _, r := range b.course {
+		if !r.state.Over() {
+			return false
+		}
+	}
+	return true
+}
+
 // Request begins a reservation on an owner's word. It is repeated by itself if it is lost before
 // its time is over; if it is refused it isn't, but once with what all could grant, if that is
 // half of what was wanted at least. List tells what became of it.
 func (b *Broker) Request(now overlay.Instant, q Request) (id [16]byte, err error) {
 	if err = q.validate(b.cfg.Self); err != nil {
 		return id, err
+	}
+	if b.leaving {
+		return id, fmt.Errorf("the agent leaves: %w", ErrRefused)
 	}
 	n := b.needOf(now, q.Flow)
 	if n == nil || len(b.course) >= maxReservations {

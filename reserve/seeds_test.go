@@ -63,7 +63,7 @@ func TestSeeds(t *testing.T) {
 		all.add(&w.simCounts)
 	}
 	t.Logf("%d seeds, %d failed: %v", count, failed, &all)
-	if count >= 20 && (all.active < all.asked/5 || all.orphans == 0 || all.unknowns == 0 || all.automatic == 0) {
+	if count >= 20 && (all.active < all.asked/5 || all.orphans == 0 || all.unknowns == 0 || all.automatic == 0 || all.labels == 0) {
 		t.Error("too little happened to tell anything")
 	}
 }
@@ -71,7 +71,7 @@ func TestSeeds(t *testing.T) {
 func (c *simCounts) add(o *simCounts) {
 	c.asked, c.active, c.rejected, c.lost = c.asked+o.asked, c.active+o.active, c.rejected+o.rejected, c.lost+o.lost
 	c.automatic, c.messages, c.calls = c.automatic+o.automatic, c.messages+o.messages, c.calls+o.calls
-	c.orphans, c.unknowns, c.strays, c.ways = c.orphans+o.orphans, c.unknowns+o.unknowns, c.strays+o.strays, c.ways+o.ways
+	c.orphans, c.unknowns, c.strays, c.ways, c.labels = c.orphans+o.orphans, c.unknowns+o.unknowns, c.strays+o.strays, c.ways+o.ways, c.labels+o.labels
 	for k, n := range o.crashes {
 		c.crashes[k] += n
 	}

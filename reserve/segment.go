@@ -27,6 +27,10 @@ type segment struct {
 	flow     Flow
 	declared bool
 	next     overlay.AgentID // to whom this agent sends
+	prev     overlay.AgentID // from whom it comes; zero where the flow begins
+	label    byte            // by which the one before asks for it, 0: none
+	onward   byte            // what the next one calls it, 0: nothing, or not known
+	stacked  bool            // a circuit is stacked on it: it is of the way out where that begins
 	promise  Kind            // the weakest that will do
 	owner    string
 	peer     overlay.AgentID // its coordinator
@@ -84,6 +88,14 @@ func (b *Broker) shares(but *segment) (all []share) {
 		}
 	}
 	return all
+}
+
+// hop returns the kind of way out that a segment is of, as Config.Hop has it.
+func (s *segment) hop() Kind {
+	if s.stacked {
+		return Circuit
+	}
+	return s.promise
 }
 
 // refuse notes why there isn't what was wanted.
@@ -250,7 +262,7 @@ func (b *Broker) ask(now overlay.Instant, s *segment, v Verb) {
 		c.Within += time.Duration(d.Setup) * time.Second
 	}
 	if v == DoHold {
-		hop, _ := b.cfg.Hop(s.next, s.promise)
+		hop, _ := b.cfg.Hop(s.next, s.hop())
 		c.Want = Want{ID: s.id, Kind: s.promise, Rate: s.rate, From: b.cfg.Self, To: s.next, Via: hop.Via, End: s.end, Owner: s.owner}
 	}
 	s.try, s.last = s.rate, s.end

@@ -26,6 +26,10 @@ func (b *Broker) serve(now overlay.Instant, from overlay.AgentID, m *message) {
 	fresh := m.number > s.number || m.epoch > s.epoch // a coordinator that restarts counts anew
 	s.number, s.heard, s.owed = m.number, now, true
 	s.epoch = max(s.epoch, m.epoch)
+	if fresh && m.onward != 0 {
+		s.onward = m.onward
+		b.enter(s)
+	}
 	b.lead(now, from, m)
 	if fresh && s.goal != Released && !s.state.Over() {
 		b.wish(now, s, m)
@@ -87,7 +91,7 @@ func (b *Broker) begin(now overlay.Instant, from overlay.AgentID, m *message) {
 		return
 	}
 	s := &segment{
-		id: m.id, flow: m.flow, declared: m.declared, next: m.next, promise: m.promise, owner: m.text,
+		id: m.id, flow: m.flow, declared: m.declared, next: m.next, prev: m.prev, stacked: m.stacked, promise: m.promise, owner: m.text,
 		peer: from, epoch: m.epoch, number: m.number, rate: m.rate, end: now.Add(min(m.lease, b.longest(from, m.promise))),
 		goal: Held, heard: now, owed: true,
 	}
@@ -105,6 +109,9 @@ func (b *Broker) begin(now overlay.Instant, from overlay.AgentID, m *message) {
 		return
 	}
 	b.lead(now, from, m)
+	if s.flow.From != b.cfg.Self {
+		s.label = b.newLabel()
+	}
 	b.add(s)
 }
 
@@ -118,16 +125,19 @@ func (b *Broker) add(s *segment) {
 func (b *Broker) admit(now overlay.Instant, s *segment) (free Rate, why Why) {
 	m := message{flow: s.flow, declared: s.declared, epoch: s.epoch}
 	switch {
-	case s.peer != b.cfg.Self && s.peer != s.flow.From && s.peer != s.flow.To, s.promise == Circuit && s.peer != b.cfg.Self,
-		s.next == b.cfg.Self, s.rate <= 0, s.end <= now, s.id.Segment == stray:
+	case !b.serves(s), s.next == b.cfg.Self, s.rate <= 0, s.end <= now, s.id.Segment == stray:
 		return 0, Denied
+	case b.leaving:
+		return 0, Denied
+	case b.cfg.Most > 0 && b.flows() >= b.cfg.Most:
+		return 0, Full
 	case b.stale(s.peer, &m):
 		return 0, OldEpoch
 	case !b.hasLine(s.peer, m.line(s.peer)), len(b.order) >= maxSegments || len(b.waiting) >= maxWaiting/2 || s.peer != b.cfg.Self && b.remembers(s.peer) >= maxPeerSegments:
 		return 0, Busy
 	}
 	d := b.serving(s.promise, 0)
-	hop, ok := b.cfg.Hop(s.next, s.promise)
+	hop, ok := b.cfg.Hop(s.next, s.hop())
 	switch {
 	case d == nil:
 		return 0, Useless
@@ -145,6 +155,45 @@ func (b *Broker) admit(now overlay.Instant, s *segment) (free Rate, why Why) {
 		held = nil
 	}
 	return b.cfg.Quotas.room(b.capacity[s.egress], held, s.share())
+}
+
+// serves says whether an agent may ask for a segment here: an end of the flow may, if it has the
+// right to, and circuits are for this agent only.
+func (b *Broker) serves(s *segment) bool {
+	own, here := s.peer == b.cfg.Self, s.flow.From == b.cfg.Self
+	switch {
+	case !own && s.peer != s.flow.From && s.peer != s.flow.To, !own && (s.promise == Circuit || s.stacked):
+		return false
+	case !here && (b.cfg.NoTransit || s.prev.IsZero() || s.prev == b.cfg.Self):
+		return false
+	}
+	return own || b.cfg.Serves == nil || b.cfg.Serves(s.peer)
+}
+
+// flows returns how many the frame path has to tell apart.
+func (b *Broker) flows() (n int) {
+	for _, s := range b.order {
+		if s.countable() && !s.state.Over() {
+			n++
+		}
+	}
+	return n
+}
+
+// newLabel returns a number that no flow has which this agent passes on, and none had for as
+// long as can be: who still sends by it shall not meet another one. It is 0 if all are taken.
+func (b *Broker) newLabel() byte {
+	var used [256]bool
+	for _, s := range b.order {
+		used[s.label] = used[s.label] || !s.state.Over()
+	}
+	used[0] = true
+	for range 255 {
+		if b.labels++; !used[b.labels] {
+			return b.labels
+		}
+	}
+	return 0
 }
 
 // remembers returns how many segments of a peer there are, those that are over included.
@@ -173,7 +222,7 @@ func (b *Broker) about(now overlay.Instant, s *segment) message {
 	return message{
 		kind: answer, up: s.grant.Up && s.state == Active, declared: s.declared, state: s.state, why: s.why, promise: s.grant.Kind,
 		id: s.id, epoch: s.epoch, number: s.number, rate: min(s.asked, max(s.grant.Rate, 0)), free: s.free,
-		flow: s.flow, next: s.next, text: s.text, lease: max(s.end.Sub(now), 0),
+		flow: s.flow, next: s.next, prev: s.prev, label: s.label, onward: s.onward, stacked: s.stacked, text: s.text, lease: max(s.end.Sub(now), 0),
 	}
 }
 

@@ -42,11 +42,11 @@ type simWorld struct {
 
 // simCounts is what happened.
 type simCounts struct {
-	asked, active, rejected, lost   int
-	automatic, messages, calls      int
-	crashes                         map[string]int // where agents were killed
-	orphans, unknowns, strays, ways int
-	trace                           uint64
+	asked, active, rejected, lost           int
+	automatic, messages, calls              int
+	crashes                                 map[string]int // where agents were killed
+	orphans, unknowns, strays, ways, labels int
+	trace                                   uint64
 }
 
 type simEvent struct {

@@ -86,6 +86,28 @@ func (n *simNode) checkWays(when string) {
 		if !ok && !n.excused(way.ID) {
 			n.w.fail("agent %d sends by %v, which isn't up, %s", n.i, way.ID, when)
 		}
+		n.checkLabel(way)
+	}
+}
+
+// checkLabel sees to it that a flow is passed on by the number that the next agent knows it by, and
+// that this agent's is another than all others'.
+func (n *simNode) checkLabel(way Way) {
+	if way.Next != way.Flow.To {
+		next := n.w.nodes[n.w.index[way.Next]]
+		id := ID{way.ID.Reservation, way.ID.Segment + 1}
+		if next.b == nil || next.b.segments[id] == nil || next.b.segments[id].state.Over() {
+			return
+		}
+		if l := next.b.segments[id].label; l != way.Onward || l == 0 {
+			n.w.fail("agent %d passes %v on as %d, and agent %d knows it as %d", n.i, way.ID, way.Onward, next.i, l)
+		}
+		n.w.labels++
+	}
+	for _, o := range n.ways {
+		if o.ID != way.ID && o.Label == way.Label && o.Label != 0 {
+			n.w.fail("agent %d knows %v and %v as %d", n.i, o.ID, way.ID, o.Label)
+		}
 	}
 }
 

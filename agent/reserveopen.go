@@ -1,0 +1,74 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"farlan/reserve"
+	"farlan/reserve/dscp"
+	"farlan/reserve/exec"
+	"farlan/reserve/ovs"
+	"farlan/reserve/tc"
+)
+
+// openDrivers opens those that are configured. One that can't be is told of, and the agent goes
+// on without: reservations are never in the way of traffic.
+func (n *node) openDrivers(ctx context.Context) (all []reserve.Driver) {
+	r := &n.reserving
+	for i := range n.cfg.Reserve.Drivers {
+		c := &n.cfg.Reserve.Drivers[i]
+		d, fix, err := n.openDriver(ctx, c)
+		if err != nil {
+			r.problems = append(r.problems, reserveProblem{c.Name, err.Error(), fix})
+			n.log.Info("a driver for reservations isn't there", "driver", c.Name, "why", err, "fix", fix)
+			continue
+		}
+		all = append(all, d)
+	}
+	return all
+}
+
+// openDriver opens one; fix says what to do about an error.
+func (n *node) openDriver(ctx context.Context, c *driverConfig) (d reserve.Driver, fix string, err error) {
+	switch c.Name {
+	case "tc":
+		t, err := tc.Open(tc.Config{Rate: n.cfg.Uplink.Up})
+		if err != nil {
+			return nil, "run the agent with CAP_NET_ADMIN, or leave tc out of --reserve", err
+		}
+		n.reserving.close = append(n.reserving.close, func() {
+			if err := t.Close(); err != nil {
+				n.log.Warn("reservations: queues can't be taken away", "error", err)
+			}
+		})
+		return t, "", nil
+	case "dscp":
+		return dscp.New(c.CodePoint), "", nil
+	case "ovs":
+		if n.cfg.Uplink.Up == 0 {
+			return nil, "say with --uplink what the port carries", errors.New("what the switch's port carries isn't known")
+		}
+		o, err := ovs.New(c.ovsConfig(n))
+		return asDriver(o, err), "see that ovsdb-server runs and that --reserve names its socket and a port of the switch", err
+	case "exec":
+		x, err := exec.New(ctx, c.execConfig(n))
+		return asDriver(x, err), "see that the program can be run and answers as packaging/reserve-example does", err
+	}
+	return nil, "", fmt.Errorf("%s: %w", c.Name, reserve.ErrUnsupported)
+}
+
+// asDriver returns nil for no driver.
+func asDriver[T reserve.Driver](d T, err error) reserve.Driver {
+	if err != nil {
+		return nil
+	}
+	return d
+}
+
+// closeDrivers ends what drivers keep while they are open, after all else.
+func (n *node) closeDrivers() {
+	for _, f := range n.reserving.close {
+		f()
+	}
+}
