@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"farlan/discovery"
 	"farlan/overlay"
 	"farlan/reserve"
 )
@@ -348,6 +349,10 @@ func TestReserveFindings(t *testing.T) {
 	w.turn(n.now())
 	one(levelWarn, "its release is repeated, and its end is in 10m0s (")
 	one(levelWarn, "the switch doesn't answer")
+	n.admission.network = discovery.NewNetwork(w.network, discovery.AdminPublic{1})
+	if hint := n.reserveHint(); !strings.Contains(hint, "the right to reserve") {
+		t.Errorf("a member without the right: %s", hint)
+	}
 	n.reserving.problems = []reserveProblem{{"ovs", "no such port", "name one"}}
 	n.reserving.rate = 0
 	if all := n.reserveFindings(n.now()); len(all) != 3 || all[0].Detail != "driver ovs can't be used: no such port" || all[0].Fix != "name one" {
