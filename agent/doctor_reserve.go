@@ -24,7 +24,7 @@ func (n *node) reserveFindings(now overlay.Instant) (all []findingView) {
 	const unknown = "what this host's way out carries isn't known: nothing can be guaranteed until --uplink is set or measured"
 	switch rated := n.reserving.rate > 0; {
 	case !rated && len(rows) > 0:
-		all = append(all, findingView{check, levelWarn, unknown, "set --uplink RATE, or have it measured: 'farlan bench PEER'"})
+		all = append(all, findingView{check, levelWarn, unknown, "set --uplink RATE: it is measured only where two paths or more have it for a bottleneck, as 'farlan bench PEER' to several shows"})
 	case len(all) > 0:
 	case !rated:
 		all = append(all, fine(check, unknown))

@@ -81,7 +81,7 @@ func (n *node) reserveHint() string {
 	if n.reserving.rate > 0 {
 		return ""
 	}
-	return "what this host's way out carries isn't known, so nothing of it can be promised: set --uplink, or have 'farlan bench PEER' measure it"
+	return "what this host's way out carries isn't known, so nothing of it can be promised: set --uplink (it is measured only where two paths or more have it for a bottleneck)"
 }
 
 // reserveRequest reads what is asked for, but between whom.
