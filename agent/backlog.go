@@ -97,7 +97,7 @@ func (n *node) pairs() []pairDemand {
 			head := append(append([]byte{}, d.To[:]...), d.From[:]...)
 			if w := t.find(p, head); w != nil {
 				x.Reserved = &w.id
-				x.waitsFor(w)
+				x.waitsFor(w, n.cfg.Uplink.Up > 0)
 			}
 		}
 		all = append(all, x)
@@ -105,10 +105,16 @@ func (n *node) pairs() []pairDemand {
 	return all
 }
 
-// waitsFor says that the pair's frames wait for a way of their own.
-func (x *pairDemand) waitsFor(w *reservedWay) {
-	x.Waiting, x.Wait, x.Queue = int64(w.waiting()), 0, 0
-	if x.Rate > 0 {
-		x.Wait = time.Duration(float64(x.Waiting) * 8 / float64(x.Rate) * float64(time.Second))
+// waitsFor says that the pair's frames wait for a way of their own, before which they may have
+// waited in the shaper, too.
+func (x *pairDemand) waitsFor(w *reservedWay, shaped bool) {
+	if x.Queue = 0; !shaped {
+		x.Waiting, x.Wait = 0, 0
+	}
+	if own := int64(w.waiting()); own > x.Waiting {
+		x.Waiting = own
+		if x.Rate > 0 {
+			x.Wait = max(x.Wait, time.Duration(float64(own)*8/float64(x.Rate)*float64(time.Second)))
+		}
 	}
 }

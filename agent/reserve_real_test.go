@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -121,7 +122,53 @@ func TestReserveAtTheSender(t *testing.T) {
 	}
 }
 
-// The same where the narrow way is that out of a relay, which reserves it for the sender's agent.
+// A pair that begins a long transfer while others take nearly all of a narrow way has its
+// reservation within a minute though nobody asks for it, keeps it, and nothing of it is left 90 s
+// after it ends. One that is over after 25 s has none.
+func TestReserveByItself(t *testing.T) {
+	t.Parallel()
+	lasts := 22 * time.Second // beyond what it takes until it has one
+	if os.Getenv("FARLAN_LONG") != "" {
+		lasts = 10*time.Minute - 35*time.Second
+	}
+	y := newYard(t, nil, "--uplink", "20Mbit", "--reserve", "tc", "--reserve", "dscp")
+	a, o := y.agents[0], order{To: "b", Pair: [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}}
+	stop := y.crowd()
+	began := time.Now()
+	end := y.start(y.vm(0, 1), greedyTCP)
+	time.Sleep(5 * time.Second)
+	without := y.rate(5 * time.Second)
+	a.becomes(o, reserve.Active, time.Minute-time.Since(began))
+	had := time.Since(began)
+	time.Sleep(lasts - 8*time.Second) // it grows while it waits
+	with := y.rate(8 * time.Second)
+	if all, why := a.stands(o); len(all) != 1 || all[0] != reserve.Active {
+		t.Errorf("while it sends its reservations are %v: %s", all, why)
+	}
+	end()
+	ended := time.Now()
+	short := order{To: "b", Pair: [2]overlay.MAC{y.mac(0, 2), y.mac(1, 1)}}
+	end = y.start(y.vm(0, 2), greedyTCP)
+	time.Sleep(25 * time.Second)
+	end()
+	a.becomes(o, reserve.Released, 90*time.Second-time.Since(ended))
+	gone := time.Since(ended)
+	eventually(t, 5*time.Second, func() error {
+		if q := y.queues(y.a, "u"); len(q) != 0 {
+			return fmt.Errorf("the kernel still has %v", q)
+		}
+		return nil
+	})
+	if all, why := a.stands(short); len(all) != 0 {
+		t.Errorf("one of 25 s had %v: %s", all, why)
+	}
+	t.Logf("without %.1f Mbit/s; reserved after %.1f s: %.1f Mbit/s beside %.1f of others; given back after %.1f s", without, had.Seconds(), with, stop(), gone.Seconds())
+	if with < 2*without {
+		t.Errorf("it has %.1f Mbit/s, and had %.1f", with, without)
+	}
+}
+
+// An owner's, where the narrow way is that out of a relay, which reserves it for the sender's agent.
 func TestReserveAtTheRelay(t *testing.T) {
 	t.Parallel()
 	begin, last := spans()

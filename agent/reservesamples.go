@@ -20,9 +20,13 @@ const (
 // samples returns what this agent's stations sent to those of others in the last second, for who
 // decides on reservations: those that send most, and those that have one.
 func (n *node) samples(now overlay.Instant) (all []reserve.Sample) {
+	pairs, total := n.pairs(), int64(0)
+	for _, d := range pairs {
+		total += d.Rate
+	}
 	seen := make(map[reserve.Flow]bool)
 	most := make(map[overlay.AgentID]bool)
-	for _, d := range n.pairs() {
+	for _, d := range pairs {
 		p := n.peers[d.Agent]
 		if p == nil || p.far {
 			continue
@@ -30,9 +34,11 @@ func (n *node) samples(now overlay.Instant) (all []reserve.Sample) {
 		f := reserve.Flow{From: n.self, To: d.Agent, Source: d.From, Dest: d.To}
 		s := n.sample(now, f, p)
 		s.Sent = reserve.Rate(d.Rate / 1000)
-		if d.Wait >= waitsHere {
+		switch { // who sends more than all others waits for itself, not for them
+		case d.Reserved == nil && 2*d.Rate > total:
+		case d.Wait >= waitsHere:
 			s.Backlog = max(d.Waiting, 1)
-		} else if d.Reserved == nil && d.Queue >= waitsThere {
+		case d.Reserved == nil && d.Queue >= waitsThere:
 			s.Backlog = max(d.Rate/8*d.Queue.Milliseconds()/1000, 1)
 		}
 		if !most[d.Agent] { // the one that sends most is what most comes back for

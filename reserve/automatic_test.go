@@ -87,6 +87,35 @@ func TestBothDirections(t *testing.T) {
 	}
 }
 
+// Who has much gives way to those that begin later and need as much, before they would be refused.
+func TestFairParts(t *testing.T) {
+	w, n, f := lone(10*time.Second, 20*time.Minute, 200*Mbit)
+	for i := range byte(3) {
+		other := &simFlow{Flow: f.Flow, begin: f.begin.Add(5 * time.Minute), end: f.end, rate: 200 * Mbit}
+		other.Source[5] = 10 + i
+		n.flows = append(n.flows, other)
+	}
+	w.run(5 * time.Minute)
+	if got := n.gets(f); got < 60*Mbit || got > 70*Mbit {
+		t.Errorf("alone it has %v", got)
+	}
+	w.run(6*time.Minute + 20*time.Second)
+	for i, f := range n.flows {
+		if len(n.ways) != 4 || n.gets(f) > 18*Mbit {
+			t.Errorf("%d, a minute after others began: %d ways, %v: %s", i, len(n.ways), n.gets(f), n.b.Explain(f.Flow))
+		}
+	}
+	w.run(10 * time.Minute)
+	for i, f := range n.flows {
+		if got := n.gets(f); got < 14*Mbit || got > 18*Mbit {
+			t.Errorf("%d, in the end: %v: %s", i, got, n.b.Explain(f.Flow))
+		}
+	}
+	if len(w.wrong) > 0 {
+		t.Error(w.wrong)
+	}
+}
+
 // A short one has none, nor has one that nothing hinders.
 func TestNoNeed(t *testing.T) {
 	w, n, _ := lone(10*time.Second, 29*time.Second, 50*Mbit)

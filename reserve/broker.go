@@ -81,6 +81,7 @@ type Broker struct {
 	lines        map[line]*tenure
 	labels       byte // that was given last
 	leaving      bool
+	claimants    map[string]int          // flows that need a part, by egress
 	linesBy      map[overlay.AgentID]int // how many an agent made this one remember
 	capacity     map[string]Rate
 	drivers      []*driver

@@ -63,7 +63,7 @@ type situation struct {
 	full      bool          // because there wasn't enough, and not for the first time
 	circuits  bool          // an outside circuit could be asked for
 	external  time.Duration // how long that takes
-	most      Rate          // of the policy; 0: none
+	most      Rate          // of the policy, and this flow's part beside others that need one; 0: none
 }
 
 // decide says what to do about a flow without a reservation that no owner declared. It asks if
@@ -161,6 +161,8 @@ func (h *history) keep(s *situation, r *holding) decision {
 		return decision{deed: giveUp, why: "its stations aren't at two agents any more"}
 	case h.idle >= idleOf:
 		return decision{deed: giveUp, why: fmt.Sprintf("less than %d %% was used for %d s", idleShare, idleOf)}
+	case s.most > 0 && r.rate > s.most*11/10 && !r.fixed:
+		return decision{deed: resize, rate: s.most, back: r.back, why: "others need as much"}
 	case more > r.rate && r.fixed && !r.replacing:
 		return decision{deed: replace, rate: more, why: "what it sends still waits, and it can't be changed in place"}
 	case more > r.rate && !r.fixed:

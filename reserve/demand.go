@@ -35,6 +35,9 @@ const (
 	hurtOf = 10
 	// worthy is the least demand that is worth a reservation.
 	worthy = 5 * Mbit
+	// elasticTimes is how much more than it gets is taken for what a flow wants that takes what it
+	// gets, while it waits: how much more it would have alone nobody knows.
+	elasticTimes = 10
 	// talking is from what rate on a flow goes on; after pause below it it begins anew.
 	talking = 100 * Kbit
 	pause   = 10
@@ -62,7 +65,11 @@ func (h *history) note(now overlay.Instant, s *Sample, reserved, back Rate) {
 	h.n++
 	h.sent[i], h.demand[i], h.hurt[i] = s.Sent, s.Sent, s.Backlog > 0
 	if s.Backlog > 0 { // what waits, and as much again as it got: no less would be the next step
-		h.demand[i] = min(2*s.Sent+Rate(min(s.Backlog, 1<<40)*8/1000), maxRate)
+		times := Rate(2)
+		if s.Elastic {
+			times = elasticTimes
+		}
+		h.demand[i] = min(times*s.Sent+Rate(min(s.Backlog, 1<<40)*8/1000), maxRate)
 		h.waiting++
 	} else {
 		h.waiting = 0
@@ -128,10 +135,10 @@ func percentile(all []Rate, p int) Rate {
 }
 
 // size returns what rate to reserve: for what takes what it gets half as much again as it got
-// lately, for others a fifth more than all but its highest seconds.
+// lately, and what is worth it at least, for others a fifth more than all but its highest seconds.
 func (h *history) size(elastic bool) Rate {
 	if elastic {
-		return mean(h.last(&h.sent, 10)) * 3 / 2
+		return max(mean(h.last(&h.sent, 10))*3/2, worthy)
 	}
 	return percentile(h.last(&h.demand, 60), 95) * 6 / 5
 }

@@ -86,6 +86,7 @@ func (b *Broker) Observe(now overlay.Instant, all []Sample) {
 		}
 	}
 	b.rerouted()
+	b.claimants = b.claims()
 	for _, n := range b.wishes {
 		if b.leaving {
 			break
@@ -116,23 +117,69 @@ func (b *Broker) rerouted() {
 	}
 }
 
+// claims returns how many flows need a part of each egress that nobody declared.
+func (b *Broker) claims() map[string]int {
+	all := make(map[string]int)
+	for _, n := range b.wishes {
+		if hop, ok := b.firstHop(n); ok && b.claiming(n) {
+			all[hop.Egress]++
+		}
+	}
+	return all
+}
+
+// claiming says whether a flow needs a part: it has one, or is held up, and nobody declared it.
+func (b *Broker) claiming(n *need) bool {
+	demanded, hurts := n.hist.demanded()
+	r := b.reservations[n.id]
+	return !n.declared && (r != nil && !r.state.Over() || demanded && hurts && !n.sample.Gone)
+}
+
+func (b *Broker) firstHop(n *need) (Hop, bool) {
+	next := n.flow.To
+	if len(n.sample.Path) > 0 {
+		next = n.sample.Path[0]
+	}
+	return b.cfg.Hop(next, NoKind)
+}
+
+// part returns the most that a flow may have that nobody declared: of what owners and other
+// agents leave of its egress as much as each other one that needs a part, in inner bits, or what
+// the policy says.
+func (b *Broker) part(n *need) Rate {
+	hop, ok := b.firstHop(n)
+	if !ok || b.capacity[hop.Egress] <= 0 {
+		return b.cfg.Cap
+	}
+	all, left := b.claimants[hop.Egress], Reservable(b.capacity[hop.Egress])
+	if !b.claiming(n) {
+		all++
+	}
+	for _, s := range b.order {
+		if s.egress == hop.Egress && s.countable() && !s.state.Over() && (s.declared || s.peer != b.cfg.Self) {
+			left -= s.takes()
+		}
+	}
+	part := max(Inner(left, len(n.sample.Path))/Rate(max(all, 1)), leastRate)
+	if b.cfg.Cap > 0 {
+		part = min(part, b.cfg.Cap)
+	}
+	return part
+}
+
 // situation returns what a decision about a flow depends on.
 func (b *Broker) situation(now overlay.Instant, n *need) *situation {
 	l := line{between: n.flow.between()}
 	t := b.lines[l]
 	s := &situation{
-		now: now, sample: n.sample, automatic: b.cfg.Automatic, notBefore: n.after, refused: n.refused, full: n.full > 1, most: b.cfg.Cap,
+		now: now, sample: n.sample, automatic: b.cfg.Automatic, notBefore: n.after, refused: n.refused, full: n.full > 1, most: b.part(n),
 		leads: b.leads(now, l, b.keepsLine(n), 0), other: t != nil && t.holder == n.flow.To && now.Before(t.until),
 	}
 	if t != nil && t.wished != 0 && now.Sub(t.wished) < Lease {
 		s.wished = min(t.wish, max(2*n.sample.Received, worthy)) // as far as this end sees it
 	}
 	s.first = n.sample.Sent > n.sample.Received || n.sample.Sent == n.sample.Received && n.flow.From.Compare(n.flow.To) < 0
-	next := n.flow.To
-	if len(n.sample.Path) > 0 {
-		next = n.sample.Path[0]
-	}
-	hop, ok := b.cfg.Hop(next, NoKind)
+	hop, ok := b.firstHop(n)
 	if d := b.serving(NoKind, 0); d != nil {
 		s.able, s.setup = ok && d.opened && b.capacity[hop.Egress] > 0, time.Duration(d.Setup)*time.Second
 	}
