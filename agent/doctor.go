@@ -148,6 +148,7 @@ func (n *node) examine(ctx context.Context) (all []findingView, err error) {
 		all = append(all, n.offloads()...)
 		all = append(all, dhcpFinding(n.dhcpServers()))
 		all = append(all, n.guardFindings(now)...)
+		all = append(all, n.reserveFindings(now)...)
 		front, ways = n.natFacts(), n.ways()
 		moves.note(n.sw.Stations.List())
 	})

@@ -47,7 +47,7 @@ func newRoot() *cobra.Command {
 	})
 	root.AddCommand(newInit(), newInvite(), newJoin(), newLeave(), newRevoke(), newRenew())
 	root.AddCommand(newUp(), newKey(), newVersion(), newCheckConfig(),
-		newStatus(), newPeers(), newLinks(), newRoutes(), newExplain(), newAdvise(), newStations(), newMap(), newTraffic(), newPing(), newBench(), newWait(), newVM(), newDoctor(), lab.Command())
+		newStatus(), newPeers(), newLinks(), newRoutes(), newExplain(), newAdvise(), newStations(), newMap(), newTraffic(), newPing(), newBench(), newWait(), newVM(), newReserve(), newDoctor(), lab.Command())
 	wrapUsage(root)
 	return root
 }

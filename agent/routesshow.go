@@ -82,6 +82,7 @@ func showExplain(w io.Writer, v explainView) {
 		_ = t.Flush()
 	}
 	fmt.Fprintf(w, "\nwhat would change it: %s\n", v.WouldChange)
+	showReserved(w, v)
 	if len(v.History) > 0 {
 		t := table(w, "CHANGED", "WHAT", "WHY")
 		for _, h := range v.History {

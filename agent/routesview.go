@@ -40,6 +40,8 @@ type explainView struct {
 	Rejected    []rejectedView `json:"rejected"`
 	WouldChange string         `json:"would_change"`
 	History     []changeView   `json:"history"` // the newest first
+
+	Reserved []reservedWhyView `json:"reserved"` // why flows to it have a reservation, or none; null: nothing is reserved at this agent
 }
 
 type chosenView struct {
@@ -309,7 +311,9 @@ func (n *node) serveExplain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	n.answerAbout(w, r, func(now overlay.Instant, g goal, names map[overlay.AgentID]string) any {
-		return n.explainView(now, g, class, names)
+		v := n.explainView(now, g, class, names)
+		v.Reserved = n.reservedWhy(g, names)
+		return v
 	})
 }
 

@@ -34,6 +34,8 @@ type statusView struct {
 	Floods     floodsView      `json:"floods"`
 	Area       *areaView       `json:"area"`    // null: the network isn't divided
 	Refused    []offenceView   `json:"refused"` // what came lately and may not
+
+	Reservations *reservedCountView `json:"reservations"` // null: nothing is reserved at this agent
 }
 
 // offenceView is what came from a place of late that may not, and went no further.

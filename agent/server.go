@@ -91,6 +91,7 @@ func (n *node) server(l net.Listener) *server {
 	mux.HandleFunc("POST /vm/prepare", n.serveVM(n.prepareVM))
 	mux.HandleFunc("POST /vm/commit", n.serveVM(n.commitVM))
 	mux.HandleFunc("POST /vm/abort", n.serveVM(n.abortVM))
+	n.serveReservations(mux)
 	return &server{listener: l, http: http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}}
 }
 

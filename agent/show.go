@@ -59,6 +59,9 @@ func showStatus(w io.Writer, v statusView) {
 	if u := v.Uplink; u != nil {
 		fmt.Fprintf(t, "  uplink\t%g Mbit/s up, %g down\n", u.UpMbit, u.DownMbit)
 	}
+	if r := v.Reservations.String(); r != "" {
+		fmt.Fprintf(t, "  reservations\t%s\n", r)
+	}
 	if r := v.Rotation; r != nil {
 		fmt.Fprintf(t, "  key\tchanges from %s to %s, which %d of %d agents have; the old one is good until %s\n",
 			r.From, r.To, r.Have, r.Agents, r.Until.Local().Format(time.DateTime))

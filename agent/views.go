@@ -93,6 +93,7 @@ func (n *node) statusView(now overlay.Instant) statusView {
 		Control: len(n.control.connected), Goroutines: runtime.NumGoroutine(),
 		Admission: admissionName(n.admission.network), Credential: n.credentialView(), Rotation: n.rotation(),
 		TrainBytes: n.trains.sent.Load(), Agreement: n.linking.agreed, Floods: n.floodsView(), Area: n.areaView(), Refused: n.offenceViews(now),
+		Reservations: n.reservedCount(),
 	}
 	stations := n.sw.Stations.List()
 	for i, p := range n.ports {

@@ -16,11 +16,13 @@ type Row struct {
 	Whole       State           // of the reservation, or of the segment if another agent coordinates
 	State       State           // of the segment, as far as is known
 	Kind        Kind
-	Driver      string // "" of another agent's
-	Rate        Rate   // inner Ethernet bits that are granted; underlay packets if another agent coordinates
-	Used        Rate   // the same, 0 if that isn't known
-	Start, End  overlay.Instant
-	Declared    bool // by an owner
+	Driver      string          // "" of another agent's
+	Rate        Rate            // inner Ethernet bits that are granted; underlay packets if another agent coordinates
+	Used        Rate            // the same, 0 if that isn't known
+	Start, End  overlay.Instant // End is of the lease that runs
+	Until       overlay.Instant // to when an owner wants it, and it is renewed; 0: as long as it is needed, or that isn't known
+	Declared    bool            // by an owner
+	Free        Rate            // inner bits that could have been had instead, if it was refused as there is less; 0: none, or that isn't known
 	Owner       string
 	Reason      string
 }
@@ -35,8 +37,14 @@ func (b *Broker) List() (all []Row) {
 				ID: ID{r.id, uint8(i)}, Coordinator: b.cfg.Self, Flow: p.flow, From: p.agent, To: p.next, Whole: r.state, State: p.state,
 				Kind: p.kind, Rate: r.rate, Start: r.began, End: r.end, Declared: r.declared, Owner: r.req.Owner, Reason: r.says(p),
 			}
+			if r.declared {
+				row.Until = r.until
+			}
 			if p.flow != r.req.Flow {
 				row.Rate = r.back
+			}
+			if r.why == Full || r.why == OverQuota {
+				row.Free = row.Rate * Rate(r.share) / 1000
 			}
 			if s := b.segments[row.ID]; s != nil && p.agent == b.cfg.Self {
 				row.Driver = s.driver
@@ -60,7 +68,7 @@ func (b *Broker) List() (all []Row) {
 // says is why a reservation, or a part of it, is as it is.
 func (r *reservation) says(p *part) string {
 	switch {
-	case r.state == Orphan && !p.state.Over():
+	case p.state == Orphan, r.state == Orphan && !p.state.Over():
 		return fmt.Sprintf("%s hasn't confirmed its release, and it ends by itself: %s", p.agent.Short(), firstOf(p.text, "no answer"))
 	case r.reason != "":
 		return r.reason
