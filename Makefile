@@ -128,7 +128,7 @@ lint: $(GOLANGCI)
 # skipped.
 ALONE := farlan/agent/sim farlan/overlay/mesh farlan/overlay/route farlan/overlay/segment farlan/reserve
 TOWNS := ^Test(AcrossAreas|ByGateways|BypassesTheDirectPath|ClaimsAcrossAreas|DivideAndJoin|EntryBehindGateway|FarAgentsByName|LiarAmongGateways|SessionsAreFew)$$$
-BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/overlay/qemu farlan/reserve/nsi farlan/reserve/nsi/cs farlan/reserve/nsi/provider farlan/reserve/exec farlan/reserve/ovs
+BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/overlay/qemu farlan/reserve/nsi farlan/reserve/nsi/cs farlan/reserve/nsi/provider farlan/reserve/exec farlan/reserve/ovs farlan/reserve/vlan
 NOSKIP := $(if $(ROOT),FARLAN_NO_SKIP=1)
 
 race:

@@ -18,7 +18,7 @@ import (
 // that theirs may, and test helpers.
 var mayImport = map[string][]string{
 	".":                     {"agent"},
-	"agent":                 {"agent/...", "discovery/...", "reserve", "measure", "measure/predict", "overlay/..."},
+	"agent":                 {"agent/...", "discovery/...", "reserve", "reserve/nsi", "reserve/nsi/cs", "reserve/vlan", "measure", "measure/predict", "overlay/..."},
 	"agent/bench":           {},
 	"agent/chart":           {},
 	"agent/decide":          {"discovery", "measure", "overlay", "overlay/mesh", "overlay/route"},
@@ -52,6 +52,7 @@ var mayImport = map[string][]string{
 	"reserve/exec":          {"overlay", "reserve"},
 	"reserve/ovs":           {"overlay", "reserve"},
 	"reserve/reservetest":   {"overlay", "reserve"},
+	"reserve/vlan":          {"overlay", "reserve", "reserve/nsi/cs"},
 	"overlay/nstest":        {},
 }
 
