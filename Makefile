@@ -226,10 +226,11 @@ install: build
 	install -D -m 0644 packaging/farlan.yaml $(DESTDIR)/etc/farlan/farlan.yaml.example
 	install -D -m 0755 packaging/libvirt-hook $(DESTDIR)$(PREFIX)/share/farlan/libvirt-hook
 	install -D -m 0755 packaging/reserve-example $(DESTDIR)$(PREFIX)/share/farlan/reserve-example
+	install -D -m 0644 packaging/nsi-example.yaml $(DESTDIR)$(PREFIX)/share/farlan/nsi-example.yaml
 	@echo "next: farlan init, or farlan join with a token, and see README.md" >&2
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/farlan $(DESTDIR)/lib/systemd/system/farlan.service $(DESTDIR)/etc/farlan/farlan.yaml.example $(DESTDIR)$(PREFIX)/share/farlan/libvirt-hook $(DESTDIR)$(PREFIX)/share/farlan/reserve-example
+	rm -f $(DESTDIR)$(PREFIX)/bin/farlan $(DESTDIR)/lib/systemd/system/farlan.service $(DESTDIR)/etc/farlan/farlan.yaml.example $(DESTDIR)$(PREFIX)/share/farlan/libvirt-hook $(DESTDIR)$(PREFIX)/share/farlan/reserve-example $(DESTDIR)$(PREFIX)/share/farlan/nsi-example.yaml
 
 clean:
 	rm -rf bin .cache

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -381,7 +380,7 @@ func TestCircuitOfTwoAgents(t *testing.T) {
 	var ends []*circuitEnds
 	for i, h := range hosts {
 		h.Do(func() {
-			c, err := openCircuits(&file, overlay.AgentID{byte(i + 1)}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+			c, err := openCircuits(&file, overlay.AgentID{byte(i + 1)}, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -166,7 +166,7 @@ func (f *nsiFile) checkFiles() error {
 		return hintf("make it private with 'chmod 600 %s'; if others may have read it, ask the provider for another certificate", c.Key)(
 			"NSI key %s: others can read it (mode %04o)", c.Key, info.Mode().Perm())
 	}
-	if _, err := tls.LoadX509KeyPair(c.Certificate, c.Key); err != nil {
+	if _, err = tls.LoadX509KeyPair(c.Certificate, c.Key); err != nil {
 		return hintf("certificate and key must be PEM files that belong to each other")("NSI certificate %s and key %s: %w", c.Certificate, c.Key, err)
 	}
 	b, err := readBounded(c.Authorities)
