@@ -128,7 +128,7 @@ lint: $(GOLANGCI)
 # skipped.
 ALONE := farlan/agent/sim farlan/overlay/mesh farlan/overlay/route farlan/overlay/segment farlan/reserve
 TOWNS := ^Test(AcrossAreas|ByGateways|BypassesTheDirectPath|ClaimsAcrossAreas|DivideAndJoin|EntryBehindGateway|FarAgentsByName|LiarAmongGateways|SessionsAreFew)$$$
-BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/overlay/qemu farlan/reserve/nsi farlan/reserve/nsi/cs farlan/reserve/nsi/provider farlan/reserve/exec farlan/reserve/ovs
+BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/overlay/qemu farlan/reserve/nsi farlan/reserve/nsi/cs farlan/reserve/nsi/provider farlan/reserve/exec farlan/reserve/ovs farlan/reserve/vlan
 NOSKIP := $(if $(ROOT),FARLAN_NO_SKIP=1)
 
 race:
@@ -226,10 +226,11 @@ install: build
 	install -D -m 0644 packaging/farlan.yaml $(DESTDIR)/etc/farlan/farlan.yaml.example
 	install -D -m 0755 packaging/libvirt-hook $(DESTDIR)$(PREFIX)/share/farlan/libvirt-hook
 	install -D -m 0755 packaging/reserve-example $(DESTDIR)$(PREFIX)/share/farlan/reserve-example
+	install -D -m 0644 packaging/nsi-example.yaml $(DESTDIR)$(PREFIX)/share/farlan/nsi-example.yaml
 	@echo "next: farlan init, or farlan join with a token, and see README.md" >&2
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/farlan $(DESTDIR)/lib/systemd/system/farlan.service $(DESTDIR)/etc/farlan/farlan.yaml.example $(DESTDIR)$(PREFIX)/share/farlan/libvirt-hook $(DESTDIR)$(PREFIX)/share/farlan/reserve-example
+	rm -f $(DESTDIR)$(PREFIX)/bin/farlan $(DESTDIR)/lib/systemd/system/farlan.service $(DESTDIR)/etc/farlan/farlan.yaml.example $(DESTDIR)$(PREFIX)/share/farlan/libvirt-hook $(DESTDIR)$(PREFIX)/share/farlan/reserve-example $(DESTDIR)$(PREFIX)/share/farlan/nsi-example.yaml
 
 clean:
 	rm -rf bin .cache

@@ -52,6 +52,7 @@ var mayImport = map[string][]string{
 	"reserve/exec":          {"overlay", "reserve"},
 	"reserve/ovs":           {"overlay", "reserve"},
 	"reserve/reservetest":   {"overlay", "reserve"},
+	"reserve/vlan":          {"overlay", "reserve", "reserve/nsi/cs"},
 	"overlay/nstest":        {},
 }
 
