@@ -118,6 +118,14 @@ func (c *circuitEnds) own(now overlay.Instant, mark reserve.Mark, until overlay.
 	return c.ready[vlan] && c.made[vlan].address == address, nil
 }
 
+// has says whether this agent's own end of a circuit is to be there.
+func (c *circuitEnds) has(mark reserve.Mark) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, held := c.held[circuitVLAN(mark.Device)]
+	return held && e.by.IsZero() && e.address.Addr() == mark.Source
+}
+
 // far returns the message for the agent at the other end of a circuit of this agent's own, whose
 // mark is far: nil if it can't be told. It lasts no longer than own said of the near end.
 func (c *circuitEnds) far(now overlay.Instant, mark, far reserve.Mark) []byte {

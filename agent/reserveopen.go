@@ -1,9 +1,9 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 
 	"farlan/reserve"
 	"farlan/reserve/dscp"
@@ -55,7 +55,8 @@ func (n *node) openDriver(ctx context.Context, c *driverConfig) (d reserve.Drive
 		x, err := exec.New(ctx, c.execConfig(n))
 		return asDriver(x, err), "see that the program can be run and answers as packaging/reserve-example does", err
 	}
-	return nil, "", fmt.Errorf("%s: %w", c.Name, reserve.ErrUnsupported)
+	x, err := n.openNSI(c) // nsi
+	return asDriver(x, err), cmp.Or(hintOf(err), "see the file that --reserve nsi names; packaging/nsi-example.yaml is an example"), err
 }
 
 // asDriver returns nil for no driver.

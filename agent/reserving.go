@@ -12,6 +12,7 @@ import (
 	"farlan/measure"
 	"farlan/overlay"
 	"farlan/reserve"
+	"farlan/reserve/nsi"
 )
 
 // The broker of package reserve decides what is reserved, for whom, and by whom; here it is run:
@@ -44,6 +45,9 @@ type reserving struct {
 	said     map[overlay.AgentID]*overlay.Bucket
 	rate     reserve.Rate // of the uplink, as the broker has it
 	circuits map[overlay.AgentID]circuitHop
+	ends     *circuitEnds // nil: there is no driver for circuits
+	nsi      *nsi.Driver
+	attached overlay.Instant // when the other ends were told last
 
 	wrap func(reserve.Driver) reserve.Driver // set by tests
 }
@@ -93,6 +97,7 @@ func (n *node) startReserving(start func(context.Context, string, func(context.C
 		Hop: n.reserveHop, Most: maxReserved, Serves: n.mayReserve, NoTransit: n.relaysNothing(),
 		Rand: mathrand.New(mathrand.NewPCG(binary.NativeEndian.Uint64(seed[:]), binary.NativeEndian.Uint64(seed[8:]))),
 	}, journal)
+	n.startCircuits(start, ctx)
 	r.dirty = true
 }
 
@@ -133,6 +138,7 @@ func (n *node) mindReserving(now overlay.Instant) {
 		n.useWays(now)
 	}
 	n.endTries(now)
+	n.mindCircuits(now)
 }
 
 // tellUplink tells what this agent's way out carries. What is measured counts only as far as it
@@ -237,6 +243,16 @@ func (n *node) heardReserve(now overlay.Instant, from *peer, msg []byte) {
 	}
 	if !said.Allow(now) {
 		n.drops.add(dropBusy)
+		return
+	}
+	if isAttachment(msg) {
+		if r.ends == nil {
+			return
+		}
+		if err := r.ends.attach(now, from.id, msg); err != nil {
+			n.drops.add(dropMalformed)
+			n.log.Debug("circuit refused", "error", err)
+		}
 		return
 	}
 	if err := r.broker.Receive(now, from.id, msg); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"farlan/discovery/p2p"
+	"farlan/overlay"
 )
 
 func newUp() *cobra.Command {
@@ -75,6 +76,14 @@ func newCheckConfig() *cobra.Command {
 			}
 			if _, err := readNetwork(c.KeyFile); err != nil {
 				return err
+			}
+			for _, d := range c.Reserve.Drivers {
+				if d.File == "" {
+					continue
+				}
+				if _, err := readNSIFile(d.File, overlay.AgentID{}); err != nil {
+					return err
+				}
 			}
 			cmd.PrintErrln("the configuration is good")
 			return nil

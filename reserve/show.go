@@ -25,6 +25,7 @@ type Row struct {
 	Free        Rate            // inner bits that could have been had instead, if it was refused as there is less; 0: none, or that isn't known
 	Owner       string
 	Reason      string
+	Mark        Mark // that this agent's driver gave
 }
 
 // List returns what there is, and what was over a moment ago: first this agent's reservations,
@@ -47,7 +48,7 @@ func (b *Broker) List() (all []Row) {
 				row.Free = row.Rate * Rate(r.share) / 1000
 			}
 			if s := b.segments[row.ID]; s != nil && p.agent == b.cfg.Self {
-				row.Driver = s.driver
+				row.Driver, row.Mark = s.driver, s.grant.Mark
 				row.Used = Inner(s.usage.rate, len(r.req.Path))
 			}
 			all = append(all, row)

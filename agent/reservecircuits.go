@@ -1,0 +1,96 @@
+package agent
+
+import (
+	"context"
+
+	"farlan/overlay"
+	"farlan/reserve"
+	"farlan/reserve/nsi"
+)
+
+// openNSI opens the driver that asks for circuits, and what this agent needs to be on them.
+func (n *node) openNSI(c *driverConfig) (*nsi.Driver, error) {
+	r := &n.reserving
+	f, err := readNSIFile(c.File, n.self)
+	if err != nil {
+		return nil, err
+	}
+	if s := f.warning(); s != "" {
+		n.log.Warn("circuits: " + s)
+	}
+	ends, err := openCircuits(f, n.self, n.log)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := f.open(n.now)
+	if err != nil {
+		return nil, err
+	}
+	d, err := nsi.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	r.ends, r.nsi = ends, d
+	if f.Device == "" {
+		return d, nil
+	}
+	r.circuits = make(map[overlay.AgentID]circuitHop)
+	for id := range f.Config.Ends {
+		if id != n.self {
+			r.circuits[id] = circuitHop{f.Device, f.Config.Ends[n.self].Capacity}
+		}
+	}
+	return d, nil
+}
+
+// startCircuits starts what makes this agent's ends of circuits, and tells what the device
+// carries where they begin.
+func (n *node) startCircuits(start func(context.Context, string, func(context.Context) error), ctx context.Context) {
+	r := &n.reserving
+	if r.ends == nil {
+		return
+	}
+	start(ctx, "circuits", r.ends.run)
+	for _, c := range r.circuits {
+		r.broker.SetCapacity(c.Device, c.Capacity)
+		for _, w := range r.drivers {
+			w.setRate(c.Device, c.Capacity)
+		}
+		break // they all begin at one
+	}
+}
+
+// mindCircuits has both ends of each circuit be there that this agent asked for, as long as it is
+// granted.
+func (n *node) mindCircuits(now overlay.Instant) {
+	r := &n.reserving
+	if r.ends == nil {
+		return
+	}
+	tell := now.Sub(r.attached) >= attachEvery
+	if tell {
+		r.attached = now
+	}
+	for _, row := range r.broker.List() {
+		if row.Kind != reserve.Circuit || row.Coordinator != n.self || row.Mark.Device == "" {
+			continue
+		}
+		until := now.Add(attachLease)
+		if row.State < reserve.Committed || row.State > reserve.Degraded && row.State != reserve.Unknown {
+			until = now
+		}
+		fresh := !r.ends.has(row.Mark)
+		if _, err := r.ends.own(now, row.Mark, until); err != nil {
+			n.log.Warn("circuit can't be used", "id", row.ID, "error", err)
+			continue
+		}
+		far, known := r.nsi.Far(row.ID)
+		if !known || until == now && fresh || !tell && !fresh && until != now {
+			continue
+		}
+		if msg := r.ends.far(now, row.Mark, far); msg != nil {
+			n.sendReserve(now, row.Flow.To, msg)
+		}
+	}
+	r.ends.tick(now)
+}
