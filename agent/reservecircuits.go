@@ -22,6 +22,9 @@ func (n *node) openNSI(c *driverConfig) (*nsi.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !n.cfg.Listen.Addr().IsUnspecified() {
+		n.log.Warn("circuits: nothing comes in by them, as --listen names one address; leave it out there", "listen", n.cfg.Listen)
+	}
 	cfg, err := f.open(n.now)
 	if err != nil {
 		return nil, err
@@ -30,7 +33,7 @@ func (n *node) openNSI(c *driverConfig) (*nsi.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.ends, r.nsi = ends, d
+	r.ends, r.nsi, r.far = ends, d, make(map[reserve.ID]reserve.Mark)
 	if f.Device == "" {
 		return d, nil
 	}
@@ -50,6 +53,7 @@ func (n *node) startCircuits(start func(context.Context, string, func(context.Co
 	if r.ends == nil {
 		return
 	}
+	n.lookAtPorts()
 	start(ctx, "circuits", r.ends.run)
 	for _, c := range r.circuits {
 		r.broker.SetCapacity(c.Device, c.Capacity)
@@ -67,8 +71,8 @@ func (n *node) mindCircuits(now overlay.Instant) {
 	if r.ends == nil {
 		return
 	}
-	tell := now.Sub(r.attached) >= attachEvery
-	if tell {
+	again := now.Sub(r.attached) >= attachEvery
+	if again {
 		r.attached = now
 	}
 	for _, row := range r.broker.List() {
@@ -79,18 +83,33 @@ func (n *node) mindCircuits(now overlay.Instant) {
 		if row.State < reserve.Committed || row.State > reserve.Degraded && row.State != reserve.Unknown {
 			until = now
 		}
-		fresh := !r.ends.has(row.Mark)
+		before := r.ends.has(row.Mark)
 		if _, err := r.ends.own(now, row.Mark, until); err != nil {
 			n.log.Warn("circuit can't be used", "id", row.ID, "error", err)
 			continue
 		}
-		far, known := r.nsi.Far(row.ID)
-		if !known || until == now && fresh || !tell && !fresh && until != now {
-			continue
-		}
-		if msg := r.ends.far(now, row.Mark, far); msg != nil {
-			n.sendReserve(now, row.Flow.To, msg)
+		if after := r.ends.has(row.Mark); before != after || after && again {
+			n.tellFar(now, &row)
 		}
 	}
 	r.ends.tick(now)
+}
+
+// tellFar tells the agent at the other end of a circuit how long it is to be on it, as far as its
+// driver knows that end; a circuit that is over it may have forgotten.
+func (n *node) tellFar(now overlay.Instant, row *reserve.Row) {
+	r := &n.reserving
+	if far, known := r.nsi.Far(row.ID); known {
+		r.far[row.ID] = far
+	}
+	far, known := r.far[row.ID]
+	if !known {
+		return
+	}
+	if msg := r.ends.far(now, row.Mark, far); msg != nil {
+		n.sendReserve(now, row.Flow.To, msg)
+	}
+	if !r.ends.has(row.Mark) {
+		delete(r.far, row.ID)
+	}
 }

@@ -47,7 +47,8 @@ type reserving struct {
 	circuits map[overlay.AgentID]circuitHop
 	ends     *circuitEnds // nil: there is no driver for circuits
 	nsi      *nsi.Driver
-	attached overlay.Instant // when the other ends were told last
+	far      map[reserve.ID]reserve.Mark // of the other ends of circuits
+	attached overlay.Instant             // when the other ends were told last
 
 	wrap func(reserve.Driver) reserve.Driver // set by tests
 }

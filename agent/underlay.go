@@ -127,9 +127,13 @@ func (n *node) serves(a netip.Addr) bool {
 	})
 }
 
-// lookAtPorts finds out which addresses are the overlay's own.
+// lookAtPorts finds out which addresses are the overlay's own, or circuits': those are for what
+// they were reserved for.
 func (n *node) lookAtPorts() {
 	prefixes := overlayPrefixes(n.ports)
+	if ends := n.reserving.ends; ends != nil && ends.file.Config.Subnet.IsValid() {
+		prefixes = append(prefixes, ends.file.Config.Subnet)
+	}
 	n.overlays.Store(&prefixes)
 }
 
