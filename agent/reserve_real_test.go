@@ -74,6 +74,9 @@ func (s *sites) queues(ns, device string) []string {
 	return all
 }
 
+// narrowRate is what narrow ways out carry.
+var narrowRate = (100 * reserve.Mbit / slowness).String()
+
 // throttle has an interface take no more than a rate, as a provider does behind a host's way out.
 func (y *yard) throttle(ns, device string, rate reserve.Rate) {
 	y.in(ns, "ip link add farlan-ifb type ifb")
@@ -89,12 +92,12 @@ func (y *yard) throttle(ns, device string, rate reserve.Rate) {
 func TestReserveAtTheSender(t *testing.T) {
 	t.Parallel()
 	begin, last := spans()
-	y := newYard(t, nil, "--uplink", "100Mbit", "--reserve", "tc", "--reserve-auto", "off")
+	y := newYard(t, nil, "--uplink", narrowRate, "--reserve", "tc", "--reserve-auto", "off")
 	a := y.agents[0]
-	o := order{To: "b", Want: 60 * reserve.Mbit, For: 10 * time.Minute, Pair: [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}}
+	o := order{To: "b", Want: 60 * reserve.Mbit / slowness, For: 10 * time.Minute, Pair: [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}}
 	stop := y.crowd()
 	tryThrice(t, func() error {
-		end := y.start(y.vm(0, 1), greedyTCP)
+		end := y.flow(greedyTCP)
 		time.Sleep(3 * begin)
 		without := y.rate(last)
 		asked := a.has(o).Asked
@@ -105,6 +108,7 @@ func TestReserveAtTheSender(t *testing.T) {
 		time.Sleep(begin)
 		tcp := y.rate(last)
 		end()
+		y.calm()
 		udp := y.steady(last)
 		a.has(order{Free: asked})
 		a.becomes(o, reserve.Released, 10*time.Second)
@@ -172,13 +176,13 @@ func TestReserveByItself(t *testing.T) {
 func TestReserveAtTheRelay(t *testing.T) {
 	t.Parallel()
 	begin, last := spans()
-	y := newYard(t, []string{"--uplink", "100Mbit", "--reserve", "tc"}, "--uplink", "1Gbit", "--reserve", "tc", "--reserve-auto", "off")
+	y := newYard(t, []string{"--uplink", narrowRate, "--reserve", "tc"}, "--uplink", "1Gbit", "--reserve", "tc", "--reserve-auto", "off")
 	a, c := y.agents[0], y.middle
-	y.throttle(y.b, "u", 105*reserve.Mbit)
-	o := order{To: "b", Path: []string{"c"}, Want: 60 * reserve.Mbit, For: 10 * time.Minute, Pair: [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}}
+	y.throttle(y.b, "u", 105*reserve.Mbit/slowness)
+	o := order{To: "b", Path: []string{"c"}, Want: 60 * reserve.Mbit / slowness, For: 10 * time.Minute, Pair: [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}}
 	stop := y.crowd()
 	tryThrice(t, func() error {
-		end := y.start(y.vm(0, 1), greedyTCP)
+		end := y.flow(greedyTCP)
 		time.Sleep(3 * begin)
 		without := y.rate(last)
 		asked := a.has(o).Asked
@@ -186,6 +190,7 @@ func TestReserveAtTheRelay(t *testing.T) {
 		time.Sleep(begin)
 		tcp := y.rate(last)
 		end()
+		y.calm()
 		udp := y.steady(last)
 		use := c.has(order{Rows: true}).Rows
 		a.has(order{Free: asked})
