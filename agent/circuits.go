@@ -220,16 +220,13 @@ func (c *circuitEnds) nudge() {
 	}
 }
 
-// tick takes away what has ended. The loop calls it, once a second at least is enough; next is
-// when something ends, never if there is nothing.
-func (c *circuitEnds) tick(now overlay.Instant) (next overlay.Instant) {
+// tick takes away what has ended. The loop calls it each second.
+func (c *circuitEnds) tick(now overlay.Instant) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for vlan, e := range c.held {
 		if e.until <= now {
 			c.drop(vlan)
-		} else if next == 0 || e.until < next {
-			next = e.until
 		}
 	}
 	if len(c.made) > len(c.ready) && now.Sub(c.nudged) >= attachEvery { // what failed is tried again
@@ -242,7 +239,6 @@ func (c *circuitEnds) tick(now overlay.Instant) (next overlay.Instant) {
 		}
 		c.nudge()
 	}
-	return next
 }
 
 // circuitVLAN returns the VLAN of an interface called "wan1.101", or 0.

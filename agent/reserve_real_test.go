@@ -66,7 +66,7 @@ func (d *process) becomes(o order, want reserve.State, within time.Duration) {
 // queues returns the classes that a namespace's kernel has at an interface.
 func (s *sites) queues(ns, device string) []string {
 	var all []string
-	for _, line := range strings.Split(s.in(ns, "tc class show dev "+device), "\n") {
+	for line := range strings.SplitSeq(s.in(ns, "tc class show dev "+device), "\n") {
 		if f := strings.Fields(line); len(f) > 2 && f[1] == "htb" {
 			all = append(all, f[2])
 		}

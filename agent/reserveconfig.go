@@ -22,6 +22,7 @@ type reservePolicy struct {
 // A driverConfig is one --reserve.
 type driverConfig struct {
 	Name      string // tc, dscp, ovs, exec, nsi
+	Named     bool   // by the owner: it is one of those that are tried anyway otherwise
 	CodePoint dscp.CodePoint
 	Port      string // of Open vSwitch
 	Socket    string // of its database
@@ -60,6 +61,7 @@ func (c *config) parseReserve(o *options, try func(error)) {
 			err = usagef("")("--reserve %s: given twice", d.Name)
 		}
 		try(err)
+		d.Named = len(o.reserve) > 0
 		p.Drivers = append(p.Drivers, d)
 	}
 }

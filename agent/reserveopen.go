@@ -20,7 +20,9 @@ func (n *node) openDrivers(ctx context.Context) (all []reserve.Driver) {
 		c := &n.cfg.Reserve.Drivers[i]
 		d, fix, err := n.openDriver(ctx, c)
 		if err != nil {
-			r.problems = append(r.problems, reserveProblem{c.Name, err.Error(), fix})
+			if c.Named {
+				r.problems = append(r.problems, reserveProblem{c.Name, err.Error(), fix})
+			}
 			n.log.Info("a driver for reservations isn't there", "driver", c.Name, "why", err, "fix", fix)
 			continue
 		}
@@ -33,38 +35,36 @@ func (n *node) openDrivers(ctx context.Context) (all []reserve.Driver) {
 func (n *node) openDriver(ctx context.Context, c *driverConfig) (d reserve.Driver, fix string, err error) {
 	switch c.Name {
 	case "tc":
-		t, err := tc.Open(tc.Config{Rate: n.cfg.Uplink.Up})
-		if err != nil {
-			return nil, "run the agent with CAP_NET_ADMIN, or leave tc out of --reserve", err
-		}
-		n.reserving.close = append(n.reserving.close, func() {
-			if err := t.Close(); err != nil {
-				n.log.Warn("reservations: queues can't be taken away", "error", err)
-			}
-		})
-		return t, "", nil
+		d, err = n.openTC()
+		return d, "run the agent with CAP_NET_ADMIN, or leave tc out of --reserve", err
 	case "dscp":
 		return dscp.New(c.CodePoint), "", nil
 	case "ovs":
 		if n.cfg.Uplink.Up == 0 {
 			return nil, "say with --uplink what the port carries", errors.New("what the switch's port carries isn't known")
 		}
-		o, err := ovs.New(c.ovsConfig(n))
-		return asDriver(o, err), "see that ovsdb-server runs and that --reserve names its socket and a port of the switch", err
+		d, err = ovs.New(c.ovsConfig(n))
+		return d, "see that ovsdb-server runs and that --reserve names its socket and a port of the switch", err
 	case "exec":
-		x, err := exec.New(ctx, c.execConfig(n))
-		return asDriver(x, err), "see that the program can be run and answers as packaging/reserve-example does", err
+		d, err = exec.New(ctx, c.execConfig(n))
+		return d, "see that the program can be run and answers as packaging/reserve-example does", err
 	}
-	x, err := n.openNSI(c) // nsi
-	return asDriver(x, err), cmp.Or(hintOf(err), "see the file that --reserve nsi names; packaging/nsi-example.yaml is an example"), err
+	d, err = n.openNSI(c) // nsi
+	return d, cmp.Or(hintOf(err), "see the file that --reserve nsi names; packaging/nsi-example.yaml is an example"), err
 }
 
-// asDriver returns nil for no driver.
-func asDriver[T reserve.Driver](d T, err error) reserve.Driver {
+// openTC opens the driver of this host's queues, which are taken away when the agent ends in order.
+func (n *node) openTC() (reserve.Driver, error) {
+	d, err := tc.Open(tc.Config{Rate: n.cfg.Uplink.Up})
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	return d
+	n.reserving.close = append(n.reserving.close, func() {
+		if err := d.Close(); err != nil {
+			n.log.Warn("reservations: queues can't be taken away", "error", err)
+		}
+	})
+	return d, nil
 }
 
 // closeDrivers ends what drivers keep while they are open, after all else.
