@@ -380,7 +380,7 @@ func TestCircuitOfTwoAgents(t *testing.T) {
 	var ends []*circuitEnds
 	for i, h := range hosts {
 		h.Do(func() {
-			c, err := openCircuits(&file, overlay.AgentID{byte(i + 1)}, slog.New(slog.DiscardHandler))
+			c, err := openCircuits(&file, overlay.AgentID{byte(i + 1)}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -26,6 +26,8 @@ const (
 	// maxFriends is how many far stations this host talks to at a time; of more, those that
 	// it heard of first wait until they are heard again.
 	maxFriends = 64
+	// loadTries is how often a program that couldn't be loaded is loaded again.
+	loadTries = 10
 )
 
 // A host is the way between the port and this host's own stack. What that sends to groups and
@@ -132,6 +134,12 @@ func loadDiversion(index int) (fd int, err error) {
 		code: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))),
 	}
 	n, _, e := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	for range loadTries { // a signal, as Go sends itself, has the kernel's verifier give up
+		if e != unix.EAGAIN {
+			break
+		}
+		n, _, e = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	}
 	runtime.KeepAlive(code)
 	runtime.KeepAlive(license)
 	if e != 0 {

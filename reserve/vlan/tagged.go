@@ -122,6 +122,8 @@ type instruction struct {
 
 // What the programs use of bpf(2) and of struct __sk_buff.
 const (
+	loadTries = 10 // of a program, see load
+
 	vlanPush, vlanPop, redirect     = 18, 19, 23
 	vlanPresent, vlanTag, vlanProto = 20, 24, 28
 	nextProgram                     = -1 // TCX_NEXT
@@ -183,6 +185,12 @@ func load(code []instruction) (fd int, err error) {
 		code: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))),
 	}
 	n, _, e := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	for range loadTries { // a signal, as Go sends itself, has the kernel's verifier give up
+		if e != unix.EAGAIN {
+			break
+		}
+		n, _, e = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	}
 	runtime.KeepAlive(code)
 	runtime.KeepAlive(license)
 	if e != 0 {
