@@ -47,7 +47,7 @@ type reserving struct {
 	circuits map[overlay.AgentID]circuitHop
 	ends     *circuitEnds // nil: there is no driver for circuits
 	nsi      *nsi.Driver
-	far      map[reserve.ID]reserve.Mark // of the other ends of circuits
+	far      map[reserve.ID]reserve.Mark // of the other ends of circuits that this agent is on, as far as known
 	attached overlay.Instant             // when the other ends were told last
 
 	wrap func(reserve.Driver) reserve.Driver // set by tests
