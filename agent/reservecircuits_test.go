@@ -1,11 +1,72 @@
 package agent
 
 import (
+	"encoding/binary"
+	"net/netip"
 	"testing"
+	"time"
 
+	"farlan/measure"
 	"farlan/overlay"
+	"farlan/overlay/link"
 	"farlan/reserve"
 )
+
+// TestCircuitHasNoRelays: what goes by a circuit goes to its other end, frames and probes, although
+// the agent's frames are passed on by another one ordinarily.
+func TestCircuitHasNoRelays(t *testing.T) {
+	m := newMirror(t)
+	r := withRelay(m)
+	tell(m.n, r.id, m.n.self, m.peer.id)
+	m.n.sw.Stations.Learn(m.n.now(), back, m.peer.place())
+	m.n.peers[m.peer.id] = m.peer
+	m.peer.state = measure.Up
+	ordinary := m.n.detourOf([]overlay.AgentID{m.n.self, r.id, m.peer.id}, nil, assumedMTU)
+	if ordinary == nil || ordinary.hop != r {
+		t.Fatalf("%+v", ordinary)
+	}
+	m.peer.detours[overlay.ClassBulk].Store(ordinary)
+	grant := grantOf(m.n, reserve.Mbit)
+	grant.Mark.Peer = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	f := reservedFlow{To: m.peer.id, Pair: stationsOf(there, back), Grant: grant}
+	if err := m.n.setReserved(m.n.now(), rid(1), f); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.n.clearReserved(rid(1)) })
+	for _, send := range []func() error{
+		func() error { m.lane.out.carry(m.n.now(), m.n.view.Load(), 0, someFrames(back, 1)); return nil },
+		func() error { _, err := m.n.probeReserved(rid(1), make(chan time.Duration, 1)); return err },
+	} {
+		if err := send(); err != nil {
+			t.Fatal(err)
+		}
+		m.receivesReserved(t)
+	}
+}
+
+// receivesReserved waits until a datagram of a reserved way comes to a mirror's socket, which isn't
+// to be passed on.
+func (m *mirror) receivesReserved(t *testing.T) {
+	t.Helper()
+	b := link.NewBatch()
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		for _, p := range []*link.Socket{m.n.sockets[0].Bulk[0], m.n.sockets[0].Delay} {
+			if err := p.Read(b); err != nil {
+				t.Fatal(err)
+			}
+			for i := range b.Len() {
+				d := b.Data(i)
+				if kind, _ := overlay.ParseKind(d); kind == overlay.KindRelay {
+					t.Fatal("it is to be passed on")
+				}
+				if space, _ := overlay.SpaceOf(binary.BigEndian.Uint64(d[8:])); space == overlay.SpaceReserved {
+					return
+				}
+			}
+		}
+	}
+	t.Fatal("nothing came")
+}
 
 // TestCircuitsNow: of circuits that had the same interface one after the other only the one that
 // there is, or was a moment ago, says what becomes of it.
