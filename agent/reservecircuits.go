@@ -34,6 +34,7 @@ func (n *node) openNSI(c *driverConfig) (*nsi.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.longest = f.Config.Longest
 	r.ends, r.nsi, r.far = ends, d, make(map[reserve.ID]reserve.Mark)
 	if f.Device == "" {
 		return d, nil
@@ -78,10 +79,11 @@ func (n *node) mindCircuits(now overlay.Instant) {
 	}
 	on, over := circuitsNow(r.broker.List(), n.self, r.far)
 	for i := range on {
-		if _, known := r.far[on[i].ID]; !known {
-			r.far[on[i].ID] = reserve.Mark{} // the driver knows it
+		_, known := r.far[on[i].ID]
+		if !known { // its interface may be another's that has just ended, and the other end not know it
+			r.far[on[i].ID], _ = r.nsi.Far(on[i].ID)
 		}
-		n.mindCircuit(now, &on[i], now.Add(attachLease), again)
+		n.mindCircuit(now, &on[i], now.Add(attachLease), again || !known)
 	}
 	for i := range over {
 		n.mindCircuit(now, &over[i], now, false)
