@@ -13,7 +13,10 @@ import (
 const (
 	datagramEvery = 4 * time.Millisecond
 	datagramBytes = 1000 // of UDP payload: 2 Mbit/s
-	datagramPort  = 9    // RFC 863; nobody answers
+	datagramPort  = 9    // any
+	// datagramAnswer is of how many one is answered: from whom nothing comes agents don't know
+	// where it is, and send what is for it to everybody.
+	datagramAnswer = 25
 )
 
 // datagrams are a steady flow of UDP from one machine to another, and when what of it came.
@@ -59,7 +62,7 @@ func (f *datagrams) send(out net.PacketConn, to netip.AddrPort, stop <-chan stru
 func (f *datagrams) receive(in net.PacketConn) {
 	b := make([]byte, 2*datagramBytes)
 	for {
-		n, _, err := in.ReadFrom(b)
+		n, from, err := in.ReadFrom(b)
 		if err != nil {
 			return
 		}
@@ -68,7 +71,11 @@ func (f *datagrams) receive(in net.PacketConn) {
 		}
 		f.mu.Lock()
 		f.got = append(f.got, time.Now())
+		answer := len(f.got)%datagramAnswer == 0
 		f.mu.Unlock()
+		if answer {
+			_, _ = in.WriteTo(b[:4], from)
+		}
 	}
 }
 
