@@ -29,7 +29,6 @@ func TestAgentsFaults(t *testing.T) {
 		{"other-criteria", c.otherCriteria},
 		{"plane-down", c.planeDown},
 		{"no-admission", c.noAdmission},
-		{"poisoned-by-past", c.poisoned},
 		{"no-modify", c.noModify},
 	} {
 		t.Run(x.fault, func(t *testing.T) {
