@@ -17,7 +17,7 @@ func (n *node) openNSI(c *driverConfig) (*nsi.Driver, error) {
 		return nil, err
 	}
 	if s := f.warning(); s != "" {
-		n.log.Warn("circuits: " + s)
+		n.log.Warn("circuits", "problem", s)
 	}
 	ends, err := openCircuits(f, n.self, n.log)
 	if err != nil {
