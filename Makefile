@@ -24,6 +24,8 @@
 #                  much faster an application runs than over a star, and how soon fifty agents choose links
 #   make bench-route    whether fifty pairs come to rest on paths that limit them, 200 times; how the widest
 #                  paths between 63 cloud regions compare to the best relays; what paths cost
+#   make bench-circuits that circuits of a lab's agents come, break, heal and go in order, whoever is killed
+#                       or does wrong meanwhile; ROUNDS kills, SEED for the same again
 #   make bench-reserve  that a reserved rate holds on this host's way out beside others' TCP and UDP
 #   make sim       SIMSEEDS networks of simulated agents with faults by seed, cold starts, flows, and what
 #                  happens without each rule; then SIMSCALE agents at once, above 1000 in areas. FROM=501 COUNT=500 runs
@@ -190,6 +192,10 @@ bench-overlay: deps-test build
 
 bench-route: deps-build
 	FARLAN_ROUTE=1 go test -count 1 -v -timeout 20m -run 'Herd|Lone|Grid' -bench . ./overlay/route
+
+.PHONY: bench-circuits
+bench-circuits: deps-test build
+	FARLAN_LONG=1 FARLAN_NO_SKIP=1 FARLAN_BIN=$(CURDIR)/bin/farlan go test -count=1 -v -timeout 40m -run 'TestAgents' ./agent/lab
 
 .PHONY: bench-reserve
 bench-reserve: deps-test

@@ -339,7 +339,7 @@ func (o *outgoing) beginBy(p *peer, class overlay.Class, by *reservedWay) *run {
 	if out == nil {
 		return nil
 	}
-	if by != nil && by.pinned != nil {
+	if by != nil && (by.pinned != nil || by.outside()) {
 		detour = by.pinned
 	}
 	if len(o.free) == 0 {

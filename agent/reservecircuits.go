@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 
 	"farlan/overlay"
 	"farlan/reserve"
@@ -16,7 +17,7 @@ func (n *node) openNSI(c *driverConfig) (*nsi.Driver, error) {
 		return nil, err
 	}
 	if s := f.warning(); s != "" {
-		n.log.Warn("no circuits", "why", s)
+		n.log.Warn("circuits", "problem", s)
 	}
 	ends, err := openCircuits(f, n.self, n.log)
 	if err != nil {
@@ -33,6 +34,7 @@ func (n *node) openNSI(c *driverConfig) (*nsi.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.longest = f.Config.Longest
 	r.ends, r.nsi, r.far = ends, d, make(map[reserve.ID]reserve.Mark)
 	if f.Device == "" {
 		return d, nil
@@ -75,24 +77,57 @@ func (n *node) mindCircuits(now overlay.Instant) {
 	if again {
 		r.attached = now
 	}
-	for _, row := range r.broker.List() {
-		if row.Kind != reserve.Circuit || row.Coordinator != n.self || row.Mark.Device == "" {
-			continue
+	on, over := circuitsNow(r.broker.List(), n.self, r.far)
+	for i := range on {
+		_, known := r.far[on[i].ID]
+		if !known { // its interface may be another's that has just ended, and the other end not know it
+			r.far[on[i].ID], _ = r.nsi.Far(on[i].ID)
 		}
-		until := now.Add(attachLease)
-		if row.State < reserve.Committed || row.State > reserve.Degraded && row.State != reserve.Unknown {
-			until = now
-		}
-		before := r.ends.has(row.Mark)
-		if _, err := r.ends.own(now, row.Mark, until); err != nil {
-			n.log.Warn("circuit can't be used", "id", row.ID, "error", err)
-			continue
-		}
-		if after := r.ends.has(row.Mark); before != after || after && again {
-			n.tellFar(now, &row)
-		}
+		n.mindCircuit(now, &on[i], now.Add(attachLease), again || !known)
+	}
+	for i := range over {
+		n.mindCircuit(now, &over[i], now, false)
+		delete(r.far, over[i].ID)
 	}
 	r.ends.tick(now)
+}
+
+// circuitsNow returns the circuits that an agent has asked for which are granted, and those that
+// are over of which that isn't known yet: known are those that it was on. An interface that is
+// another one's by now is left alone: what was over a while ago is shown, too.
+func circuitsNow(rows []reserve.Row, self overlay.AgentID, known map[reserve.ID]reserve.Mark) (on, over []reserve.Row) {
+	taken := make(map[string]bool)
+	for _, row := range rows {
+		if row.Kind != reserve.Circuit || row.Coordinator != self || row.Mark.Device == "" {
+			continue
+		}
+		if _, was := known[row.ID]; row.State >= reserve.Committed && row.State <= reserve.Degraded || row.State == reserve.Unknown {
+			on = append(on, row)
+			taken[row.Mark.Device] = true
+		} else if was {
+			over = append(over, row)
+		}
+	}
+	return on, slices.DeleteFunc(over, func(row reserve.Row) bool {
+		if taken[row.Mark.Device] {
+			delete(known, row.ID)
+		}
+		return taken[row.Mark.Device]
+	})
+}
+
+// mindCircuit has both ends of a circuit be there until an instant. The other one is told when
+// something changes, and again from time to time.
+func (n *node) mindCircuit(now overlay.Instant, row *reserve.Row, until overlay.Instant, again bool) {
+	ends := n.reserving.ends
+	before := ends.has(row.Mark)
+	if _, err := ends.own(now, row.Mark, until); err != nil {
+		n.log.Warn("circuit can't be used", "id", row.ID, "error", err)
+		return
+	}
+	if after := ends.has(row.Mark); before != after || after && again {
+		n.tellFar(now, row)
+	}
 }
 
 // tellFar tells the agent at the other end of a circuit how long it is to be on it, as far as its
@@ -102,14 +137,7 @@ func (n *node) tellFar(now overlay.Instant, row *reserve.Row) {
 	if far, known := r.nsi.Far(row.ID); known {
 		r.far[row.ID] = far
 	}
-	far, known := r.far[row.ID]
-	if !known {
-		return
-	}
-	if msg := r.ends.far(now, row.Mark, far); msg != nil {
+	if msg := r.ends.far(now, row.Mark, r.far[row.ID]); msg != nil {
 		n.sendReserve(now, row.Flow.To, msg)
-	}
-	if !r.ends.has(row.Mark) {
-		delete(r.far, row.ID)
 	}
 }

@@ -111,6 +111,10 @@ type reservedState struct {
 // rate returns what is reserved, in bits a second of IP packets.
 func (w *reservedWay) rate() int64 { return w.flow.Grant.Rate.BitsPerSecond() }
 
+// outside says that the way is a circuit to the other agent: whoever passes frames on for it
+// ordinarily isn't on it.
+func (w *reservedWay) outside() bool { return w.flow.Grant.Mark.Peer.IsValid() }
+
 // works says whether the way can be taken now, as far as this agent knows.
 func (w *reservedWay) works(p *peer) bool {
 	return !w.state.down.Load() && (w.pinned == nil || w.pinned.works(p))

@@ -50,7 +50,7 @@ func (n *node) postReserved(w *reservedWay, out *outbound, d []byte) (err error)
 	}
 	send := w.send[n.lanes].strictly
 	route := w.pinned
-	if route == nil {
+	if route == nil && !w.outside() {
 		route = w.to.detour(overlay.ClassBulk)
 	}
 	switch {

@@ -47,7 +47,8 @@ type reserving struct {
 	circuits map[overlay.AgentID]circuitHop
 	ends     *circuitEnds // nil: there is no driver for circuits
 	nsi      *nsi.Driver
-	far      map[reserve.ID]reserve.Mark // of the other ends of circuits
+	longest  time.Duration               // a lease of circuits; 0: as the broker has it
+	far      map[reserve.ID]reserve.Mark // of the other ends of circuits that this agent is on, as far as known
 	attached overlay.Instant             // when the other ends were told last
 
 	wrap func(reserve.Driver) reserve.Driver // set by tests
@@ -94,7 +95,7 @@ func (n *node) startReserving(start func(context.Context, string, func(context.C
 	_, _ = rand.Read(seed[:]) // doesn't fail
 	p := &n.cfg.Reserve
 	r.broker = reserve.NewBroker(n.now(), reserve.Config{
-		Self: n.self, Drivers: caps, Quotas: p.Quotas, Automatic: p.Automatic, Circuits: p.Circuits, Cap: p.Cap,
+		Self: n.self, Drivers: caps, Quotas: p.Quotas, Automatic: p.Automatic, Circuits: p.Circuits, Cap: p.Cap, LongestCircuit: r.longest,
 		Hop: n.reserveHop, Most: maxReserved, Serves: n.mayReserve, NoTransit: n.relaysNothing(),
 		Rand: mathrand.New(mathrand.NewPCG(binary.NativeEndian.Uint64(seed[:]), binary.NativeEndian.Uint64(seed[8:]))),
 	}, journal)

@@ -105,6 +105,32 @@ func TestRequest(t *testing.T) {
 	}
 }
 
+// A driver that can't give what it granted a later end has another one made at once, which takes
+// the first one's place before that ends.
+func TestReplacedInTime(t *testing.T) {
+	s := newSite(t)
+	s.bad = func(_ *site, c Call, r *Result) {
+		if c.Verb == DoRenew {
+			r.Err = ErrUnsupported
+		}
+	}
+	s.cfg.Longest, s.cfg.LongestCircuit = 20*time.Second, 20*time.Second
+	id, err := s.Request(s.now, Request{Flow: toPeer, Rate: 20 * Mbit, For: 10 * time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 90 {
+		s.Observe(s.now, nil)
+		s.pass(time.Second)
+		if len(s.ways) != 1 {
+			t.Fatalf("%v after the start: %d ways: %+v", s.now.Sub(simBeginning), len(s.ways), s.List())
+		}
+	}
+	if s.ways[0].ID.Reservation == id {
+		t.Errorf("%+v", s.ways)
+	}
+}
+
 // What isn't there is refused, with one try more if half of it is; of what is lost later another
 // try follows after a minute, then two, then four.
 func TestCounterOffer(t *testing.T) {

@@ -270,6 +270,9 @@ func (b *Broker) tend(now overlay.Instant, n *need, r *reservation, s *situation
 		rate: r.rate, renewed: n.renewed, life: r.life, grown: n.grown, refused: r.refused, fixed: r.fixed, back: r.back,
 		declared: n.declared, replacing: before != nil && !before.state.Over() || now < n.after,
 	}
+	if r.fixed { // asking for more time wasn't of use
+		h.renewed = min(h.renewed, r.end.Add(-r.life))
+	}
 	if n.declared && now.Add(r.life/2) >= n.until {
 		h.life = maxLease // it ends with what was declared
 	}

@@ -61,16 +61,17 @@ func cleanEnviron() []string {
 }
 
 // startTime returns when a process started, in clock ticks since boot, and
-// whether there is such a process that has not ended.
+// whether there is such a process that has not ended: as long as a thread of it
+// runs, its files are open.
 func startTime(pid int) (ticks uint64, alive bool) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, false
 	}
 	// The name, in parentheses, may hold anything; state is the field after
-	// it, and the start time the 19th after that (proc(5)).
+	// it, the number of threads the 17th after that, and the start time the 19th (proc(5)).
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+	if len(fields) < 20 || (fields[0] == "Z" || fields[0] == "X") && len(fields[17]) == 1 && fields[17] <= "1" {
 		return 0, false
 	}
 	ticks, err = strconv.ParseUint(fields[19], 10, 64)

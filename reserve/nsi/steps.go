@@ -116,16 +116,26 @@ func (d *Driver) revert(ctx context.Context, handle string) error {
 	})
 }
 
-// Activate provisions and waits for the data plane. A confirmation alone says nothing of it: if
-// the data plane isn't up when the time is over, the grant is Activating and not Up, without an
-// error, and Events tells when it comes up.
+const (
+	// planePatience is how long a provision that is confirmed has its call wait for the data
+	// plane, and endPatience how long a termination waits to be confirmed: the agent's other
+	// circuits wait for either, and what comes later Events and Status tell, and another Release.
+	planePatience = 3 * time.Second
+	endPatience   = 10 * time.Second
+)
+
+// Activate provisions and waits for the data plane, a little. A confirmation alone says nothing of
+// it: if the data plane isn't up when the time is over, the grant is Activating and not Up,
+// without an error, and Events tells when it comes up.
 func (d *Driver) Activate(ctx context.Context, g reserve.Grant) (reserve.Grant, error) {
 	e, err := d.entered(ctx, g)
 	if err != nil {
 		return g, err
 	}
 	g = d.is(e, reserve.Activating, "")
-	a := activation{d: d, id: g.ID}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a := activation{d: d, id: g.ID, give: cancel}
 	err = d.ask(ctx, cs.Message{Op: cs.Provision, Connection: g.Handle}, nil, a.step)
 	if wrongState(err) {
 		err = a.resume(ctx, g.Handle, err)
@@ -154,7 +164,9 @@ func (d *Driver) Activate(ctx context.Context, g reserve.Grant) (reserve.Grant, 
 type activation struct {
 	d             *Driver
 	id            reserve.ID
+	give          context.CancelFunc // ends the wait
 	confirmed, up bool
+	last          *time.Timer // after which it isn't waited any more
 }
 
 func (a *activation) step(t told) (bool, error) {
@@ -171,6 +183,9 @@ func (a *activation) step(t told) (bool, error) {
 		if a.up = e.grant.Up; e.grant.State == reserve.Lost {
 			return false, fmt.Errorf("nsi: %w: %s", reserve.ErrRefused, e.grant.Reason)
 		}
+	}
+	if a.confirmed && !a.up && a.last == nil {
+		a.last = time.AfterFunc(planePatience, a.give)
 	}
 	return a.confirmed && a.up, nil
 }
@@ -241,6 +256,8 @@ func (d *Driver) Release(ctx context.Context, g reserve.Grant) error {
 // terminate ends a connection, as often as one likes: a second time it may be acknowledged and
 // never confirmed, so what counts is what a query shows.
 func (d *Driver) terminate(ctx context.Context, g reserve.Grant) error {
+	ctx, cancel := context.WithTimeout(ctx, endPatience)
+	defer cancel()
 	err := d.ask(ctx, cs.Message{Op: cs.Terminate, Connection: g.Handle}, nil, func(t told) (bool, error) {
 		return t.m != nil && t.m.Op == cs.TerminateConfirmed || t.q != nil && d.ended(*t.q), nil
 	})
