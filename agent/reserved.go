@@ -33,6 +33,11 @@ const maxReserved = overlay.MaxGuarantees
 // dropped, as the sender exceeds what is reserved for it.
 const reservedQueue = 50 * time.Millisecond
 
+// pacedLate is by how much frames may leave late that are held back, without what could have
+// left before being lost: on a busy machine a lane isn't woken at once. Who polices them bears it:
+// passages bear twice as much, and the class before a circuit spreads it.
+const pacedLate = passageBurst * time.Millisecond / 2
+
 var (
 	errReservedFull = fmt.Errorf("%d reservations use the frame path already: %w", maxReserved, reserve.ErrFull)
 	errReservedTwin = fmt.Errorf("there is a reservation for these frames already: %w", reserve.ErrRefused)
@@ -49,7 +54,8 @@ type reservations struct {
 	ways     map[reserve.ID]*reservedWay
 	passages map[reserve.ID]*passage
 	number   byte // that a passage was given last
-	shared   bool // set by tests: nothing has a socket of its own
+
+	shared atomic.Bool // set by tests: nothing has a socket of its own
 }
 
 // any says whether some frames have a class of their own. Then nothing else may keep a lane: it
@@ -353,6 +359,7 @@ func (p *pacer) setRate(rate int64) {
 	defer p.mu.Unlock()
 	if p.shaper == nil {
 		p.shaper = overlay.NewShaper(rate)
+		p.shaper.CatchUp(pacedLate)
 	}
 	p.shaper.SetRate(rate)
 }

@@ -55,7 +55,7 @@ func (s *markedSend) strictly(to netip.AddrPort, b []byte, segment int) error {
 // send is a sendFunc. What the class has no room for is dropped: in the ordinary queue it would
 // come late and out of order, which harms a flow more. What can't be sent goes the ordinary way.
 func (s *markedSend) send(to netip.AddrPort, b []byte, segment int) error {
-	if s.n.reserved.shared {
+	if s.n.reserved.shared.Load() {
 		return s.ordinary(to, b, segment)
 	}
 	if s.until != 0 {

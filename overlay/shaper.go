@@ -45,11 +45,12 @@ const (
 // segments. Flows stay in order. A Shaper is not safe for concurrent use and
 // doesn't allocate while the mix of frames stays.
 type Shaper struct {
-	rate    int64   // bits a second
-	free    Instant // when the line is free; what has left since goes on from there
-	guessed int     // bytes of packets for which free was moved, since Charge
-	runLen  int     // bytes of shaperRun
-	lead    int     // bytes by which ClassDelay was preferred to waiting bulk
+	rate    int64         // bits a second
+	free    Instant       // when the line is free; what has left since goes on from there
+	late    time.Duration // by which the caller may be late while frames wait: what the line saves up then
+	guessed int           // bytes of packets for which free was moved, since Charge
+	runLen  int           // bytes of shaperRun
+	lead    int           // bytes by which ClassDelay was preferred to waiting bulk
 	maxLead int
 	class   [Classes]fairQueue
 	rooms   rooms
@@ -94,6 +95,26 @@ func (s *Shaper) SetRate(rate int64) {
 	s.fitRooms()
 }
 
+// CatchUp says by how much a caller may be late, on a busy machine, without the line having lost
+// anything: what could have left meanwhile leaves at once. A line for which nothing waited saves
+// up no more than before. It is for lines behind which something else bears such a burst.
+func (s *Shaper) CatchUp(late time.Duration) { s.late = late }
+
+// empty says whether nothing waits.
+func (s *Shaper) empty() bool {
+	for i := range s.class {
+		if s.class[i].bytes > 0 {
+			return false
+		}
+	}
+	for _, g := range s.guarantees {
+		if g != nil && g.bytes > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // carries returns how many bytes the line carries in d.
 func (s *Shaper) carries(d time.Duration) int {
 	return int(s.rate / 8 * d.Microseconds() / 1e6)
@@ -120,6 +141,9 @@ func (s *Shaper) Enqueue(now Instant, to Place, class Class, flow uint32, f *Fra
 		q.drops++
 		return false
 	}
+	if s.late > shaperBurst && s.empty() {
+		s.free = max(s.free, now.Add(-shaperBurst))
+	}
 	q.makeRoom(roomFor(n), &s.rooms)
 	w := s.rooms.get(n)
 	w.at, w.to, w.offload, w.headers, w.sent = now, to, f.Offload, Headers{}, 0
@@ -142,7 +166,7 @@ func (s *Shaper) Enqueue(now Instant, to Place, class Class, flow uint32, f *Fra
 // Dequeue or SetRate.
 func (s *Shaper) Dequeue(now Instant) (to Place, class Class, f *Frame, ok bool) {
 	s.recycle()
-	s.free = max(s.free, now.Add(-shaperBurst))
+	s.free = max(s.free, now.Add(-max(shaperBurst, s.late)))
 	if now.Before(s.free) {
 		return 0, 0, nil, false
 	}
