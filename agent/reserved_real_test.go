@@ -319,7 +319,15 @@ func (y *yard) crowd() (stop func() float64) {
 	y.t.Helper()
 	began, before := time.Now(), y.received(1, 2)
 	y.background(y.vm(0, 2), "iperf3 -c 10.78.0.22 -p 5402 -P 8 -C cubic -t 600")
-	time.Sleep(1500 * time.Millisecond)
+	time.Sleep(time.Second)
+	eventually(y.t, 15*time.Second, func() error { // some may have lost their first packets
+		from, had := time.Now(), y.received(1, 2)
+		time.Sleep(500 * time.Millisecond)
+		if got := mbit(y.received(1, 2)-had, from); got < 70 {
+			return fmt.Errorf("the others have %.1f Mbit/s", got)
+		}
+		return nil
+	})
 	return func() float64 { return mbit(y.received(1, 2)-before, began) }
 }
 
