@@ -26,7 +26,8 @@
 #                  paths between 63 cloud regions compare to the best relays; what paths cost
 #   make bench-circuits that circuits of a lab's agents come, break, heal and go in order, whoever is killed
 #                       or does wrong meanwhile; ROUNDS kills, SEED for the same again
-#   make bench-reserve  that a reserved rate holds on this host's way out beside others' TCP and UDP
+#   make bench-reserve  that a reserved rate holds on this host's way out beside others' TCP and UDP,
+#                  and for a pair of stations between agents, at the sender and at one that relays
 #   make sim       SIMSEEDS networks of simulated agents with faults by seed, cold starts, flows, and what
 #                  happens without each rule; then SIMSCALE agents at once, above 1000 in areas. FROM=501 COUNT=500 runs
 #                  but that many seeds, each a line and at the end a summary, with AGENTS=1000 of so many agents each;
@@ -123,22 +124,24 @@ lint: $(GOLANGCI)
 
 # All tests, under the race detector but for those that run in one goroutine alone: of packages
 # that start none (arch_test.go sees to that) and share nothing, and of agents in a bubble of
-# testing/synctest, which take ten times as long under it. First the former; then those that
-# don't mind others beside them on all cores, and one more, as those of the DHT wait most of the
-# time; then one package at a time, as some start dozens of agents. Those of the agent that may
-# run beside each other wait most of the time, so it's five at once there. As root none may be
-# skipped.
+# testing/synctest, which take ten times as long under it; and those that measure what pairs get
+# for which something is reserved, by themselves, as it would be the detector that is measured.
+# First these; then those that don't mind others beside them on all cores, and one more, as those
+# of the DHT, the longest and so the first, wait most of the time; then one package at a time, as
+# some start dozens of agents. Those of the agent and of labs that may run beside each other wait
+# most of the time, so it's six and three at once there. As root none may be skipped.
 ALONE := farlan/agent/sim farlan/overlay/mesh farlan/overlay/route farlan/overlay/segment farlan/reserve
 TOWNS := ^Test(AcrossAreas|ByGateways|BypassesTheDirectPath|ClaimsAcrossAreas|DivideAndJoin|EntryBehindGateway|FarAgentsByName|LiarAmongGateways|SessionsAreFew)$$$
-BESIDE := farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/p2p farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/overlay/qemu farlan/reserve/nsi farlan/reserve/nsi/cs farlan/reserve/nsi/provider farlan/reserve/exec farlan/reserve/ovs farlan/reserve/vlan
+RATES := ^TestReserve(d)?At(TheSender|TheRelay)$$$
+BESIDE := farlan/discovery/p2p farlan/overlay farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/overlay/qemu farlan/reserve/nsi farlan/reserve/nsi/cs farlan/reserve/nsi/provider farlan/reserve/exec farlan/reserve/ovs farlan/reserve/vlan
 NOSKIP := $(if $(ROOT),FARLAN_NO_SKIP=1)
 
 race:
 	CGO_ENABLED=0 $(NOSKIP) .ci/gotest -trimpath $(ALONE)
-	CGO_ENABLED=0 $(NOSKIP) .ci/gotest -trimpath -run '$(TOWNS)' farlan/agent
+	CGO_ENABLED=0 $(NOSKIP) .ci/gotest -trimpath -parallel 1 -run '$(TOWNS)|$(RATES)' farlan/agent
 	$(NOSKIP) .ci/gotest -race -p 3 -timeout 14m $(BESIDE)
-	$(NOSKIP) .ci/gotest -race -parallel 5 -timeout 14m -skip '$(TOWNS)' farlan/agent
-	$(NOSKIP) .ci/gotest -race -p 1 -timeout 14m $$(go list ./... | grep -vxF "$$(printf '%s\n' $(ALONE) $(BESIDE) farlan/agent)")
+	$(NOSKIP) .ci/gotest -race -parallel 6 -timeout 14m -skip '$(TOWNS)|$(RATES)' farlan/agent
+	$(NOSKIP) .ci/gotest -race -p 1 -parallel 3 -timeout 14m $$(go list ./... | grep -vxF "$$(printf '%s\n' $(ALONE) $(BESIDE) farlan/agent)")
 	$(if $(ROOT),,@echo "NOT ROOT: the tests that need network namespaces were SKIPPED" >&2)
 
 unit:
@@ -198,8 +201,9 @@ bench-circuits: deps-test build
 	FARLAN_LONG=1 FARLAN_NO_SKIP=1 FARLAN_BIN=$(CURDIR)/bin/farlan go test -count=1 -v -timeout 40m -run 'TestAgents' ./agent/lab
 
 .PHONY: bench-reserve
-bench-reserve: deps-test
+bench-reserve: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^TestGuarantee' -timeout 1h -v ./reserve/tc
+	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -parallel 1 -run '^TestReserve(d)?(At|ByItself)' -timeout 1h -v ./agent
 
 # What a seed that fails says to run is SEED=… AGENTS=… FAULTS=…. With COUNT the seeds are shared
 # out, to several cores or machines; AGENTS has a default that isn't meant for these.

@@ -319,10 +319,11 @@ func (c *chatter200) take(vm *chatterVM, frame []byte, h overlay.Heard) {
 	switch {
 	case h.Said != overlay.SaidARP:
 	case h.Target == vm.ip && h.MAC != vm.mac:
+		asker := netip.IPv4Unspecified() // of one that has no address yet
 		if h.IP.IsValid() {
-			vm.cache[h.IP] = c.now
+			asker, vm.cache[h.IP] = h.IP, c.now
 		}
-		c.send(vm, vm.arp(overlay.MAC(frame[6:12]), 2, vm.ip, h.IP, h.MAC))
+		c.send(vm, vm.arp(overlay.MAC(frame[6:12]), 2, vm.ip, asker, h.MAC))
 	case !h.Target.IsValid() && vm.asking[h.IP] > 0:
 		delete(vm.asking, h.IP)
 		vm.cache[h.IP] = c.now

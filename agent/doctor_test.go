@@ -180,6 +180,7 @@ func sendLease(from string) error {
 }
 
 func TestDoctorFindsPlainPorts(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	s.join(t, ",offload=off")
 	s.doctor(t, 0).expect(t, "offload t", levelWarn, "one by one")
@@ -226,6 +227,7 @@ func TestDoctorOfTheHost(t *testing.T) {
 
 // A wrong clock is found.
 func TestDoctorFindsSkew(t *testing.T) {
+	t.Parallel()
 	key := newKeyFile(t)
 	a := startAgent(t, key, "a")
 	defer past(t, key, a.bootstrap())()

@@ -17,6 +17,7 @@ import (
 )
 
 func TestThreeFindEachOther(t *testing.T) {
+	t.Parallel()
 	key := newKeyFile(t)
 	a := startAgent(t, key, "a")
 	seed := a.bootstrap()
@@ -122,6 +123,7 @@ func (d *process) remembers(count int) func() error {
 }
 
 func TestBootstrapGoneForGood(t *testing.T) {
+	t.Parallel()
 	key := newKeyFile(t)
 	first := startAgent(t, key, "first")
 	b := startAgent(t, key, "b", "--bootstrap", first.bootstrap())

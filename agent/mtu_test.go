@@ -33,6 +33,7 @@ func (s *sites) narrow(mtu int) {
 // says so or swallows what is too long; the agents find the MTU, and find it
 // again when it shrinks.
 func TestEveryFrameFits(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	s.in(s.r, "ethtool -K ua tso off gso off tx-udp-segmentation off")
 	s.in(s.r, "ethtool -K ub tso off gso off tx-udp-segmentation off")
@@ -98,6 +99,7 @@ func TestSegmentsAreClamped(t *testing.T) {
 
 // Jumbo frames cross a path that isn't jumbo.
 func TestJumbo(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	s.join(t, ",mtu=9000")
 	for _, size := range []string{"8972", "4000", "1473"} {
@@ -112,6 +114,7 @@ func TestJumbo(t *testing.T) {
 // Super-frames and frames without checksums meet an agent that has neither, and
 // the other way round.
 func TestOffloadMeetsNone(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	s.join(t, "")
 	for i, a := range s.agents[1].args {

@@ -78,6 +78,7 @@ func (d *process) health(check string) (h healthView, err error) {
 // Agents on one link need no address to find each other; whoever holds another key
 // isn't found and finds nobody; and frames' own interfaces carry no beacons.
 func TestFoundOnTheLink(t *testing.T) {
+	t.Parallel()
 	for name, six := range map[string]bool{"IPv4": false, "IPv6": true} {
 		t.Run(name, func(t *testing.T) {
 			g := newSegment(t, 5, six)
@@ -122,6 +123,7 @@ func TestFoundOnTheLink(t *testing.T) {
 // An agent whose only interface is down finds the others when it comes up; one that
 // knows them finds them again where they are now.
 func TestFoundWhenTheLinkIsUp(t *testing.T) {
+	t.Parallel()
 	g := newSegment(t, 2, false)
 	key := newKeyFile(t)
 	a := g.agent(0, key)
@@ -149,6 +151,7 @@ func TestFoundWhenTheLinkIsUp(t *testing.T) {
 // Two networks that don't know of each other, though the key is the same, become one
 // when their link does.
 func TestPiecesOnTheLinkJoin(t *testing.T) {
+	t.Parallel()
 	g := newSegment(t, 4, false)
 	key := newKeyFile(t)
 	for i := range 2 {

@@ -3,4 +3,4 @@
 package agent
 
 // slowness is by how much slower agents are that the race detector watches.
-const slowness = 4
+const slowness = 2

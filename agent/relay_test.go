@@ -60,6 +60,7 @@ func (s *sites) reached(path string) error {
 // TestRelay: two agents that can't reach each other do so by way of a third one,
 // sealed end to end, and directly as soon as they can.
 func TestRelay(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	s.apart(t)
 	start := time.Now()

@@ -95,11 +95,11 @@ func TestReserveAtTheSender(t *testing.T) {
 	y := newYard(t, nil, "--uplink", narrowRate, "--reserve", "tc", "--reserve-auto", "off")
 	a := y.agents[0]
 	o := order{To: "b", Want: 60 * reserve.Mbit / slowness, For: 10 * time.Minute, Pair: [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}}
-	stop := y.crowd()
+	stop := y.crowd(70)
 	tryThrice(t, func() error {
 		end := y.flow(greedyTCP)
-		time.Sleep(3 * begin)
-		without := y.rate(last)
+		time.Sleep(2 * begin)
+		without := y.rate(2 * last)
 		asked := a.has(o).Asked
 		a.becomes(o, reserve.Active, 10*time.Second)
 		if q := y.queues(y.a, "u"); len(q) < 3 {
@@ -137,7 +137,7 @@ func TestReserveByItself(t *testing.T) {
 	}
 	y := newYard(t, nil, "--uplink", "20Mbit", "--reserve", "tc", "--reserve", "dscp")
 	a, o := y.agents[0], order{To: "b", Pair: [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}}
-	stop := y.crowd()
+	stop := y.crowd(14)
 	began := time.Now()
 	end := y.start(y.vm(0, 1), greedyTCP)
 	time.Sleep(5 * time.Second)
@@ -180,11 +180,11 @@ func TestReserveAtTheRelay(t *testing.T) {
 	a, c := y.agents[0], y.middle
 	y.throttle(y.b, "u", 105*reserve.Mbit/slowness)
 	o := order{To: "b", Path: []string{"c"}, Want: 60 * reserve.Mbit / slowness, For: 10 * time.Minute, Pair: [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}}
-	stop := y.crowd()
+	stop := y.crowd(70)
 	tryThrice(t, func() error {
 		end := y.flow(greedyTCP)
-		time.Sleep(3 * begin)
-		without := y.rate(last)
+		time.Sleep(2 * begin)
+		without := y.rate(2 * last)
 		asked := a.has(o).Asked
 		a.becomes(o, reserve.Active, 10*time.Second)
 		time.Sleep(begin)

@@ -324,9 +324,7 @@ func (y *yard) narrow(ns, device string, reserved reserve.Rate) {
 	}{{"1:", "1:1", all}, {"1:1", "1:2", reserved}, {"1:1", "1:3", all - reserved}} {
 		y.in(ns, fmt.Sprintf("tc class add dev %s parent %s classid %s htb rate %dkbit ceil %dkbit burst %d cburst %[6]d quantum 60000", device, c.parent, c.id, c.rate, all, 128<<10/slowness))
 	}
-	// 20 ms, as routers have, and as there of single packets: a run of segments as a whole finds
-	// less room than a small one, so flows with long ones would lose more.
-	y.in(ns, fmt.Sprintf("tc qdisc add dev %s parent 1:3 tbf rate 10gbit burst 2000 limit %d", device, 256<<10/slowness))
+	y.in(ns, "tc qdisc add dev "+device+" parent 1:3 bfifo limit 256k") // 20 ms, as routers have
 }
 
 // flood has v2 send 150 Mbit/s by UDP, with a deep queue before the others' class: so that
@@ -343,11 +341,19 @@ const reservedClass = 0x10002
 
 // crowd has eight flows from v2 to v2 take all they can until stop is called; that returns what
 // they got, in Mbit/s of Ethernet frames.
-func (y *yard) crowd() (stop func() float64) {
+func (y *yard) crowd(least float64) (stop func() float64) {
 	y.t.Helper()
 	began, before := time.Now(), y.received(1, 2)
 	y.background(y.vm(0, 2), "iperf3 -c 10.78.0.22 -p 5402 -P 8 -C cubic -t 600")
-	time.Sleep(1500 * time.Millisecond)
+	time.Sleep(time.Second)
+	eventually(y.t, 15*time.Second, func() error { // some may have lost their first packets
+		from, had := time.Now(), y.received(1, 2)
+		time.Sleep(500 * time.Millisecond)
+		if got := mbit(y.received(1, 2)-had, from); got < least {
+			return fmt.Errorf("the others have %.1f Mbit/s", got)
+		}
+		return nil
+	})
 	return func() float64 { return mbit(y.received(1, 2)-before, began) }
 }
 
@@ -378,6 +384,16 @@ func (y *yard) flow(line string) (end func()) {
 		return errors.New("nothing arrives")
 	})
 	return end
+}
+
+// missing returns how many frames the sender's TAP had no room for, and the receiver's socket, so
+// far: neither has to do with what is reserved.
+func (y *yard) missing() (tap, socket int) {
+	y.t.Helper()
+	_, _ = fmt.Sscan(y.in(y.a, "cat /sys/class/net/t/statistics/tx_dropped"), &tap)
+	lines := strings.Split(y.in(y.vm(1, 1), "grep Udp: /proc/net/snmp"), "\n")
+	_, _ = fmt.Sscan(strings.Fields(lines[1])[5], &socket)
+	return tap, socket
 }
 
 // calm waits until nothing is left of a flow that was ended, in whatever queue.
@@ -500,11 +516,11 @@ func TestReservedAtTheSender(t *testing.T) {
 	a, o := y.agents[0], order{ID: 1, To: "b", Rate: reserved, Mark: reserve.Mark{Priority: reservedClass}}
 	moved := o
 	moved.Pair = [2]overlay.MAC{y.mac(0, 1), y.mac(1, 1)}
-	stop := y.crowd()
+	stop := y.crowd(70)
 	tryThrice(t, func() error {
 		end := y.flow(greedyTCP)
-		time.Sleep(3 * begin)
-		without := y.rate(last)
+		time.Sleep(2 * begin)
+		without := y.rate(2 * last)
 		a.has(o)
 		probe := a.has(order{ID: 1, Probe: true})
 		a.has(moved)
@@ -515,7 +531,9 @@ func TestReservedAtTheSender(t *testing.T) {
 		udp := y.steady(last)
 		use, pairs := a.has(order{ID: 1, Use: true}).Use, a.has(order{Pairs: true}).Pairs
 		a.has(order{ID: 1})
-		t.Logf("without %.1f Mbit/s; reserved: probe %v, TCP %.1f, UDP %.2f with %.3f %% lost and %d late; %+v", without, probe.RTT, tcp, udp.mbit, udp.loss, udp.late, use)
+		tap, socket := y.missing()
+		t.Logf("without %.1f Mbit/s; reserved: probe %v, TCP %.1f, UDP %.2f with %.3f %% lost and %d late; %+v; no room at the TAP for %d, at the receiver's socket for %d",
+			without, probe.RTT, tcp, udp.mbit, udp.loss, udp.late, use, tap, socket)
 		return errors.Join(served(without, tcp, udp), wanted(pairs))
 	})
 	t.Logf("others %.1f Mbit/s", stop())
@@ -566,11 +584,11 @@ func TestReservedAtTheRelay(t *testing.T) {
 	a, o := y.agents[0], order{ID: 1, To: "b", Rate: reserved, Path: []string{"a", "c", "b"}, Paced: true}
 	y.narrow(y.r, "ub", reserved)
 	passage := order{ID: 1, From: "a", To: "b", Rate: reserved, Mark: reserve.Mark{Priority: reservedClass}}
-	stop := y.crowd()
+	stop := y.crowd(70)
 	tryThrice(t, func() error {
 		end := y.flow(greedyTCP)
-		time.Sleep(3 * begin)
-		without := y.rate(last)
+		time.Sleep(2 * begin)
+		without := y.rate(2 * last)
 		o.Number = y.middle.has(passage).Number
 		o.Pair = [2]overlay.MAC{}
 		a.has(o)

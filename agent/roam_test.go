@@ -100,6 +100,7 @@ func (d *process) remembersAt(name, addr string) error {
 // the new one is in the same network or not; and the others get to know the new one
 // for good: one that starts again finds it there.
 func TestAddressReplaced(t *testing.T) {
+	t.Parallel()
 	s, f := roamers(t)
 	s.host("ip -n " + s.r + " addr add 10.77.3.254/24 dev ua")
 	for _, to := range []struct {
@@ -129,6 +130,7 @@ func TestAddressReplaced(t *testing.T) {
 // Where an agent comes to, the other one may be out of reach at the address that was
 // used. Then it is reached at another one within the goal.
 func TestReachedElsewhere(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	for i, ns := range []string{s.a, s.b} {
 		s.host(fmt.Sprintf("ip -n %s addr add fd77:%d::1/64 dev u nodad", ns, i+1))
@@ -147,6 +149,7 @@ func TestReachedElsewhere(t *testing.T) {
 
 // An agent that had IPv4 alone comes to where there is IPv6 alone, and back.
 func TestOtherFamily(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	s.in(s.r, "sysctl -qw net.ipv6.conf.all.forwarding=1")
 	s.host("ip -n " + s.r + " addr add fd77:1::fe/64 dev ua nodad")
@@ -167,6 +170,7 @@ func TestOtherFamily(t *testing.T) {
 // The NAT in front of an agent forgets its mapping and makes another one, with another
 // port or another address: the host sees nothing of it, and the old one leads nowhere.
 func TestNATRebound(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	s.host("ip -n " + s.r + " addr add 10.77.2.253/24 dev ub")
 	s.drop("inward", "iifname ub ct state new")

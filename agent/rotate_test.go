@@ -141,6 +141,7 @@ func TestKeyRotate(t *testing.T) {
 
 // Two agents order a change at the same moment: all agree on one key.
 func TestKeyRotateTwice(t *testing.T) {
+	t.Parallel()
 	original := newKeyFile(t)
 	var agents []*process
 	var keys []string
@@ -236,6 +237,7 @@ func TestKeyRotateRefused(t *testing.T) {
 // An agent that can't write the new key to its disk goes by it all the same, and
 // says that it would start with the old one.
 func TestKeyFileCannotBeReplaced(t *testing.T) {
+	t.Parallel()
 	key := newKeyFile(t)
 	stuck := copyKey(t, key)
 	if err := os.MkdirAll(filepath.Join(stuck+oldKeysSuffix, "in the way"), 0o700); err != nil {

@@ -16,6 +16,7 @@ import (
 // A network is made, others are invited, join and find each other, with no flag
 // but where the files are; a copied key without a credential is of no use.
 func TestSignedNetwork(t *testing.T) {
+	t.Parallel()
 	a := found(t, "", "a")
 	began := time.Now()
 	token := a.must("", "invite")
@@ -196,6 +197,7 @@ func TestRevoke(t *testing.T) {
 
 // A one-time invite makes one member, without a restart of anybody.
 func TestOnceInvite(t *testing.T) {
+	t.Parallel()
 	a := found(t, "", "a", "--beacon", "off")
 	token := a.must("", "invite", "--once")
 	first, second := newMember(t, "", "first"), newMember(t, "", "second")
@@ -239,6 +241,7 @@ func TestOnceInvite(t *testing.T) {
 // In a network that is in two pieces a one-time invite makes two members, until
 // the pieces meet: then one of them is left, the same for all.
 func TestOnceInviteRace(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	a := found(t, s.a, "a", "--listen", "10.77.1.1:4747")
 	b := join(t, a, s.b, "b").launch("--listen", "10.77.2.1:4747")
@@ -287,6 +290,7 @@ func oneOf(a, b, c, d *process) error {
 // them: here, whether two agents that can't reach each other may go by way of a
 // third.
 func TestRenewRights(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	s.drop("sites", between)
 	a := found(t, s.a, "a", "--listen", "10.77.1.1:4747", "--tap", "t")
@@ -344,6 +348,7 @@ func TestRenewRights(t *testing.T) {
 // An agent without the right to bridge a LAN can't, from its start, or from when
 // the right is taken.
 func TestBridgeRight(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	a := found(t, s.a, "a", "--listen", "10.77.1.1:4747")
 	b := join(t, a, s.b, "b", "--rights", "relay")

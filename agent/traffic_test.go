@@ -11,6 +11,7 @@ import (
 // What one site's host sends to another's is shown by both agents, once, at the rate
 // that it has; and no more when it ends (with FARLAN_LONG).
 func TestTrafficIsShown(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	s.join(t, "")
 	s.background(s.b, "iperf3 -s -p 5300")

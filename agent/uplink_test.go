@@ -254,6 +254,7 @@ func (s *sites) tighten(mtu int) {
 // A path that doesn't even carry 1280 bytes carries frames all the same: IP cuts
 // the datagrams.
 func TestTinyPath(t *testing.T) {
+	t.Parallel()
 	s := newSites(t)
 	s.join(t, "")
 	s.tighten(1000)

@@ -19,6 +19,7 @@ func ip6s(t *testing.T, texts ...string) (all []IP6) {
 // TestIP6: a site without IPv4 reaches one with both directly, and by way of such
 // those without IPv6. One that loses its IPv4 address goes on by IPv6.
 func TestIP6(t *testing.T) {
+	t.Parallel()
 	o := testOptions(t)
 	o.Sites = 4
 	o.IP6 = ip6s(t, "site1", "site2=only", "site3")

@@ -237,6 +237,7 @@ func TestDownWithoutState(t *testing.T) {
 
 // TestInterrupted presses Ctrl-C while a lab is built.
 func TestInterrupted(t *testing.T) {
+	t.Parallel()
 	o := testOptions(t)
 	cmd := command(context.Background(), o, "up")
 	var notes strings.Builder

@@ -200,6 +200,7 @@ func TestMapOfSites(t *testing.T) {
 // Two sites whose NATs let no datagram pass between them: all agents show what frames
 // between the two experience by way of a member, and the two show by whose.
 func TestMapOfRelayed(t *testing.T) {
+	t.Parallel()
 	o := testOptions(t)
 	o.Sites, o.VMs, o.NATs = 4, 0, nats(t, "site1=symmetric", "site2=symmetric")
 	o.Shape = Shape{Delay: 20 * time.Millisecond, Rate: 100_000, Queue: Queue{Time: DefaultQueue}}

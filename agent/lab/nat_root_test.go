@@ -150,6 +150,7 @@ func (b bed) classify(t *testing.T, site, serverA, serverB int) natClass {
 
 // TestNATClassified lets real sockets find out the kind of each NAT.
 func TestNATClassified(t *testing.T) {
+	t.Parallel()
 	const independent, address, port = "endpoint-independent", "address-dependent", "address-and-port-dependent"
 	kinds := []struct {
 		nat  string
@@ -183,6 +184,7 @@ func TestNATClassified(t *testing.T) {
 
 // TestNATNested sends through a home router behind a carrier's NAT, and back.
 func TestNATNested(t *testing.T) {
+	t.Parallel()
 	b := newNATBed(t, 4, "isp=symmetric,cgn", "site1=full-cone,behind=isp", "site2=none,behind=isp")
 	client, neighbour := b.socket(t, 1, 4747), b.socket(t, 2, 4747)
 	server, other := b.socket(t, 3, 1000), b.socket(t, 3, 2000)
@@ -205,6 +207,7 @@ func TestNATNested(t *testing.T) {
 // TestNATShared has two sites behind one NAT, with and without hairpinning, that
 // punch holes to each other's public endpoints.
 func TestNATShared(t *testing.T) {
+	t.Parallel()
 	for _, hairpin := range []bool{true, false} {
 		options := ",group=g"
 		if hairpin {
@@ -239,6 +242,7 @@ func TestNATShared(t *testing.T) {
 
 // TestNATTCPOnly lets TCP out of a site, and no UDP, and nothing in.
 func TestNATTCPOnly(t *testing.T) {
+	t.Parallel()
 	b := newNATBed(t, 3, "site1=tcp-only")
 	if rate := b.tcp(t, 1, 2, 1<<20); rate == 0 {
 		t.Error("TCP doesn't pass")
@@ -302,6 +306,7 @@ func dialFrom(b bed, site int, to netip.AddrPort) (conn *net.UDPConn, err error)
 
 // TestNATLab builds a lab with NATs and goes through what people do with them.
 func TestNATLab(t *testing.T) {
+	t.Parallel()
 	o := testOptions(t)
 	o.NATs = nats(t, "site1=port-restricted,hairpin")
 	l := up(t, o)
@@ -364,6 +369,7 @@ func TestNATUsage(t *testing.T) {
 // TestNATPairs: whatever stands in front of two sites, their agents reach each
 // other directly if the port of one side is the same for all.
 func TestNATPairs(t *testing.T) {
+	t.Parallel()
 	o := testOptions(t)
 	kinds := []string{"port-restricted", "restricted", "symmetric", "firewall"}
 	o.Sites = 1 + len(kinds)

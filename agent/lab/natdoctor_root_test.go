@@ -37,6 +37,7 @@ func (l *Lab) doctor(t *testing.T, site string) (map[string]finding, error) {
 // The doctor says what stands in front of a host, and whether others can begin there,
 // for every kind of NAT.
 func TestDoctorTellsTheNAT(t *testing.T) {
+	t.Parallel()
 	const (
 		none    = "takes nothing"
 		unknown = "unknown"

@@ -256,6 +256,7 @@ const matrixHead = "IN FRONT OF ONE\tOF THE OTHER\tPATH\tFIRST FRAME, s\tTHAT PA
 // where nothing is reached, or not directly where that can be; goals of time that are
 // missed are counted, as they may be a busy machine's fault.
 func TestNATMatrix(t *testing.T) {
+	t.Parallel()
 	rounds, _ := strconv.Atoi(os.Getenv("FARLAN_NAT_ROUNDS"))
 	only := os.Getenv("FARLAN_NAT_ONLY")
 	plan := newMatrixPlan(func(c cell) bool { return strings.Contains(c.a+" × "+c.b, only) })

@@ -40,6 +40,7 @@ func (l *Lab) becomes(t *testing.T, from, to, want string, within time.Duration)
 // other too, through TCP to a member; as soon as UDP passes they use that, and when
 // it is cut again little is lost.
 func TestTCPOnly(t *testing.T) {
+	t.Parallel()
 	o := testOptions(t)
 	o.Sites = 4
 	o.NATs = nats(t, "home=none", "site1=tcp-only", "site2=tcp-only", "site3=port-restricted")
