@@ -71,7 +71,7 @@ export GOFLAGS      := -mod=readonly
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build bench-proxies bench-chatter sim-reserve
+.PHONY: build demo test unit e2e race lint bench bench-nat bench-many bench-map bench-moves bench-overlay bench-roam bench-measure bench-mesh bench-predict bench-route bench-stranger fuzz soak sim install uninstall clean deps deps-build bench-proxies bench-chatter sim-reserve test-vlan
 
 build: deps-build
 	CGO_ENABLED=0 go build -trimpath -o $(BIN) .
@@ -175,6 +175,10 @@ bench-moves: deps-moves build
 
 bench-measure: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_TRUTH=$(TRUTHTIME) FARLAN_TRUTH_ROUNDS=$(ROUNDS) go test -count=1 -run '^TestTruth' -timeout 2h -v ./agent
+
+# The VLANs of circuits, with a kernel that surely has some.
+test-vlan: deps-test build
+	.ci/in-guest "$$($(BIN) lab guest-kernel)" ./reserve/vlan 8021q bridge veth tun
 
 bench-proxies: deps-test build
 	FARLAN_NO_SKIP=1 FARLAN_LONG=1 go test -count=1 -run '^Test(TwoProxies|Cable|HalvesOfALAN)$$' -timeout 2h -v ./agent

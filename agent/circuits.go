@@ -25,8 +25,10 @@ const (
 	// maxAttachLease is the longest that others may have an interface here without saying so
 	// again.
 	maxAttachLease = time.Minute
-	// settleEvery is how often what is said of a circuit has its interface looked at.
+	// settleEvery is how often what is said of a circuit has its interface looked at, and
+	// settlePause is between two looks at all that changed, whatever others say.
 	settleEvery = time.Second
+	settlePause = 100 * time.Millisecond
 
 	maxCircuits   = 256 // that this agent is on
 	maxAttached   = 192 // of these, those that others asked for: it always has room for its own
@@ -261,6 +263,10 @@ func (c *circuitEnds) run(ctx context.Context) error {
 			return c.ports.Close()
 		case <-c.wake:
 			c.settle()
+			select {
+			case <-ctx.Done():
+			case <-time.After(settlePause):
+			}
 		}
 	}
 }

@@ -172,6 +172,14 @@ func TestCircuit(t *testing.T) {
 	b.hears(cb, "hello")
 	b.send(cb, near, "and back")
 	a.hears(ca, "and back")
+	raw, err := ca.SyscallConn()
+	a.must(err)
+	a.must(raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, 4) }))
+	a.must(err)
+	a.send(ca, far, "in one super-packet.") // as agents do
+	for _, part := range []string{"in o", "ne s", "uper", "-pac", "ket."} {
+		b.hears(cb, part)
+	}
 
 	index := here.IP("-o link show wan1.101")
 	here.IP("link set wan1 mtu 1500")
