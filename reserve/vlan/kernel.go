@@ -93,13 +93,16 @@ func (k *kernel) parent(name string) (link, error) {
 	return link{a.Index, a.MTU, name, a.HardwareAddr}, nil
 }
 
-// ours returns what an interface is if it is this agent's; nil if it is somebody else's.
-func (k *kernel) ours(l netlink.Link) *netlink.Vlan {
-	v, ok := l.(*netlink.Vlan)
-	if ok && (v.Alias == k.alias || v.Alias == "" && v.Name == k.begun) {
-		return v
+// ours says whether an interface is this agent's.
+func (k *kernel) ours(l netlink.Link) bool {
+	a := l.Attrs()
+	switch l.(type) {
+	case *netlink.Vlan:
+		return a.Alias == k.alias || a.Alias == "" && a.Name == k.begun
+	case *netlink.Tuntap:
+		return a.Alias == k.alias
 	}
-	return nil
+	return false
 }
 
 // has says whether an interface is there and as it was made.
@@ -111,8 +114,8 @@ func (k *kernel) has(at *port, parent link, name string, vlan uint16) bool {
 	if err != nil {
 		return false
 	}
-	v := k.ours(l)
-	return v != nil && v.Name == name && v.ParentIndex == parent.index && v.VlanId == int(vlan)
+	v, ok := l.(*netlink.Vlan)
+	return ok && k.ours(v) && v.Name == name && v.ParentIndex == parent.index && v.VlanId == int(vlan)
 }
 
 // make makes an interface, in place of others of this agent that have its name or VLAN.
@@ -177,14 +180,15 @@ func foreign(name string) error {
 // name.
 func (k *kernel) clear(parent link, name string, vlan uint16) error {
 	return k.each(func(l netlink.Link) error {
-		v := k.ours(l)
+		v, ok := l.(*netlink.Vlan)
+		a := l.Attrs()
 		switch {
-		case v == nil && l.Attrs().Name == name:
+		case !k.ours(l) && a.Name == name:
 			return foreign(name)
-		case v == nil:
+		case !k.ours(l):
 			return nil
-		case v.Name == name || v.Name == k.begun || v.ParentIndex == parent.index && v.VlanId == int(vlan):
-			return k.remove(v.Index)
+		case a.Name == name || a.Name == k.begun || ok && v.ParentIndex == parent.index && v.VlanId == int(vlan):
+			return k.remove(a.Index)
 		}
 		return nil
 	})
@@ -193,8 +197,8 @@ func (k *kernel) clear(parent link, name string, vlan uint16) error {
 // reap takes away all that is this agent's.
 func (k *kernel) reap() error {
 	return k.each(func(l netlink.Link) error {
-		if v := k.ours(l); v != nil {
-			return k.remove(v.Index)
+		if k.ours(l) {
+			return k.remove(l.Attrs().Index)
 		}
 		return nil
 	})
@@ -223,7 +227,7 @@ func (k *kernel) remove(index int) error {
 	}
 	l, err := k.handle.LinkByIndex(index)
 	var none netlink.LinkNotFoundError
-	if errors.As(err, &none) || err == nil && k.ours(l) == nil {
+	if errors.As(err, &none) || err == nil && !k.ours(l) {
 		return nil
 	}
 	if err == nil {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -99,11 +98,9 @@ func (t *tagged) place(code []instruction, index int, where uint32) error {
 	return nil
 }
 
-// close takes the interface away, once programs that are just being started have no copies of the
-// descriptors any more.
+// close takes the interface away, but for as long as a program that is just being started has
+// copies of the descriptors: who can't wait removes it first.
 func (t *tagged) close() {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
 	for _, fd := range t.files {
 		_ = unix.Close(fd)
 	}

@@ -133,6 +133,7 @@ func (p *Ports) Attach(vlan uint16, address netip.Prefix, until overlay.Instant)
 		at = &port{}
 	}
 	if !p.kernel.has(at, l, name, vlan) {
+		_ = p.kernel.remove(at.index) // or else make does
 		at.close()
 		if at.index, at.tagged, err = p.kernel.make(l, name, vlan); err != nil {
 			return fmt.Errorf("vlan: %s: %w", name, err)
@@ -178,10 +179,8 @@ func (p *Ports) Detach(vlan uint16) error {
 	if at == nil {
 		return nil
 	}
-	if at.tagged == nil {
-		if err := p.kernel.remove(at.index); err != nil {
-			return fmt.Errorf("vlan: take away %s.%d: %w", p.config.Device, vlan, err)
-		}
+	if err := p.kernel.remove(at.index); err != nil {
+		return fmt.Errorf("vlan: take away %s.%d: %w", p.config.Device, vlan, err)
 	}
 	at.close()
 	delete(p.held, vlan)
