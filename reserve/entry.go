@@ -185,7 +185,7 @@ func inRange(all ...Rate) bool {
 func (r *reservation) encode() []byte {
 	q := &r.req
 	b := make([]byte, 0, routeFixed+64)
-	b = append(b, byte(r.state), flag(r.declared, declaredFlag)|flag(q.Circuit, flagCircuit)|flag(r.firm, flagFirm), byte(q.Kind), byte(len(q.Path)), byte(len(q.Back)), 0, 0, 0)
+	b = append(b, byte(r.state), flag(r.declared, declaredFlag)|flag(q.Circuit, flagCircuit)|flag(r.firm, flagFirm), byte(q.Kind), byte(len(q.Path)), byte(len(q.Back)), byte(r.final), 0, 0)
 	b = append(b, r.id[:]...)
 	b = binary.BigEndian.AppendUint64(b, r.epoch)
 	for _, x := range [...]int64{int64(r.rate), int64(q.Rate), int64(q.BackRate), int64(r.end), int64(r.until), int64(r.began), int64(r.life)} {
@@ -206,7 +206,7 @@ func parseReservation(b []byte) (*reservation, bool) {
 		return nil, false
 	}
 	r := &reservation{
-		state: State(b[0]), declared: b[1]&declaredFlag != 0, firm: b[1]&flagFirm != 0, id: [16]byte(b[8:]), epoch: uint64(number64(b, 24)),
+		state: State(b[0]), final: State(b[5]), declared: b[1]&declaredFlag != 0, firm: b[1]&flagFirm != 0, id: [16]byte(b[8:]), epoch: uint64(number64(b, 24)),
 		rate: Rate(number64(b, 32)), end: overlay.Instant(number64(b, 56)), until: overlay.Instant(number64(b, 64)),
 		began: overlay.Instant(number64(b, 72)), life: time.Duration(number64(b, 80)),
 	}
@@ -222,7 +222,7 @@ func parseReservation(b []byte) (*reservation, bool) {
 		}
 		at += 32
 	}
-	ok := texts(b[at:], &q.Owner) && r.state <= Orphan && inRange(r.rate) && r.rate > 0 && r.life >= 0 && r.life <= maxLease && q.validate(q.Flow.From) == nil
+	ok := texts(b[at:], &q.Owner) && r.state <= Orphan && r.final <= Orphan && inRange(r.rate) && r.rate > 0 && r.life >= 0 && r.life <= maxLease && q.validate(q.Flow.From) == nil
 	return r, ok
 }
 

@@ -199,3 +199,26 @@ func TestRenewalTakesLong(t *testing.T) {
 		t.Errorf("a second before its end it is %v, by %d ways", seg.state, len(s.ways))
 	}
 }
+
+// A restart in the middle of giving back doesn't change what it was given back for.
+func TestRestartWhileReleasing(t *testing.T) {
+	for _, final := range []State{Released, Lost} {
+		stuck := true
+		bad := func(_ *site, c Call, r *Result) {
+			if stuck && (c.Verb == DoRelease || c.Verb == DoAbort) {
+				r.Err = ErrUnreachable
+			}
+		}
+		s := atFault(t, false, bad)
+		if r := s.course[0]; final == Lost {
+			s.fail(s.now, r, Lost, Failed, "it doesn't work")
+		} else if err := s.Release(s.now, r.id); err != nil {
+			t.Fatal(err)
+		}
+		s.turn()
+		journal, _ := s.Snapshot()
+		stuck, s.Broker = false, brokerFor(overlay.AgentID{1}, ReadJournal(journal))
+		s.pass(5 * time.Second)
+		s.is(t, final, 0, "restarted")
+	}
+}

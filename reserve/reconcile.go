@@ -47,7 +47,10 @@ func (b *Broker) resume(now overlay.Instant, r *reservation) {
 	r.parts, r.back = newParts(&r.req), r.req.BackRate
 	b.reservations[r.id] = r
 	b.course = append(b.course, r)
-	firm := r.firm && r.state < Releasing
+	firm, final := r.firm && r.state < Releasing, b.failed(r)
+	if r.state >= Releasing && r.final.Over() { // it was being given back
+		final = r.final
+	}
 	r.state, r.stage = Unknown, stages
 	for i := range r.parts {
 		if r.rate != r.req.Rate && r.parts[i].flow == r.req.Flow {
@@ -68,7 +71,7 @@ func (b *Broker) resume(now overlay.Instant, r *reservation) {
 		}
 	}
 	if !firm || now >= r.end {
-		b.fail(now, r, b.failed(r), Nothing, "the agent restarted")
+		b.fail(now, r, final, Nothing, "the agent restarted")
 		return
 	}
 	r.deadline = now.Add(b.holdTime(r))
