@@ -91,6 +91,7 @@ func (n *node) watchReserved(now overlay.Instant) {
 		case silence == measure.Cut && s.asks >= measure.Misses:
 			s.down.Store(true)
 			n.log.Warn("reserved way fails: frames take the ordinary one", "id", id, "to", w.to.member.Name)
+			n.unanswered(id)
 		default:
 			s.asks++
 			_, _ = n.probeReserved(id, nil)

@@ -138,6 +138,14 @@ func (n *node) takeProbes(now overlay.Instant) {
 	}
 }
 
+// unanswered tells the broker that a way fails.
+func (n *node) unanswered(id reserve.ID) {
+	if r := &n.reserving; r.broker != nil {
+		r.broker.Unanswered(id.Reservation)
+		r.dirty = true
+	}
+}
+
 // endTries forgets ways that nobody tries any more.
 func (n *node) endTries(now overlay.Instant) {
 	for id, x := range n.reserving.probes {

@@ -157,6 +157,18 @@ func TestProbesAreLost(t *testing.T) {
 	}
 }
 
+// A way by which nothing is confirmed isn't taken until a probe comes back.
+func TestUnanswered(t *testing.T) {
+	s := atFault(t, false, nil)
+	s.mum = true
+	s.Unanswered(s.course[0].id)
+	s.turn()
+	s.is(t, Degraded, 0, "probes")
+	s.mum = false
+	s.pass(2 * time.Second)
+	s.is(t, Active, 1, "")
+}
+
 // An event that comes before the answer to the call that it is of harms nothing.
 func TestEventBeforeAnswer(t *testing.T) {
 	s := atFault(t, false, nil)

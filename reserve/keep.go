@@ -101,6 +101,14 @@ func (b *Broker) Probed(now overlay.Instant, id [16]byte, ok bool) {
 	}
 }
 
+// Unanswered takes it that nobody confirms what is sent by a reservation's way: its flow goes the
+// ordinary one until a probe comes back.
+func (b *Broker) Unanswered(id [16]byte) {
+	if r := b.reservations[id]; r != nil && r.state == Active {
+		r.misses, b.again = missesMost, true
+	}
+}
+
 // change asks all parts of a reservation for other rates, and a later end.
 func (b *Broker) change(now overlay.Instant, r *reservation, rate, back Rate, life time.Duration) {
 	if r.asking > 0 || r.fixed {
