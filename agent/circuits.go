@@ -37,7 +37,7 @@ const (
 
 // circuitPorts make interfaces. *vlan.Ports do.
 type circuitPorts interface {
-	Attach(vlan uint16, address netip.Prefix, until overlay.Instant) error
+	Attach(vlan uint16, address netip.Prefix) error
 	Detach(vlan uint16) error
 	Close() error
 }
@@ -283,7 +283,7 @@ func (c *circuitEnds) settle() {
 	}
 	for _, vlan := range slices.Sorted(maps.Keys(held)) {
 		if e, before := held[vlan], made[vlan]; e.at != before.at || e.address != before.address {
-			c.settled(vlan, e, c.ports.Attach(vlan, e.address, e.until))
+			c.settled(vlan, e, c.ports.Attach(vlan, e.address))
 		}
 	}
 }

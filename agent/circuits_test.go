@@ -31,7 +31,7 @@ type memoryPorts struct {
 	fails error
 }
 
-func (m *memoryPorts) Attach(vlan uint16, a netip.Prefix, _ overlay.Instant) error {
+func (m *memoryPorts) Attach(vlan uint16, a netip.Prefix) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.calls++; m.fails != nil {

@@ -50,8 +50,8 @@ func child(stop int) error {
 		}
 	}
 	return errors.Join(
-		p.Attach(101, near, end), p.Attach(102, near, end), p.Attach(101, far, end), // the second one needs the loose filter
-		p.Detach(101), p.Tick(end))
+		p.Attach(101, near), p.Attach(102, near), p.Attach(101, far), // the second one needs the loose filter
+		p.Detach(101), p.Detach(102))
 }
 
 // killed runs a child until its step and kills it. It returns what it was about to do, or no
@@ -142,7 +142,7 @@ func (h host) recovers(step int) (what string, left int) {
 	a := h.open(1)
 	h.has("killed at "+what, "wan1.1", "mine")
 	if what == "" {
-		a.must(a.attach(101, near, end))
+		a.must(a.attach(101, near))
 	}
 	a.must(a.p.Close())
 	return what, len(before) - 2

@@ -66,7 +66,6 @@ type Ports struct {
 type port struct {
 	index  int
 	tagged *tagged // nil: it's the kernel's own
-	until  overlay.Instant
 }
 
 // close takes away what lasts as long as this process.
@@ -111,12 +110,11 @@ func (p *Ports) Close() error {
 func (p *Ports) sorted() []uint16 { return slices.Sorted(maps.Keys(p.held)) }
 
 // Attach makes the interface of a VLAN with an address, which is one of the two hosts of a /30,
-// or mends and extends what there is: then it lasts until the later of the two ends, and has the
-// new address. Errors wrap reserve.ErrRefused if it isn't one that may be made, reserve.ErrFull if
-// there are too many, reserve.ErrForeign if somebody else has the VLAN or the name, and
-// reserve.ErrUnreachable if the device isn't there or is down; whatever it is, what was begun is
-// taken away by the end that was given at the latest, and Attach may be called again.
-func (p *Ports) Attach(vlan uint16, address netip.Prefix, until overlay.Instant) error {
+// or mends what there is, and gives it the new address. Errors wrap reserve.ErrRefused if it isn't
+// one that may be made, reserve.ErrFull if there are too many, reserve.ErrForeign if somebody else
+// has the VLAN or the name, and reserve.ErrUnreachable if the device isn't there or is down;
+// whatever it is, Attach may be called again, and Detach takes away what was begun.
+func (p *Ports) Attach(vlan uint16, address netip.Prefix) error {
 	if err := p.sensible(vlan, address); err != nil {
 		return fmt.Errorf("vlan: %w", err)
 	}
@@ -140,7 +138,6 @@ func (p *Ports) Attach(vlan uint16, address netip.Prefix, until overlay.Instant)
 		}
 		p.held[vlan] = at
 	}
-	at.until = max(at.until, until)
 	if err := p.kernel.settle(at.index, l, address); err != nil {
 		return fmt.Errorf("vlan: %s: %w", name, err)
 	}
@@ -185,15 +182,4 @@ func (p *Ports) Detach(vlan uint16) error {
 	at.close()
 	delete(p.held, vlan)
 	return nil
-}
-
-// Tick takes away what ended by now; what can't be is tried again by the next Tick.
-func (p *Ports) Tick(now overlay.Instant) error {
-	var errs []error
-	for _, vlan := range p.sorted() {
-		if p.held[vlan].until <= now {
-			errs = append(errs, p.Detach(vlan))
-		}
-	}
-	return errors.Join(errs...)
 }

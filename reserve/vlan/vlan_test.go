@@ -20,8 +20,6 @@ import (
 	"farlan/reserve/nsi/cs"
 )
 
-const end = overlay.Instant(1000)
-
 var (
 	near = netip.MustParsePrefix("10.98.1.146/30")
 	far  = netip.MustParsePrefix("10.98.1.145/30")
@@ -99,9 +97,9 @@ type site struct {
 	p *Ports
 }
 
-func (s *site) attach(vlan uint16, a netip.Prefix, until overlay.Instant) (err error) {
+func (s *site) attach(vlan uint16, a netip.Prefix) (err error) {
 	s.t.Helper()
-	s.Do(func() { err = s.p.Attach(vlan, a, until) })
+	s.Do(func() { err = s.p.Attach(vlan, a) })
 	return err
 }
 
@@ -112,9 +110,14 @@ func (s *site) must(err error) {
 	}
 }
 
-func (s *site) tick(now overlay.Instant) {
+// clear detaches all that is attached.
+func (s *site) clear() {
 	s.t.Helper()
-	s.Do(func() { s.must(s.p.Tick(now)) })
+	s.Do(func() {
+		for _, vlan := range s.p.sorted() {
+			s.must(s.p.Detach(vlan))
+		}
+	})
 }
 
 // socket returns a socket at an address of an interface.
@@ -151,14 +154,14 @@ func (s *site) hears(c *net.UDPConn, want string) {
 }
 
 // The life of a circuit: what is attached carries packets both ways, has the MTU of the device
-// and no route but its own, and lasts until its end.
+// and no route but its own, and goes when it is detached.
 func TestCircuit(t *testing.T) {
 	t.Parallel()
 	here, there := newHosts(t)
 	here.IP("link set wan1 mtu 1400")
 	a, b := here.open(1), there.open(2)
-	a.must(a.attach(101, near, end))
-	b.must(b.attach(101, far, end))
+	a.must(a.attach(101, near))
+	b.must(b.attach(101, far))
 	here.has("attached", "wan1.101")
 	if got := here.IP("-d link show wan1.101"); !strings.Contains(got, "mtu 1400") || here.virtual() && !strings.Contains(got, "vlan protocol 802.1Q id 101") ||
 		!strings.Contains(got, "alias farlan "+overlay.AgentID{1}.String()+"\n") {
@@ -185,30 +188,28 @@ func TestCircuit(t *testing.T) {
 	here.IP("link set wan1 mtu 1500")
 	here.IP("link set wan1.101 down")
 	here.IP("addr add 10.1.1.1/24 dev wan1.101")
-	a.must(a.attach(101, near, end+10)) // mends it
-	a.must(a.attach(101, near, end))    // and not shorter
-	a.must(a.attach(102, near, end))
+	a.must(a.attach(101, near)) // mends it
+	a.must(a.attach(102, near))
 	if got := here.IP("-d link show wan1.101"); !strings.Contains(got, "mtu 1500") || !strings.Contains(got, ",UP") || strings.Fields(index)[0] != strings.Fields(got)[0] {
 		t.Errorf("mended: %s before: %s", got, index)
 	}
 	if got := here.IP("-br addr show wan1.101"); strings.Contains(got, "10.1.1.1") || !strings.Contains(got, near.String()) {
 		t.Error(got)
 	}
-	a.tick(end - 1)
-	here.has("before the end", "wan1.101", "wan1.102")
-	a.tick(end)
-	here.has("after an end", "wan1.101")
-	a.must(a.attach(101, far, end))
+	here.has("two attached", "wan1.101", "wan1.102")
+	a.must(a.p.Detach(102))
+	here.has("one detached", "wan1.101")
+	a.must(a.attach(101, far))
 	if got := here.IP("-br addr show wan1.101"); strings.Contains(got, near.String()) || !strings.Contains(got, far.String()) {
 		t.Error(got)
 	}
-	a.tick(end + 10)
-	here.has("after the end")
+	a.clear()
+	here.has("both detached")
 	for range 2 {
 		a.must(b.p.Detach(101))
 	}
 	there.has("detached")
-	a.must(a.attach(103, near, end))
+	a.must(a.attach(103, near))
 	a.must(a.p.Close())
 	here.has("closed")
 }
@@ -223,13 +224,13 @@ func TestSameAddressesTwice(t *testing.T) {
 		return strings.TrimSpace(here.Run("cat /proc/sys/net/ipv4/conf/" + device + "/rp_filter"))
 	}
 	a, b := here.open(1), there.open(2)
-	a.must(a.attach(101, near, end))
+	a.must(a.attach(101, near))
 	if got := filter("wan1.101"); got == "2" {
 		t.Error("the only circuit has the loose filter")
 	}
-	a.must(a.attach(102, near, end))
-	b.must(b.attach(101, far, end))
-	b.must(b.attach(102, far, end))
+	a.must(a.attach(102, near))
+	b.must(b.attach(101, far))
+	b.must(b.attach(102, far))
 	if filter("wan1.102") != "2" || filter("all") != "1" || filter("wan1") == "2" {
 		t.Errorf("filter of wan1.102 %s, all %s, wan1 %s", filter("wan1.102"), filter("all"), filter("wan1"))
 	}
@@ -238,7 +239,7 @@ func TestSameAddressesTwice(t *testing.T) {
 	at, from := a.socket("wan1.102", near), b.socket("wan1.102", far)
 	here.Run("echo 1 > /proc/sys/net/ipv4/conf/wan1.102/rp_filter")
 	b.send(from, near, "by the strict filter")
-	a.must(a.attach(102, near, end))
+	a.must(a.attach(102, near))
 	b.send(from, near, "by the loose filter")
 	a.hears(at, "by the loose filter")
 	a.send(at, far, "back")
@@ -250,7 +251,7 @@ func TestForeign(t *testing.T) {
 	t.Parallel()
 	here, _ := newHosts(t)
 	other := here.open(2)
-	other.must(other.attach(103, near, end))
+	other.must(other.attach(103, near))
 	here.alien("wan1.101", "101")
 	here.alien("mine", "102")
 	here.IP("link add wan1.104 type bridge")
@@ -264,12 +265,12 @@ func TestForeign(t *testing.T) {
 		refused = append(refused, 102)
 	}
 	for _, vlan := range refused {
-		err := a.attach(vlan, near, end)
+		err := a.attach(vlan, near)
 		if !errors.Is(err, reserve.ErrForeign) || !strings.Contains(err.Error(), "ip ") {
 			t.Errorf("VLAN %d: %v", vlan, err)
 		}
 	}
-	a.tick(end)
+	a.clear()
 	a.must(a.p.Close())
 	if after := here.IP("-d addr"); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
@@ -281,30 +282,30 @@ func TestTaken(t *testing.T) {
 	t.Parallel()
 	here, _ := newHosts(t)
 	a := here.open(1)
-	a.must(a.attach(107, near, end))
-	a.must(a.attach(108, near, end))
-	a.must(a.attach(109, near, end))
+	a.must(a.attach(107, near))
+	a.must(a.attach(108, near))
+	a.must(a.attach(109, near))
 	here.IP("link del wan1.107")
 	here.alien("wan1.107", "107")
 	here.IP("link set wan1.109 down")
 	here.IP("link set wan1.109 name renamed")
-	if err := a.attach(107, near, end); !errors.Is(err, reserve.ErrForeign) {
+	if err := a.attach(107, near); !errors.Is(err, reserve.ErrForeign) {
 		t.Errorf("VLAN 107: %v", err)
 	}
-	a.must(a.attach(109, near, end))
+	a.must(a.attach(109, near))
 	here.has("taken", "wan1.108", "wan1.107", "wan1.109")
 	if here.virtual() {
 		here.IP("link set wan1.108 down")
 		here.IP("link set wan1.108 alias mine name theirs")
-		if err := a.attach(108, near, end); !errors.Is(err, reserve.ErrForeign) {
+		if err := a.attach(108, near); !errors.Is(err, reserve.ErrForeign) {
 			t.Errorf("VLAN 108: %v", err)
 		}
-		a.tick(end)
-		here.has("at the end", "theirs", "wan1.107")
+		a.clear()
+		here.has("detached", "theirs", "wan1.107")
 		return
 	}
-	a.tick(end)
-	here.has("at the end", "wan1.107")
+	a.clear()
+	here.has("detached", "wan1.107")
 }
 
 // The device goes and comes.
@@ -313,22 +314,22 @@ func TestDeviceGone(t *testing.T) {
 	here, there := newHosts(t)
 	a := here.open(1)
 	here.IP("link set wan1 down")
-	if err := a.attach(101, near, end); !errors.Is(err, reserve.ErrUnreachable) || !strings.Contains(err.Error(), `"ip link set wan1 up"`) {
+	if err := a.attach(101, near); !errors.Is(err, reserve.ErrUnreachable) || !strings.Contains(err.Error(), `"ip link set wan1 up"`) {
 		t.Errorf("down: %v", err)
 	}
 	here.IP("link set wan1 up")
-	a.must(a.attach(101, near, end))
-	a.must(a.attach(102, near, end))
+	a.must(a.attach(101, near))
+	a.must(a.attach(102, near))
 	here.IP("link del wan1")
-	if err := a.attach(101, near, end); !errors.Is(err, reserve.ErrUnreachable) || !strings.Contains(err.Error(), "wan1") {
+	if err := a.attach(101, near); !errors.Is(err, reserve.ErrUnreachable) || !strings.Contains(err.Error(), "wan1") {
 		t.Errorf("gone: %v", err)
 	}
 	here.Veth("wan1", there.Namespace, "wan1")
-	a.must(a.attach(101, near, end))
-	a.must(a.attach(102, near, end))
+	a.must(a.attach(101, near))
+	a.must(a.attach(102, near))
 	here.has("again", "wan1.101", "wan1.102")
 	here.IP("link del wan1")
-	a.tick(end)
+	a.clear()
 	if len(a.p.held) != 0 {
 		t.Errorf("%d are held", len(a.p.held))
 	}
@@ -354,22 +355,22 @@ func TestRefused(t *testing.T) {
 		{101, "2001:db8::1/30"},
 		{101, "::ffff:10.98.1.146/30"},
 	} {
-		if err := a.attach(c.vlan, netip.MustParsePrefix(c.address), end); !errors.Is(err, reserve.ErrRefused) {
+		if err := a.attach(c.vlan, netip.MustParsePrefix(c.address)); !errors.Is(err, reserve.ErrRefused) {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
-	if err := a.attach(101, netip.Prefix{}, end); !errors.Is(err, reserve.ErrRefused) {
+	if err := a.attach(101, netip.Prefix{}); !errors.Is(err, reserve.ErrRefused) {
 		t.Errorf("no address: %v", err)
 	}
 	for vlan := range uint16(maxPorts) {
-		a.p.held[vlan+1000] = &port{until: end}
+		a.p.held[vlan+1000] = &port{}
 	}
-	if err := a.attach(101, near, end); !errors.Is(err, reserve.ErrFull) {
+	if err := a.attach(101, near); !errors.Is(err, reserve.ErrFull) {
 		t.Errorf("full: %v", err)
 	}
 	here.has("refused")
-	a.tick(end)
-	a.must(a.attach(101, near, end))
+	a.clear()
+	a.must(a.attach(101, near))
 	for _, c := range []Config{{}, {Device: "wan1"}, {Device: "elevenbytes", Agent: overlay.AgentID{1}}, {Agent: overlay.AgentID{1}}} {
 		if _, err := Open(c); !errors.Is(err, reserve.ErrUnsupported) {
 			t.Errorf("%+v: %v", c, err)
