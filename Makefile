@@ -127,22 +127,32 @@ lint: $(GOLANGCI)
 # testing/synctest, which take ten times as long under it; and those that measure what pairs get
 # for which something is reserved, by themselves, as it would be the detector that is measured.
 # First these; then those that don't mind others beside them on all cores, and one more, as those
-# of the DHT, the longest and so the first, wait most of the time; then one package at a time, as
-# some start dozens of agents. Those of the agent and of labs that may run beside each other wait
-# most of the time, so it's six and three at once there. As root none may be skipped.
+# of the DHT, the longest and so the first, wait most of the time, as does the agent's longest one,
+# which runs beside them; then one package at a time, as some start dozens of agents. Those of the
+# agent and of labs that may run beside each other wait most of the time, so it's six and three at
+# once there. As root none may be skipped.
 ALONE := farlan/agent/sim farlan/overlay/mesh farlan/overlay/route farlan/overlay/segment farlan/reserve
 TOWNS := ^Test(AcrossAreas|ByGateways|BypassesTheDirectPath|ClaimsAcrossAreas|DivideAndJoin|EntryBehindGateway|FarAgentsByName|LiarAmongGateways|SessionsAreFew)$$$
 RATES := ^TestReserve(d)?At(TheSender|TheRelay)$$$
+LONGEST := ^TestReserveByItself$$
 BESIDE := farlan/discovery/p2p farlan/overlay farlan farlan/agent/chart farlan/agent/decide farlan/agent/lab/guest farlan/discovery farlan/discovery/beacon farlan/discovery/portmap farlan/measure farlan/measure/predict farlan/overlay/internal/gcm farlan/overlay/internal/vnet farlan/overlay/lan farlan/overlay/poll farlan/overlay/qemu farlan/reserve/nsi farlan/reserve/nsi/cs farlan/reserve/nsi/provider farlan/reserve/exec farlan/reserve/ovs farlan/reserve/vlan
 NOSKIP := $(if $(ROOT),FARLAN_NO_SKIP=1)
 
 race:
 	CGO_ENABLED=0 $(NOSKIP) .ci/gotest -trimpath $(ALONE)
 	CGO_ENABLED=0 $(NOSKIP) .ci/gotest -trimpath -parallel 1 -run '$(TOWNS)|$(RATES)' farlan/agent
-	$(NOSKIP) .ci/gotest -race -p 3 -timeout 14m $(BESIDE)
-	$(NOSKIP) .ci/gotest -race -parallel 6 -timeout 14m -skip '$(TOWNS)|$(RATES)' farlan/agent
+	@$(MAKE) --no-print-directory -j 2 race-beside race-longest
+	$(NOSKIP) .ci/gotest -race -parallel 6 -timeout 14m -skip '$(TOWNS)|$(RATES)|$(LONGEST)' farlan/agent
 	$(NOSKIP) .ci/gotest -race -p 1 -parallel 3 -timeout 14m $$(go list ./... | grep -vxF "$$(printf '%s\n' $(ALONE) $(BESIDE) farlan/agent)")
 	$(if $(ROOT),,@echo "NOT ROOT: the tests that need network namespaces were SKIPPED" >&2)
+
+race-beside:
+	$(NOSKIP) .ci/gotest -race -p 3 -timeout 14m $(BESIDE)
+
+race-longest:
+	$(NOSKIP) .ci/gotest -race -timeout 14m -run '$(LONGEST)' farlan/agent
+
+.PHONY: race-beside race-longest
 
 unit:
 	go test -short ./...
